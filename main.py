@@ -1,0 +1,60 @@
+"""Train, and draw samples, from the command line.
+
+python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,sample
+"""
+
+import importlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from score_sde import data, parallel
+from score_sde.core.errors import DivergenceError, InputError
+
+MODES = {"train": ("score_sde.training", "train"), "sample": ("score_sde.evaluation", "draw_samples")}
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="Config file, FILE or FILE:VARIANT.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, log, samples.")
+_MODE = flags.DEFINE_list("mode", None, f"What to do, one or several, in order: {', '.join(MODES)}.")
+
+
+def main(argv: list[str]) -> None:
+    if argv[1:]:
+        raise InputError(f"Unexpected argument {argv[1]!r}; flags start with --, as in --config=configs/digits.py.")
+    for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value), ("mode", _MODE.value)):
+        if not value:
+            raise InputError(
+                f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits --mode=train."
+            )
+    for mode in _MODE.value:
+        if mode not in MODES:
+            raise InputError(f"--mode has {mode!r}; expected one or several of {', '.join(MODES)}.")
+    parallel.request_cpu_devices(_CONFIG.value.data.batch_size)
+    parallel.use_compile_cache(data.cache_dir() / "compiled")
+    for mode in _MODE.value:
+        module, function = MODES[mode]
+        getattr(importlib.import_module(module), function)(_CONFIG.value, _WORKDIR.value)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _run(argv: list[str]) -> None:
+    try:
+        main(argv)
+    except (InputError, DivergenceError, OSError) as error:
+        sys.exit(f"error: {_one_line(error)}")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, InputError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        sys.exit(f"error: {_one_line(error)}")
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.ERROR)
+    app.run(_run, flags_parser=_parse)

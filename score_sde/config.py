@@ -1,0 +1,138 @@
+"""Configs name constructors: dict(name='VP', beta_max=10.) in the namespace `sde` is sde.VP(beta_max=10.)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import ml_collections
+
+from score_sde.core.errors import InputError
+
+
+def names(namespace: ModuleType) -> list[str]:
+    """What a namespace offers to a config: its public functions and concrete classes."""
+    public = getattr(namespace, "__all__", None) or [name for name in vars(namespace) if not name.startswith("_")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a library's old names warn when looked at
+        found = {name: getattr(namespace, name) for name in public}
+    return sorted(name for name, value in found.items() if callable(value) and not inspect.isabstract(value))
+
+
+def lookup(namespace: ModuleType, name: str, base: type | None = None) -> Any:
+    """The class or function called `name` in the namespace, or by dotted path a subclass of `base`.
+
+    A dotted path, such as 'mypackage.mymodule.MySDE', reaches subclasses of `base` only, so that a
+    config from elsewhere cannot call whatever it likes.
+
+    Raises:
+        InputError: for a name that is not there, with the names that are.
+    """
+    if isinstance(name, str) and name in names(namespace):
+        return getattr(namespace, name)
+    if isinstance(name, str) and "." in name and base is not None:
+        return _dotted(name, base)
+    known = names(namespace)
+    if len(known) > 40:  # a whole library: the near misses help more than the list
+        known = difflib.get_close_matches(str(name), known, n=8, cutoff=0.4) or known[:8]
+    where = namespace.__name__.removeprefix("score_sde.")
+    hint = " (or the dotted path of your own class)" if base is not None else ""
+    raise InputError(f"{where} has no {name!r}; expected one of {', '.join(known)}{hint}.")
+
+
+def _dotted(path: str, base: type) -> Any:
+    module, _, attribute = path.replace(":", ".").rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path!r} cannot be imported: {error}; is its package installed, or its folder in PYTHONPATH?"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(
+            f"{path!r} is not a subclass of {base.__name__}; a config can name no other thing by its path."
+        )
+    return found
+
+
+def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
+    """The thing a spec names, made with the spec's other entries as keyword arguments.
+
+    Args:
+        namespace: where the name is looked up.
+        spec: a mapping with 'name', the rest being arguments.
+        *args: positional arguments that come first.
+        base: what a class named by its dotted path must derive from.
+        **context: arguments that come from elsewhere, such as a network's `shape` from the data.
+
+    Raises:
+        InputError: for an unknown name, or for arguments that do not fit, with those that would.
+    """
+    arguments: dict[str, Any] = to_dict(spec)
+    if not isinstance(arguments.get("name"), str):
+        raise InputError(f"The spec {arguments!r} has no 'name'; expected one of {', '.join(names(namespace))}.")
+    constructor = lookup(namespace, arguments.pop("name"), base)
+    signature = inspect.signature(constructor)
+    try:
+        signature.bind(*args, **arguments, **context)
+    except TypeError as error:
+        takes = [str(p) for p in list(signature.parameters.values())[len(args) :] if p.name not in context]
+        raise InputError(
+            f"{constructor.__name__}: {error}; it takes {', '.join(takes) if takes else 'no arguments'}. "
+            "Left over from another name?"
+        ) from error
+    return constructor(*args, **arguments, **context)
+
+
+def to_dict(config: Any) -> Any:
+    """A config as plain dicts, tuples and values."""
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {name: to_dict(value) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        return tuple(to_dict(value) for value in config)
+    return config
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+    """A config as JSON text."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """The config that `to_json` wrote; lists come back as tuples.
+
+    Raises:
+        InputError: for text that is not a JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"The config is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"The config holds a {type(values).__name__}; expected a JSON object.")
+    return ml_collections.ConfigDict(to_dict(values))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'network.channels': 32, ...}: every value by its dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in to_dict(config).items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{dotted name: (our value, their value)} wherever two configs differ; None where a side has no such entry."""
+    a, b = flatten(from_json(to_json(ours))), flatten(from_json(to_json(theirs)))
+    return {name: (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)}

@@ -1,0 +1,48 @@
+"""Arrays whose leading axis is the batch, and values that may or may not be known yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Array = jax.Array
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether every value is known on the host, so that it can be checked (False while tracing)."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def to_time(t: ArrayLike) -> Array:
+    """`t` as an array of at least float32: a coefficient in bfloat16 would be wrong by 0.4 %."""
+    t = jnp.asarray(t)
+    if jnp.issubdtype(t.dtype, jnp.floating) and t.dtype.itemsize >= 4:
+        return t
+    return t.astype(jnp.float32)
+
+
+def expand(coefficient: ArrayLike, x: Array) -> Array:
+    """A coefficient of shape () or (batch,) made to multiply x of shape (batch, *shape), in x's dtype."""
+    c = jnp.asarray(coefficient)
+    if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4:
+        c = c.astype(x.dtype)
+    return c.reshape(c.shape + (1,) * (x.ndim - 1)) if c.ndim else c
+
+
+def per_example_sum(x: Array) -> Array:
+    """Sum over every axis but the first: (batch, *shape) -> (batch,)."""
+    return jnp.sum(x, axis=tuple(range(1, x.ndim)))
+
+
+def per_example_mean(x: Array) -> Array:
+    """Mean over every axis but the first: (batch, *shape) -> (batch,)."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))
+
+
+def dimensions(x: Array) -> int:
+    """The number of dimensions of one example of x, shape (batch, *shape)."""
+    return int(np.prod(x.shape[1:]))

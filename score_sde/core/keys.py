@@ -1,0 +1,41 @@
+"""Random draws keyed by their example: draw i depends on (seed, i), never on its neighbours.
+
+Keys are threefry whatever JAX's global flag says: under `vmap` the `rbg` generator gives draws
+that depend on the size of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from score_sde.core.arrays import Array
+
+
+def root(seed: int) -> Array:
+    """The key of a seed, shape ()."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def examples(key: Array, indices: ArrayLike) -> Array:
+    """One key for each example number: key of shape (), indices of shape (batch,) -> (batch,)."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(indices, jnp.uint32))
+
+
+def fold(keys: Array, data: ArrayLike) -> Array:
+    """Each key of `keys`, shape (batch,), with the same integer folded in."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.asarray(data, jnp.uint32))
+
+
+def draw(distribution: Callable[..., Array], keys: Array, shape: tuple[int, ...], **options: Any) -> Array:
+    """`distribution(key, shape=shape)` of jax.random for each key: (batch,) -> (batch, *shape)."""
+    return jax.vmap(lambda key: distribution(key, shape=shape, **options))(keys)
+
+
+def normal(keys: Array, shape: tuple[int, ...], dtype: DTypeLike = float) -> Array:
+    """Standard normal draws, one example for each key: (batch,) -> (batch, *shape)."""
+    return draw(jax.random.normal, keys, shape, dtype=dtype)

@@ -1,0 +1,5 @@
+"""Jobs on a trained model."""
+
+from score_sde.evaluation.samples import draw_samples
+
+__all__ = ["draw_samples"]

@@ -1,0 +1,66 @@
+"""The sampling job: images of a trained model, as an array file and as a picture."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import time
+
+import equinox as eqx
+import ml_collections
+import numpy as np
+import tqdm
+
+from score_sde import checkpoint, images, parallel
+from score_sde.core.errors import InputError
+from score_sde.core.files import atomic_file
+from score_sde.generate import Generator, Images
+from score_sde.model import MODEL_FIELDS, check_same
+
+_SHOWN = 100
+
+
+def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """Draw config.sample.n images of the newest checkpoint and say where they are.
+
+    Writes samples/samples.npz (`images`: whole numbers on the data's range, (n, height, width,
+    channels); `labels` if the model is conditional; `nfe`) and samples/samples.png, the first 100.
+    """
+    start = time.perf_counter()
+    if config.sample.n < 1:
+        raise InputError(f"sample.n is {config.sample.n}; expected at least 1.")
+    model = checkpoint.load(workdir)
+    check_same(config, model.config, MODEL_FIELDS, pathlib.Path(workdir))
+    devices = parallel.strategy(config.parallel)
+    generator = Generator.from_config(
+        config.sample, model.denoiser.sde, model.transform, model.shape, model.num_classes, devices.sharded
+    )
+    denoiser = eqx.tree_at(lambda d: d.params, model.denoiser, replace_fn=devices.place_state)
+    parts, seconds = [], []
+    for first in tqdm.trange(0, config.sample.n, config.sample.batch_size, disable=not sys.stderr.isatty()):
+        began = time.perf_counter()
+        parts.append(generator(denoiser, min(config.sample.batch_size, config.sample.n - first), first))
+        seconds.append(time.perf_counter() - began)
+    archive, picture = _save(pathlib.Path(workdir) / "samples", parts, model.transform.maximum)
+    # The first batch compiles; what it took beyond an ordinary one is the compiler's.
+    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
+    print(
+        f"sampled {config.sample.n} images of step {model.step} with {generator.sampler} in "
+        f"{time.perf_counter() - start:.1f} s ({int(parts[0].nfe[0])} evaluations each; first batch "
+        f"{seconds[0]:.1f} s with compiling, others {usual:.1f} s)"
+    )
+    print(f"  picture: {picture}\n  arrays:  {archive}")
+
+
+def _save(folder: pathlib.Path, parts: list[Images], maximum: int) -> tuple[pathlib.Path, pathlib.Path]:
+    arrays = {"images": np.concatenate([part.values for part in parts])}
+    arrays["nfe"] = np.concatenate([part.nfe for part in parts])
+    if parts[0].labels is not None:
+        arrays["labels"] = np.concatenate([part.labels for part in parts if part.labels is not None])
+    archive, picture = folder / "samples.npz", folder / "samples.png"
+    with atomic_file(archive) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    columns = 10 if len(arrays["images"]) >= 10 else None
+    images.save_png(picture, images.image_grid(arrays["images"][:_SHOWN], maximum, columns))
+    return archive, picture

@@ -1,0 +1,60 @@
+"""Pictures: grids of images and curves, as PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from score_sde.core.files import atomic_file
+
+_GAP = 2
+
+
+def image_grid(images: np.ndarray, maximum: int, columns: int | None = None, least_side: int = 48) -> np.ndarray:
+    """Images side by side, as uint8 (height, width, 3).
+
+    Args:
+        images: whole numbers 0 .. maximum, shape (n, height, width, channels) with 1 or 3 channels (of
+            any other number the first is shown).
+        maximum: the value shown as white.
+        columns: images per row; None for a square.
+        least_side: small images are enlarged, pixel by pixel, until their longer side has this many pixels.
+    """
+    shown = images if images.shape[-1] == 3 else np.repeat(images[..., :1], 3, axis=-1)
+    shown = np.round(np.clip(shown / maximum, 0, 1) * 255).astype(np.uint8)
+    zoom = max(1, math.ceil(least_side / max(shown.shape[1:3])))
+    shown = shown.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    columns = columns or math.ceil(math.sqrt(len(shown)))
+    rows, (height, width) = math.ceil(len(shown) / columns), np.add(shown.shape[1:3], _GAP)
+    canvas = np.full((rows * height + _GAP, columns * width + _GAP, 3), 96, np.uint8)
+    for i, image in enumerate(shown):
+        top, left = _GAP + (i // columns) * height, _GAP + (i % columns) * width
+        canvas[top : top + height - _GAP, left : left + width - _GAP] = image
+    return canvas
+
+
+def save_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write uint8 (height, width, 3) as a PNG file, whole or not at all."""
+    from PIL import Image
+
+    with atomic_file(path) as file:
+        Image.fromarray(picture).save(file, format="PNG")
+
+
+def save_curves(
+    path: str | os.PathLike[str], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str
+) -> None:
+    """Write a plot of named curves {name: (xs, ys)} with a logarithmic y axis as a PNG file."""
+    from matplotlib.figure import Figure  # no pyplot: it keeps global state and wants a display
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel=x, ylabel=y, yscale="log")
+    for name, (xs, ys) in curves.items():
+        axes.plot(xs, ys, label=name, marker="o" if len(xs) < 20 else None, markersize=3)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)

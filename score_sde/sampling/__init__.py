@@ -1,0 +1,7 @@
+"""Samplers: ways to walk a time grid from noise to data."""
+
+from score_sde.sampling.base import Sampler, Samples, sample
+from score_sde.sampling.deterministic import Heun
+from score_sde.sampling.stochastic import Ancestral, EulerMaruyama
+
+__all__ = ["Ancestral", "EulerMaruyama", "Heun", "Sampler", "Samples", "sample"]

@@ -1,0 +1,222 @@
+"""A sampler walks a time grid from noise to data; `sample` is the walk, written once for all of them."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array
+from score_sde.core.errors import DivergenceError
+from score_sde.core.jit import module_jit
+from score_sde.denoiser import Cond, Denoiser
+from score_sde.parametrization import Prediction
+from score_sde.sampling import checks
+from score_sde.sde import SDE
+
+Memory = Any
+
+
+class Sampler(abc.ABC):
+    """One step of a way from noise to data.
+
+    To add one, subclass and define `step`. Declare parameters as a frozen dataclass does, so that
+    two samplers with the same parameters are equal and share one compiled program.
+    """
+
+    def init(self, x: Array) -> Memory:
+        """What a multistep method remembers between steps, before the first one."""
+        return ()
+
+    def check(self, sde: SDE, grid: np.ndarray) -> None:
+        """Raise InputError where this sampler is not defined on this grid of this SDE."""
+
+    @abc.abstractmethod
+    def step(
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
+    ) -> tuple[Array, Memory, Array]:
+        """From x_t to x_s, s < t.
+
+        Args:
+            keys: one key per example for this step's draws, shape (batch,).
+            denoiser: what knows how to undo the noise.
+            x: x_t, shape (batch, *shape).
+            t, s: times of shape ().
+            memory: what `init` or the previous step returned.
+            cond: None, or a pytree with leading axis batch.
+
+        Returns:
+            (x_s, memory, nfe): nfe is the number of denoiser evaluations per example, int32 (batch,).
+        """
+
+
+def evaluations(x: Array, count: int) -> Array:
+    """The nfe of a step that evaluates the denoiser `count` times: int32 (batch,)."""
+    return jnp.full(x.shape[:1], count, jnp.int32)
+
+
+class Samples(NamedTuple):
+    """What `sample` returns; every array is a numpy array with the samples as leading axis.
+
+    Attributes:
+        x: shape (n, *shape).
+        nfe: denoiser evaluations spent on each sample, int32 (n,).
+        trajectory: x at every time of the grid, shape (n, len(grid), *shape), before the last
+            denoising; None unless asked for.
+    """
+
+    x: np.ndarray
+    nfe: np.ndarray
+    trajectory: np.ndarray | None = None
+
+
+class _Tempered(Denoiser):
+    """Acts on x / temperature: a walk under it scales all noise, the prior's and the steps', by temperature.
+
+    Steps are linear in (x, x_0, noise, fresh noise), so walking y = x / temperature with both halves
+    divided by temperature, and unit fresh noise, is walking x with fresh noise times temperature.
+    """
+
+    denoiser: Denoiser
+    temperature: ArrayLike
+
+    def __init__(self, denoiser: Denoiser, temperature: ArrayLike) -> None:
+        self.sde, self.denoiser, self.temperature = denoiser.sde, denoiser, temperature
+
+    def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
+        x0, noise, log_variance = self.denoiser.predict(x * self.temperature, t, cond, keys=keys)
+        return Prediction(x0 / self.temperature, noise / self.temperature, log_variance)
+
+
+def sample(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    grid: ArrayLike,
+    shape: tuple[int, ...],
+    *,
+    n: int,
+    seed: int,
+    first: int = 0,
+    cond: Cond = None,
+    x: ArrayLike | None = None,
+    denoise: bool = True,
+    temperature: float = 1.0,
+    trajectory: bool = False,
+    batch_size: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Samples:
+    """Samples first .. first + n - 1 of a seed.
+
+    Sample i is a function of (seed, i) alone, up to rounding: not of n, the batch size or the
+    devices. With key_i = fold_in(key(seed), i), its prior is drawn with fold_in(key_i, 0) and the
+    noise of step k with fold_in(key_i, k + 1).
+
+    Args:
+        denoiser: a network, a closed form, or a guided one.
+        sampler: how to step.
+        grid: times, strictly decreasing, shape (steps + 1,), from where x lives: t_max if x is None.
+        shape: the shape of one sample.
+        n: how many samples.
+        seed: an integer.
+        first: the number of the first sample.
+        cond: None, or a pytree whose leaves have leading axis n.
+        x: where to start, shape (n, *shape) at time grid[0]; None draws from the prior.
+        denoise: whether x is replaced at the end by E[x_0 | x] at grid[-1], one more evaluation.
+        temperature: all noise, of the prior and of the steps, is multiplied by it; positive.
+        trajectory: whether to return x at every time of the grid too.
+        batch_size: samples per compiled batch, the last one padded; min(n, 256) if None.
+        sharding: how a batch is spread over devices; None leaves it where JAX puts it.
+
+    Returns:
+        Samples(x, nfe, trajectory).
+
+    Raises:
+        InputError: for input that cannot be used.
+        DivergenceError: for samples that are not finite, naming them.
+    """
+    checks.check_sample(n, seed, first, shape, temperature, batch_size)
+    if x is not None:
+        x = checks.check_start(x, n, shape)
+    dtype = jnp.zeros((), float).dtype if x is None else x.dtype
+    times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
+    checks.check_cond(cond, n)
+    sampler.check(denoiser.sde, times)
+
+    options = {"sampler": sampler, "shape": tuple(shape), "denoise": denoise, "trajectory": trajectory}
+    batches = []
+    for count, batch in _batches(n, min(n, 256) if batch_size is None else batch_size, first, x, cond):
+        placed = batch if sharding is None else jax.device_put(batch, sharding)
+        out = _walk(denoiser, keys_.root(seed), times, jnp.asarray(temperature, dtype), *placed, **options)
+        batches.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], out))
+    samples = Samples(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
+    _check_finite(samples.x, first)
+    return samples
+
+
+def _batches(
+    n: int, size: int, first: int, x: np.ndarray | None, cond: Cond
+) -> Iterator[tuple[int, tuple[np.ndarray, Any, Any]]]:
+    """(how many count, (sample numbers, x, cond)), each batch of exactly `size`; the last one is padded."""
+
+    def rows(low: int, high: int) -> Callable[[Any], np.ndarray]:
+        return lambda leaf: np.take(np.asarray(leaf), np.arange(low, high), axis=0, mode="clip")
+
+    for low in range(0, n, size):
+        numbers = np.arange(first + low, first + low + size, dtype=np.uint32)
+        yield min(size, n - low), (numbers, *jax.tree.map(rows(low, low + size), (x, cond)))
+
+
+def _walk_batch(
+    denoiser: Denoiser,
+    key: Array,
+    grid: Array,
+    temperature: Array,
+    numbers: Array,
+    x: Array | None,
+    cond: Cond,
+    *,
+    sampler: Sampler,
+    shape: tuple[int, ...],
+    denoise: bool,
+    trajectory: bool,
+) -> tuple[Array, Array, Array | None]:
+    """(x, nfe, trajectory) of one batch: one program, one dispatch, no return to the host on the way."""
+    keys = keys_.examples(key, numbers)
+    denoiser = _Tempered(denoiser, temperature)
+    x = denoiser.sde.sample_prior(keys_.fold(keys, 0), shape) if x is None else x / temperature
+
+    def step(carry: tuple[Array, Memory, Array], at: tuple[Array, Array, Array]) -> tuple[Any, Array | None]:
+        x, memory, nfe = carry
+        k, t, s = at
+        x, memory, used = sampler.step(keys_.fold(keys, k + 1), denoiser, x, t, s, memory, cond)
+        return (x, memory, nfe + used), (x if trajectory else None)
+
+    start, steps = x, jnp.arange(len(grid) - 1)
+    carry = (x, sampler.init(x), jnp.zeros(x.shape[:1], jnp.int32))
+    (x, _, nfe), path = jax.lax.scan(step, carry, (steps, grid[:-1], grid[1:]))
+    if denoise:
+        x, nfe = denoiser.denoise(x, grid[-1], cond), nfe + 1
+    if not trajectory:
+        return temperature * x, nfe, None
+    path = jnp.moveaxis(jnp.concatenate([jnp.stack([start]), path]), 0, 1)
+    return temperature * x, nfe, temperature * path
+
+
+_walk = module_jit(_walk_batch, static_argnames=("sampler", "shape", "denoise", "trajectory"))
+
+
+def _check_finite(x: np.ndarray, first: int) -> None:
+    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+    if not finite.all():
+        bad = first + np.flatnonzero(~finite)
+        named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+        raise DivergenceError(
+            f"{len(bad)} of {len(x)} samples are not finite (numbers {named}): use more steps, or a grid that stops "
+            "earlier; or the model itself returns such values."
+        )

@@ -1,0 +1,85 @@
+"""What `sample` refuses on the host, before anything is compiled."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core.errors import InputError
+from score_sde.sde import SDE
+
+
+def _is_count(value: Any, least: int) -> bool:
+    try:
+        return operator.index(value) >= least
+    except TypeError:
+        return False
+
+
+def check_sample(
+    n: int, seed: int, first: int, shape: tuple[int, ...], temperature: float, batch_size: int | None
+) -> None:
+    """Numbers and shape."""
+    for name, value, least in (
+        ("n", n, 1),
+        ("first", first, 0),
+        ("batch_size", 1 if batch_size is None else batch_size, 1),
+    ):
+        if not _is_count(value, least):
+            raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
+    if not _is_count(seed, -(2**63)):
+        raise InputError(f"seed is {seed!r}; expected a whole number.")
+    if first + n > 2**32:
+        raise InputError(f"Sample numbers reach {first + n - 1}; a seed has 2**32 samples: use another seed.")
+    if not isinstance(shape, tuple | list) or not all(_is_count(side, 1) for side in shape):
+        raise InputError(f"shape is {shape!r}; expected the shape of one sample, such as (8, 8, 1).")
+    if not temperature > 0 or not np.isfinite(temperature):
+        raise InputError(f"temperature is {temperature}; expected a positive number (a sampler without noise is Heun).")
+
+
+def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Starting points, as a numpy array."""
+    x = np.asarray(x)
+    if x.shape != (n, *shape):
+        raise InputError(f"x has shape {x.shape}; expected (n, *shape) = {(n, *shape)}.")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"x has dtype {x.dtype}; expected floating point numbers on the model's scale.")
+    if not np.isfinite(x).all():
+        raise InputError("x contains NaN or infinity; expected finite starting points.")
+    return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
+
+
+def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.ndarray:
+    """The grid in the precision in which it will be walked, where equal times show."""
+    times = np.asarray(grid, dtype)
+    if times.ndim != 1 or len(times) < 2:
+        raise InputError(f"grid has shape {times.shape}; expected (steps + 1,), as from time_grid.uniform(sde, steps).")
+    if not np.isfinite(times).all():
+        raise InputError("grid contains NaN or infinity; expected finite times.")
+    rising = np.flatnonzero(np.diff(times) >= 0)
+    if rising.size:
+        k = rising[0]
+        raise InputError(f"grid goes from {times[k]:g} to {times[k + 1]:g} in step {k}; expected decreasing times.")
+    low, high = np.asarray(sde.t_min, dtype), np.asarray(sde.t_max, dtype)
+    if times[0] > high or times[-1] < low:
+        raise InputError(
+            f"grid runs from {times[0]:g} to {times[-1]:g}; expected times within [t_min, t_max] = [{low:g}, {high:g}]."
+        )
+    if from_prior and not np.isclose(times[0], high, rtol=1e-5):
+        raise InputError(
+            f"grid starts at {times[0]:g} and the prior lives at t_max = {high:g}: start there, or give x."
+        )
+    return times
+
+
+def check_cond(cond: Any, n: int) -> None:
+    """A condition for each sample."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
+        if np.shape(leaf)[:1] != (n,):
+            raise InputError(
+                f"cond{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}; expected leading axis n = {n}."
+            )

@@ -1,0 +1,219 @@
+"""Stochastic differential equations that turn data into noise.
+
+An SDE is two functions of time, alpha(t) and variance(t) = sigma(t)^2, such that
+
+    x_t | x_0 ~ N(alpha(t) x_0, variance(t) I).
+
+All else (drift, diffusion, the kernel between two times, velocity, prior) is derived from the two
+here, once. Time runs from data at t_min to noise at t_max. Times have shape () or (batch,); x has
+shape (batch, *shape) of any rank.
+
+Equations are those of Song et al. 2021, "Score-based generative modeling through stochastic
+differential equations" (arXiv:2011.13456), unless another source is given.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, dimensions, expand, is_concrete, per_example_sum, to_time
+from score_sde.core.errors import InputError
+
+
+class SDE(eqx.Module):
+    """A linear SDE dx = f(t) x dt + g(t) dw, given by alpha (or log_alpha) and variance.
+
+    To add one, subclass, declare its parameters as fields, and define `variance` and one of
+    `alpha` and `log_alpha` with jax.numpy, elementwise in t:
+
+        class Linear(SDE):
+            rate: float = 5.0
+
+            def log_alpha(self, t):
+                return -self.rate * t
+
+            def variance(self, t):
+                return -jnp.expm1(-2 * self.rate * t)
+
+    Attributes:
+        t_min: where training and the likelihood start; data live here.
+        t_max: where the prior lives.
+        t_stop: where sampling stops; t_min unless given.
+        prior_std: standard deviation of the prior N(0, prior_std^2 I); sigma(t_max) unless given.
+    """
+
+    t_min = 1e-5
+    t_max = 1.0
+
+    @property
+    def t_stop(self) -> float:
+        return self.t_min
+
+    @property
+    def prior_std(self) -> ArrayLike:
+        return self.sigma(self.t_max)
+
+    def __check_init__(self) -> None:
+        if type(self).alpha is SDE.alpha and type(self).log_alpha is SDE.log_alpha:
+            raise InputError(f"{type(self).__name__} defines neither alpha(t) nor log_alpha(t): define one of them.")
+        if is_concrete(self.t_min, self.t_stop, self.t_max) and not (
+            0 <= self.t_min <= self.t_stop < self.t_max < math.inf
+        ):
+            raise InputError(
+                f"{type(self).__name__} has t_min={self.t_min}, t_stop={self.t_stop}, t_max={self.t_max}; "
+                "expected 0 <= t_min <= t_stop < t_max, all finite."
+            )
+
+    # The two functions that define an SDE.
+
+    def log_alpha(self, t: ArrayLike) -> Array:
+        """log alpha(t), in the shape of t."""
+        return jnp.log(self.alpha(t))
+
+    def alpha(self, t: ArrayLike) -> Array:
+        """The factor on x_0 at time t, in the shape of t."""
+        return jnp.exp(self.log_alpha(t))
+
+    @abc.abstractmethod
+    def variance(self, t: ArrayLike) -> Array:
+        """sigma(t)^2, the variance of x_t given x_0, in the shape of t."""
+
+    # What follows from them.
+
+    def sigma(self, t: ArrayLike) -> Array:
+        """The standard deviation of x_t given x_0, in the shape of t."""
+        return jnp.sqrt(self.variance(to_time(t)))
+
+    def log_snr(self, t: ArrayLike) -> Array:
+        """log(alpha^2 / sigma^2), the log signal-to-noise ratio, in the shape of t."""
+        t = to_time(t)
+        return 2 * self.log_alpha(t) - jnp.log(self.variance(t))
+
+    def drift_rate(self, t: ArrayLike) -> Array:
+        """f(t) = (log alpha)'(t), so that the drift is f(t) x; in the shape of t."""
+        self._require_signal(t)
+        return _derivative(self.log_alpha, to_time(t))[1]
+
+    def diffusion_squared(self, t: ArrayLike) -> Array:
+        """g(t)^2 = variance'(t) - 2 f(t) variance(t), in the shape of t."""
+        # The variance is differentiated, never sigma: the square root has no derivative at 0.
+        variance, slope = _derivative(self.variance, to_time(t))
+        return slope - 2 * self.drift_rate(t) * variance
+
+    def drift(self, x: Array, t: ArrayLike) -> Array:
+        """The drift f(t) x of the forward SDE, Eq. (5); raises InputError where alpha(t) = 0."""
+        return expand(self.drift_rate(t), x) * x
+
+    def diffusion(self, t: ArrayLike) -> Array:
+        """The diffusion coefficient g(t), in the shape of t; raises InputError where alpha(t) = 0."""
+        return jnp.sqrt(self.diffusion_squared(t))
+
+    def velocity_rates(self, t: ArrayLike) -> tuple[Array, Array]:
+        """(alpha'(t), sigma'(t)): the probability flow is dx/dt = alpha' x_0 + sigma' noise."""
+        t = to_time(t)
+        variance, slope = _derivative(self.variance, t)
+        return _derivative(self.alpha, t)[1], slope / (2 * jnp.sqrt(variance))
+
+    def transition(self, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
+        """(r, v) of the forward kernel x_t | x_s ~ N(r x_s, v I), for s <= t.
+
+        r = alpha_t / alpha_s and v = variance_t - r^2 variance_s, each in the shape of s and t.
+        """
+        s, t = to_time(s), to_time(t)
+        log_r = self.log_alpha(t) - self.log_alpha(s)
+        # variance_t - variance_s + (1 - r^2) variance_s: the same, with less cancellation.
+        variance_s = self.variance(s)
+        return jnp.exp(log_r), self.variance(t) - variance_s - jnp.expm1(2 * log_r) * variance_s
+
+    def perturb(self, x0: Array, noise: Array, t: ArrayLike) -> Array:
+        """x_t = alpha(t) x_0 + sigma(t) noise, Eq. (29); x0 and noise of shape (batch, *shape)."""
+        t = to_time(t)
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * noise
+
+    def sample_prior(self, keys: Array, shape: tuple[int, ...]) -> Array:
+        """Draws of N(0, prior_std^2 I), one for each key: keys (batch,) -> (batch, *shape)."""
+        z = keys_.normal(keys, shape)
+        return expand(self.prior_std, z) * z
+
+    def prior_log_prob(self, x: Array) -> Array:
+        """log N(x; 0, prior_std^2 I) in nats: (batch, *shape) -> (batch,)."""
+        std = expand(self.prior_std, x)
+        return -0.5 * per_example_sum((x / std) ** 2) - dimensions(x) * (jnp.log(std) + 0.5 * math.log(2 * math.pi))
+
+    def _require_signal(self, t: ArrayLike) -> None:
+        if is_concrete(self, t):
+            with jax.ensure_compile_time_eval():
+                times = np.atleast_1d(np.asarray(t))
+                gone = times[np.asarray(self.alpha(to_time(times))) == 0]
+            if gone.size:
+                raise InputError(
+                    f"{type(self).__name__} has alpha(t) = 0 at t = {gone[0]:g}, where drift and diffusion are "
+                    "infinite; use velocity, transition, or a sampler that steps by them (Ancestral)."
+                )
+
+
+def _derivative(function: Callable[[Array], Array], t: Array) -> tuple[Array, Array]:
+    """(function(t), function'(t)) of an elementwise function."""
+    return jax.jvp(function, (t,), (jnp.ones_like(t),))
+
+
+class VP(SDE):
+    """The variance-preserving SDE, Eq. (11), the limit of DDPM.
+
+    beta(t) = beta_min + t (beta_max - beta_min),
+    log alpha(t) = -t beta_min / 2 - t^2 (beta_max - beta_min) / 4,  variance(t) = 1 - alpha(t)^2.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_stop = 1e-3
+
+    def __check_init__(self) -> None:
+        if is_concrete(self.beta_min, self.beta_max) and not 0 <= self.beta_min <= self.beta_max < math.inf:
+            raise InputError(
+                f"{type(self).__name__} got beta_min={self.beta_min}, beta_max={self.beta_max}; "
+                "expected 0 <= beta_min <= beta_max."
+            )
+
+    def log_alpha(self, t: ArrayLike) -> Array:
+        t = to_time(t)
+        return -t * self.beta_min / 2 - t**2 * (self.beta_max - self.beta_min) / 4
+
+    def variance(self, t: ArrayLike) -> Array:
+        return -jnp.expm1(2 * self.log_alpha(t))
+
+
+class SubVP(VP):
+    """The sub-variance-preserving SDE, Eq. (12): VP's alpha, and variance(t) = (1 - alpha(t)^2)^2."""
+
+    def variance(self, t: ArrayLike) -> Array:
+        return jnp.expm1(2 * self.log_alpha(t)) ** 2
+
+
+class VE(SDE):
+    """The variance-exploding SDE, Eq. (9), the limit of SMLD: alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __check_init__(self) -> None:
+        if is_concrete(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise InputError(
+                f"VE got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected 0 < sigma_min < sigma_max."
+            )
+
+    def log_alpha(self, t: ArrayLike) -> Array:
+        return jnp.zeros_like(to_time(t))
+
+    def variance(self, t: ArrayLike) -> Array:
+        t = to_time(t)
+        return jnp.exp(2 * (jnp.log(self.sigma_min) * (1 - t) + jnp.log(self.sigma_max) * t))

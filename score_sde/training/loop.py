@@ -1,0 +1,197 @@
+"""The training job: from a config to a workdir with checkpoints, a log and pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tqdm
+
+from score_sde import checkpoint, data, images, parallel
+from score_sde.checkpoint import Checkpoints, TrainState
+from score_sde.core.errors import DivergenceError, InputError
+from score_sde.generate import Generator
+from score_sde.model import MODEL_FIELDS, Blueprint, check_same
+from score_sde.training.heldout import HeldOut
+from score_sde.training.log import Log
+from score_sde.training.objective import Objective
+from score_sde.training.step import build_optimizer, init_state, make_step
+
+# What a run may not change when it goes on, or it would be neither the old run nor a new one.
+RUN_FIELDS = (*MODEL_FIELDS, "seed", "data.batch_size", "data.flip", "loss", "optimizer", "ema")
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """Train to config.train.steps, from the newest checkpoint if there is one, and say what was made.
+
+    Raises:
+        InputError: for a config that cannot be run, or that differs from the one of the workdir.
+        DivergenceError: for a loss that is not finite, naming the step; the last checkpoint stays.
+    """
+    trainer = Trainer(config, pathlib.Path(workdir))
+    keep = config.train.keep
+    with Checkpoints(workdir, last=keep.last, every=keep.every) as checkpoints:
+        done = checkpoints.steps()
+        if done and done[-1] >= config.train.steps:
+            print(f"nothing left to train: {workdir} is at step {done[-1]} of {config.train.steps}")
+            return
+        state = trainer.start(checkpoints, done[-1] if done else None)
+        with Log(workdir, int(state.step)) as log:
+            trainer.run(state, checkpoints, log)
+            curve = log.save_curve()
+    print(trainer.summary(log))
+    print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {checkpoints.folder}")
+
+
+class Trainer:
+    """A training run: its parts, and what is due after which step."""
+
+    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+        _check(config)
+        self.config, self.workdir = config, workdir
+        self.devices = parallel.strategy(config.parallel)
+        parallel.check_batch(config.data.batch_size, jax.device_count(), "data.batch_size")
+        self.blueprint = blueprint = Blueprint.from_config(config)
+        self.objective = Objective.from_config(blueprint, config)
+        self.optimizer, self.schedule = build_optimizer(config.optimizer)
+        self.generator = Generator.from_config(
+            config.sample,
+            blueprint.sde,
+            blueprint.dataset.transform,
+            blueprint.dataset.shape,
+            blueprint.num_classes,
+            self.devices.sharded,
+        )
+        trained = checkpoint.read_config(workdir)
+        if trained is not None:
+            check_same(config, trained, RUN_FIELDS, workdir)
+        self.seconds = {"compiling": 0.0, "training": 0.0, "checking": 0.0, "sampling": 0.0}
+        self._heldout: HeldOut | None = None
+
+    def start(self, checkpoints: Checkpoints, step: int | None) -> TrainState:
+        """The state to go on from, on all devices; leaves config.json in the workdir."""
+        if step is None:
+            state = init_state(self.objective, self.optimizer, self.config.seed)
+        else:
+            state = self._restore(checkpoints, step)
+            print(f"going on from step {step} of {self.config.train.steps}")
+        checkpoint.write_config(self.workdir, self.config)
+        return self.devices.place_state(state)
+
+    def run(self, state: TrainState, checkpoints: Checkpoints, log: Log) -> None:
+        """Train from `state` to the last step."""
+        config, every = self.config, self.config.train
+        step_once = self.devices.compile(make_step(self.objective, self.optimizer, seed=config.seed, ema=config.ema))
+        first = int(state.step)
+        batches = data.training_batches(
+            self.blueprint.dataset.source("train"),
+            config.data.batch_size,
+            seed=config.seed,
+            start=first,
+            flip=config.data.flip,
+        )
+        place = np.arange(config.data.batch_size, dtype=np.uint32)
+        pending: list[Any] = []
+        began = time.perf_counter()
+        bar = tqdm.tqdm(total=every.steps, initial=first, unit="step", disable=not sys.stderr.isatty())
+        for step, batch in zip(range(first + 1, every.steps + 1), batches, strict=False):
+            state, metrics = step_once(state, self.devices.place_batch(batch | {"index": place}))
+            pending.append(metrics)
+            if step == first + 1:
+                jax.block_until_ready(state)
+                self.seconds["compiling"] = time.perf_counter() - began
+                began = time.perf_counter()
+            due = {name: _due(step, every[name], every.steps) for name in _EVERY}
+            if any(due.values()):
+                self._record(log, step, pending, began)
+                pending, began = [], time.perf_counter()
+                bar.set_postfix(loss=log.last("loss"), refresh=False)
+            if due["checkpoint_every"]:
+                checkpoints.save(state)
+            if due["eval_every"]:
+                self._evaluate(log, step, state)
+            if due["sample_every"]:
+                self._draw(log, step, state)
+            if any(due.values()):
+                began = time.perf_counter()
+            bar.update()
+        bar.close()
+
+    def summary(self, log: Log) -> str:
+        """One line: losses and seconds."""
+        spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
+        return (
+            f"trained to step {self.config.train.steps} on {jax.device_count()} {jax.default_backend()} device(s): "
+            f"loss {log.last('loss'):.4f}, held-out loss {log.last('heldout_loss'):.4f} (seconds: {spent})"
+        )
+
+    def _restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
+        template = jax.eval_shape(lambda: init_state(self.objective, self.optimizer, self.config.seed))
+        items = checkpoints.restore(step, params=template.params, ema=template.ema, optimizer=template.opt_state)
+        return TrainState(jnp.asarray(step, jnp.int32), items["params"], items["ema"], items["optimizer"])
+
+    def _record(self, log: Log, step: int, pending: list[Any], began: float) -> None:
+        """Log the mean of the metrics since the last record; a value that is not finite ends the run."""
+        metrics = {name: np.asarray([float(m[name]) for m in pending]) for name in pending[0]}
+        self.seconds["training"] += time.perf_counter() - began
+        finite = np.all([np.isfinite(values) for values in metrics.values()], axis=0)
+        if not finite.all():
+            bad = step - len(pending) + 1 + int(np.argmin(finite))
+            raise DivergenceError(
+                f"The loss of step {bad} is not finite ({metrics['loss'][bad - step - 1]:g}); training "
+                f"stopped, and the last checkpoint in {self.workdir} is from before it: use a smaller learning rate, or clip gradients."
+            )
+        rate = float(self.schedule(step - 1))
+        seconds = (time.perf_counter() - began) / len(pending)
+        log.write(step, **{name: v.mean() for name, v in metrics.items()}, learning_rate=rate, seconds_per_step=seconds)
+
+    def _evaluate(self, log: Log, step: int, state: TrainState) -> None:
+        began = time.perf_counter()
+        if self._heldout is None:
+            source = self.blueprint.dataset.source("test")
+            self._heldout = HeldOut(self.objective, self.devices, source, self.config.data.batch_size, self.config.seed)
+        log.write(step, heldout_loss=self._heldout(state.ema))
+        self.seconds["checking"] += time.perf_counter() - began
+
+    def _draw(self, log: Log, step: int, state: TrainState) -> None:
+        began = time.perf_counter()
+        denoiser = self.blueprint.denoiser(state.ema)
+        try:
+            drawn = self.generator(denoiser, min(self.config.sample.batch_size, 100))
+        except DivergenceError as error:
+            print(f"step {step}: no picture: {error}", file=sys.stderr)
+            return
+        picture = images.image_grid(drawn.values, self.blueprint.dataset.transform.maximum, columns=10)
+        images.save_png(self.workdir / "samples" / f"step_{step:07d}.png", picture)
+        log.write_picture(step, "samples", picture)
+        self.seconds["sampling"] += time.perf_counter() - began
+
+
+_EVERY = ("log_every", "eval_every", "sample_every", "checkpoint_every")
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    """Whether something is due at this step; 0 means never, and all else is due at the last step too."""
+    return every > 0 and (step % every == 0 or step == last)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Refuse numbers that make no run, before anything is written."""
+    numbers = {"train.steps": 1, "data.batch_size": 1, "train.keep.last": 1, "train.checkpoint_every": 1}
+    numbers |= {f"train.{name}": 0 for name in ("log_every", "eval_every", "sample_every", "keep.every")}
+    for name, least in numbers.items():
+        value: Any = config
+        for part in name.split("."):
+            value = value[part]
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
+    if not 0 <= config.ema < 1 or math.isnan(config.ema):
+        raise InputError(f"ema is {config.ema}; expected a decay in [0, 1).")

@@ -1,0 +1,68 @@
+"""One training step: gradients, optimizer, moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from score_sde import config as config_
+from score_sde.checkpoint import TrainState
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array
+from score_sde.training.objective import Batch, Objective, step_key
+
+
+def build_optimizer(spec: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, Callable[[int], Any]]:
+    """An optax optimizer behind clipping by global norm, and its learning-rate schedule.
+
+    The spec names the optimizer and its arguments, the schedule (an optax schedule, or 'constant_schedule'
+    with value), and clip, the largest global norm of the gradient, or None.
+    """
+    rest = {name: value for name, value in spec.items() if name not in ("schedule", "clip")}
+    schedule = config_.build(optax.schedules, spec.schedule)
+    optimizer = config_.build(optax, rest, learning_rate=schedule)
+    if spec.clip is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(spec.clip), optimizer)
+    return optimizer, schedule
+
+
+def init_state(objective: Objective, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
+    params = objective.blueprint.network.init(jax.random.fold_in(keys_.root(seed), 2**32 - 1))
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+
+
+def make_step(
+    objective: Objective, optimizer: optax.GradientTransformation, *, seed: int, ema: float
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """The function step(state, batch, mean) -> (state, metrics).
+
+    `mean` averages a tree over the devices that share the batch: the identity where the compiler sees
+    the whole batch. Metrics are the loss and the gradient's global norm before clipping.
+    """
+
+    def step(state: TrainState, batch: Batch, mean: Callable[[Any], Any]) -> tuple[TrainState, dict[str, Array]]:
+        def loss(params: Any) -> Array:
+            denoiser = objective.blueprint.denoiser(params)
+            return objective(denoiser, batch, step_key(seed, state.step), train=True).mean()
+
+        value, gradient = mean(jax.value_and_grad(loss)(state.params))
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = ema_decay(ema, state.step)
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+        return TrainState(state.step + 1, params, average, opt_state), metrics
+
+    return step
+
+
+def ema_decay(decay: float, step: jax.typing.ArrayLike) -> Array:
+    """min(decay, (1 + n) / (10 + n)) at step n: without it the random start would linger for 1 / (1 - decay) steps."""
+    return jnp.minimum(decay, (1 + step) / (10 + step))

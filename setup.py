@@ -1,0 +1,51 @@
+"""Installation; the settings of the tools are in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+
+test = [
+    "hypothesis>=6.100",
+    "ipykernel>=6.29",
+    "mypy>=1.11",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.8",
+    "scipy>=1.11",
+]
+
+setup(
+    name="score_sde",
+    version="0.1.0",
+    description="Score-based diffusion models in JAX: SDEs, training, sampling.",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["score_sde", "score_sde.*"]),
+    package_data={"score_sde": ["py.typed"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.8",  # tensorflow-datasets needs it for the file format, and does not say so
+        "equinox>=0.13,<0.14",
+        "flax>=0.12.8,<0.13",
+        "grain>=0.2.18,<0.3",
+        "importlib_resources>=6",  # tensorflow-datasets needs it, and does not say so
+        "jax>=0.10,<0.13",
+        "matplotlib>=3.8",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=10",
+        "scikit-learn>=1.4",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10,<5",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": test, "cuda": ["jax[cuda12]>=0.10,<0.13"], "tpu": ["jax[tpu]>=0.10,<0.13"]},
+)

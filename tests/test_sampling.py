@@ -1,0 +1,320 @@
+"""Samplers on Gaussians and mixtures, whose laws are known; `sample` and its promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SDES
+
+import score_sde as ss
+from score_sde.parallel import Jit
+
+SAMPLERS = [ss.EulerMaruyama(), ss.Ancestral(), ss.Ancestral("forward"), ss.Heun()]
+IDS = ["euler_maruyama", "ancestral", "ancestral_forward", "heun"]
+N = 40_000
+
+
+def mixture(sde):
+    return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
+
+
+def draw(sde, sampler, steps, n=N, model=None, **options):
+    model = mixture(sde) if model is None else model
+    grid = ss.time_grid.uniform(sde, steps)
+    return ss.sample(model, sampler, grid, (2,), n=n, seed=0, batch_size=n, **options)
+
+
+def from_marginal(sde, n=N):
+    """Exact draws at t_max, so that the prior's own error does not count."""
+    return mixture(sde).marginal(sde.t_max).sample(jax.random.split(jax.random.key(11), n))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
+def test_mean_and_covariance_of_a_mixture(sde, sampler):
+    """Within four standard errors, and 2 % of the variance for the bias of 250 steps."""
+    x = draw(sde, sampler, 250, x=from_marginal(sde)).x.astype(np.float64)
+    data = mixture(sde).data
+    mean, covariance = np.asarray(data.mean()), np.asarray(data.covariance())
+    std = np.sqrt(np.diag(covariance))
+    assert np.all(np.abs(x.mean(axis=0) - mean) < 4 * std / np.sqrt(N) + 0.01)
+    # The standard error of a covariance is at most sqrt(3) std_i std_j / sqrt(N) here (kurtosis < 3).
+    bound = 4 * np.sqrt(3 / N) * np.outer(std, std) + 0.02 * np.outer(std, std)
+    assert np.all(np.abs(np.cov(x.T) - covariance) < bound)
+    # Both modes, in their proportions: the components' densities at a point tell them apart.
+    right = (x[:, 0] > 0.6).mean()
+    exact = (np.asarray(data.sample(jax.random.split(jax.random.key(3), N)))[:, 0] > 0.6).mean()
+    assert abs(right - exact) < 5 * np.sqrt(0.3 * 0.7 * 2 / N) + 0.01
+
+
+def gaussian_variance(sde, t, std=0.5):
+    """Var x_t of data N(0, std^2)."""
+    return float(sde.alpha(t)) ** 2 * std**2 + float(sde.variance(t))
+
+
+def mean_error(sde, sampler, steps):
+    """Relative error of E[x_{t_stop} | x_{t_max}] for data N(0, 0.5^2), all noise turned off by the temperature.
+
+    Steps are affine on a Gaussian, so this is their deterministic part. Under the reverse SDE the mean
+    is r V_s / V_t x_t with V the marginal variances; under the probability flow sqrt(V_s / V_t) x_t.
+    """
+    model, start = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.5), np.full((1, 2), float(sde.prior_std))
+    x = draw(sde, sampler, steps, n=1, model=model, x=start, denoise=False, temperature=1e-12).x
+    v_s, v_t = gaussian_variance(sde, sde.t_stop), gaussian_variance(sde, sde.t_max)
+    r = float(sde.transition(sde.t_stop, sde.t_max)[0])
+    exact = np.sqrt(v_s / v_t) if isinstance(sampler, ss.Heun) else r * v_s / v_t
+    return (x / (exact * start)).ravel()[0] - 1
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(ss.EulerMaruyama(), 1), (ss.Heun(), 2)])
+def test_order_of_convergence_of_the_mean(x64, sde, sampler, order):
+    coarse, fine = (mean_error(sde, sampler, steps) for steps in (256, 512))
+    assert abs(np.log2(coarse / fine) - order) < 0.1
+
+
+def test_ancestral_has_the_exact_mean_on_a_gaussian(x64, sde):
+    """E[x_s | x_t] is linear in E[x_0 | x_t], so no step size biases it."""
+    for sampler in (ss.Ancestral(), ss.Ancestral("forward")):
+        assert abs(mean_error(sde, sampler, 4)) < 1e-7
+
+
+def variance_error(sde, sampler, steps, n=400_000):
+    """Relative error of the variance of samples of N(0, 0.5^2), started from the exact marginal."""
+    model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.5)
+    x = model.marginal(sde.t_max).sample(jax.random.split(jax.random.key(1), n))
+    # No last denoising: the law at t_stop is known too.
+    out = draw(sde, sampler, steps, n=n, model=model, x=x, denoise=False).x.astype(np.float64)
+    return out.var() / gaussian_variance(sde, sde.t_stop) - 1
+
+
+# Euler-Maruyama on VE is left out: its variance converges so fast there that the noise hides it.
+FEW = {("vp", 0): 32, ("subvp", 0): 32, ("ve", 1): 32, ("ve", 2): 32, ("vp", 2): 16, ("subvp", 2): 16}
+FEW |= {("vp", 1): 64, ("subvp", 1): 64}
+
+
+@pytest.mark.parametrize(("name", "index"), FEW)
+def test_first_order_of_the_variance(name, index):
+    sde, steps = SDES[name], FEW[name, index]
+    coarse, fine = (variance_error(sde, SAMPLERS[index], k) for k in (steps, 2 * steps))
+    noise = np.sqrt(2 / 800_000)
+    assert abs(fine) > 8 * noise, "the bias must stand out of the noise"
+    assert abs(np.log2(coarse / fine) - 1) < 0.3 + 4 * noise / abs(fine) / np.log(2)
+
+
+def test_one_step_of_each_by_hand(x64, sde):
+    """The formulas of the docstrings, with the exact score of a Gaussian, in float64."""
+    t, s, std = 0.6, 0.55, 0.7
+    model = ss.GaussianMixture(sde, [1.0], [[0.3]], std)
+    x = jnp.asarray([[0.4], [-1.2]])
+    keys = jax.random.split(jax.random.key(0), 2)
+    z = jnp.stack([jax.random.normal(key, (1,)) for key in keys])
+    alpha, sigma, alpha_s, sigma_s = (float(f(u)) for u in (t, s) for f in (sde.alpha, sde.sigma))
+    v_t = alpha**2 * std**2 + sigma**2
+    score = -(x - alpha * 0.3) / v_t
+    f, g2 = float(sde.drift_rate(t)), float(sde.diffusion_squared(t))
+    euler = x - (f * x - g2 * score) * (t - s) + np.sqrt(g2 * (t - s)) * z
+
+    r, x0 = alpha / alpha_s, (x + sigma**2 * score) / alpha
+    v = sigma**2 - r**2 * sigma_s**2
+    posterior = (r * sigma_s**2 * x + alpha_s * v * x0) / sigma**2  # Ho et al. 2020, Eq. (7), for any SDE
+    ancestral = posterior + np.sqrt(v) * sigma_s / sigma * z
+
+    def slope(x, u):
+        a, var = float(sde.alpha(u)), float(sde.variance(u))
+        score = -(x - a * 0.3) / (a**2 * std**2 + var)
+        return float(sde.drift_rate(u)) * x - float(sde.diffusion_squared(u)) * score / 2
+
+    guess = x + (s - t) * slope(x, t)
+    heun = x + (s - t) / 2 * (slope(x, t) + slope(guess, s))
+    cases = [
+        (ss.EulerMaruyama(), euler, 1),
+        (ss.Ancestral(), ancestral, 1),
+        (ss.Ancestral("forward"), posterior + np.sqrt(v) * z, 1),
+        (ss.Heun(), heun, 2),
+    ]
+    for sampler, expected, evaluations in cases:
+        got, memory, nfe = sampler.step(keys, model, x, jnp.asarray(t), jnp.asarray(s), sampler.init(x))
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
+        assert memory == () and nfe.dtype == jnp.int32 and nfe.tolist() == [evaluations] * 2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
+def test_sample_i_is_a_function_of_seed_and_i(sde, sampler):
+    model, grid = mixture(sde), ss.time_grid.uniform(sde, 12)
+
+    def run(**options):
+        return ss.sample(model, sampler, grid, (2,), seed=0, **options).x
+
+    together = run(n=64)
+    np.testing.assert_allclose(run(n=5, first=3), together[3:8], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run(n=5, first=3, batch_size=2), together[3:8], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run(n=64, sharding=Jit().sharded), together, rtol=1e-5, atol=1e-5)
+    assert jax.device_count() == 2
+    other = ss.sample(model, sampler, grid, (2,), seed=1, n=64).x
+    assert np.abs(other - together).min(axis=1).max() > 1e-3
+
+
+def test_the_keys_are_those_that_are_promised():
+    """Prior: fold_in(key_i, 0); step k: fold_in(key_i, k + 1), threefry under any global flag."""
+    sde = ss.VP()
+    seen = []
+
+    class Spy(ss.Sampler):
+        def step(self, keys, denoiser, x, t, s, memory, cond=None):
+            jax.debug.callback(lambda keys: seen.append(np.asarray(keys)), jax.random.key_data(keys), ordered=True)
+            return x, memory, jnp.zeros(len(x), jnp.int32)
+
+    grid = ss.time_grid.uniform(sde, 2)
+    with jax.default_prng_impl("rbg"):
+        out = ss.sample(mixture(sde), Spy(), grid, (2,), n=3, first=4, seed=9, denoise=False)
+    jax.effects_barrier()
+    root = jax.random.key(9, impl="threefry2x32")
+    for row, i in enumerate((4, 5, 6)):
+        key = jax.random.fold_in(root, i)
+        prior = jax.random.normal(jax.random.fold_in(key, 0), (2,)) * sde.prior_std
+        np.testing.assert_allclose(out.x[row], prior, rtol=1e-6)
+        for k in range(2):
+            np.testing.assert_array_equal(seen[k][row], jax.random.key_data(jax.random.fold_in(key, k + 1)))
+
+
+def test_another_seed_or_other_parameters_compile_nothing(compiles):
+    draw(ss.VP(), ss.EulerMaruyama(), 7, n=16)
+    model = ss.GaussianMixture(ss.VP(beta_max=15.0), [0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]], [0.2, 0.2])
+    grid = ss.time_grid.uniform(model.sde, 7)
+    before = len(compiles)
+    ss.sample(model, ss.EulerMaruyama(), grid, (2,), n=16, seed=123, first=100, batch_size=16, temperature=0.9)
+    assert len(compiles) == before
+
+
+def test_names_and_callables_in_a_users_denoiser(compiles):
+    class Mine(ss.Denoiser):
+        scale: float
+        kind: str
+        function: object
+
+        def predict(self, x, t, cond=None, *, keys=None):
+            assert self.kind == "shrink"
+            return ss.Prediction.from_x0(self.sde, x, t, self.function(x) * self.scale)
+
+    def run(scale):
+        return draw(ss.VP(), ss.Ancestral(), 5, n=4, model=Mine(ss.VP(), scale, "shrink", jnp.tanh)).x
+
+    first = run(0.5)
+    before = len(compiles)
+    assert not np.allclose(run(0.9), first)
+    assert len(compiles) == before
+
+
+def test_evaluations_denoising_and_trajectory(sde):
+    for sampler, per_step in ((ss.Ancestral(), 1), (ss.Heun(), 2)):
+        plain = draw(sde, sampler, 6, n=10, denoise=False, trajectory=True)
+        last = draw(sde, sampler, 6, n=10, denoise=True)
+        assert plain.nfe.tolist() == [6 * per_step] * 10 and last.nfe.tolist() == [6 * per_step + 1] * 10
+        assert plain.trajectory.shape == (10, 7, 2) and last.trajectory is None
+        np.testing.assert_array_equal(plain.trajectory[:, -1], plain.x)
+        np.testing.assert_allclose(mixture(sde).denoise(jnp.asarray(plain.x), sde.t_stop), last.x, rtol=1e-4, atol=1e-5)
+        assert abs(plain.trajectory[:, 0].std() / float(sde.prior_std) - 1) < 0.6
+
+
+def test_a_walk_may_start_anywhere(sde):
+    """From exact draws at t = 0.5 to t = 0.2: the law there is known."""
+    model = mixture(sde)
+    x = model.marginal(0.5).sample(jax.random.split(jax.random.key(2), N))
+    out = ss.sample(model, ss.Heun(), np.linspace(0.5, 0.2, 21), (2,), n=N, seed=0, x=x, denoise=False, batch_size=N).x
+    exact = np.asarray(model.marginal(0.2).covariance())
+    scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+    assert np.all(np.abs(np.cov(out.T) - exact) < (4 * np.sqrt(3 / N) + 0.01) * scale)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
+def test_temperature_scales_the_noise_of_a_gaussian(sde, sampler):
+    """Steps are affine on a Gaussian, so deviations from its mean are multiplied by the temperature."""
+    model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.5)
+    warm, cool = (draw(sde, sampler, 10, n=50, model=model, temperature=tau).x for tau in (1.0, 0.25))
+    np.testing.assert_allclose(cool, 0.25 * warm, rtol=1e-3, atol=1e-5)
+
+
+def test_multistep_memory_is_carried():
+    class Counting(ss.Sampler):
+        def init(self, x):
+            return jnp.zeros(x.shape[:1], jnp.int32)
+
+        def step(self, keys, denoiser, x, t, s, memory, cond=None):
+            return x, memory + 1, memory
+
+    out = draw(ss.VP(), Counting(), 5, n=3, denoise=False)
+    assert out.nfe.tolist() == [0 + 1 + 2 + 3 + 4] * 3
+
+
+def test_samplers_are_frozen_and_equal_by_value():
+    assert ss.Ancestral() == ss.Ancestral("posterior") != ss.Ancestral("forward")
+    assert hash(ss.Heun()) == hash(ss.Heun())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ss.Ancestral().variance = "forward"
+
+
+def test_time_grids(sde):
+    grid = ss.time_grid.uniform(sde, 4)
+    np.testing.assert_allclose(grid, np.linspace(1, 1e-5 if isinstance(sde, ss.VE) else 1e-3, 5))
+    np.testing.assert_array_equal(ss.time_grid.default(sde, 4), grid)
+    for n in (0, -3, 2.5, "many"):
+        with pytest.raises(ss.InputError, match="whole number"):
+            ss.time_grid.default(sde, n)
+
+
+GRID = np.linspace(1, 1e-3, 5)
+BAD = [
+    ({"n": 0}, ["n is 0", "at least 1"]),
+    ({"seed": 1.5}, ["seed is 1.5"]),
+    ({"first": -1}, ["first is -1"]),
+    ({"batch_size": 0}, ["batch_size is 0"]),
+    ({"temperature": 0.0}, ["temperature is 0.0", "positive"]),
+    ({"shape": (2, 0)}, ["(2, 0)"]),
+    ({"grid": GRID[::-1]}, ["decreasing"]),
+    ({"grid": [1.0, 0.5, 0.5 - 1e-12]}, ["from 0.5 to 0.5 in step 1"]),
+    ({"grid": [1.0]}, ["(1,)"]),
+    ({"grid": [1.0, np.nan]}, ["NaN"]),
+    ({"grid": [1.0, -0.5]}, ["-0.5", "[t_min, t_max]"]),
+    ({"grid": [2.0, 0.5]}, ["2", "[t_min, t_max]"]),
+    ({"grid": [0.7, 0.5]}, ["0.7", "t_max = 1"]),
+    ({"x": np.zeros((3, 2))}, ["(3, 2)", "(2, 2)"]),
+    ({"x": np.full((2, 2), np.nan)}, ["NaN"]),
+    ({"x": np.zeros((2, 2), int)}, ["int64"]),
+    ({"cond": {"label": np.zeros(3, int)}}, ["['label']", "(3,)", "n = 2"]),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD, ids=[str(c)[:40] for c, _ in BAD])
+def test_bad_input_is_refused(change, words):
+    options = {"grid": GRID, "shape": (2,), "n": 2, "seed": 0} | change
+    with pytest.raises(ss.InputError) as caught:
+        ss.sample(mixture(ss.VP()), ss.Heun(), options.pop("grid"), options.pop("shape"), **options)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_walk_that_runs_away_is_an_error_naming_samples():
+    class Broken(ss.Denoiser):
+        def predict(self, x, t, cond=None, *, keys=None):
+            bad = jnp.where(x[:, :1] > 0, jnp.nan, 0.0)
+            return ss.Prediction(x + bad, x)
+
+    with pytest.raises(ss.DivergenceError, match=r"of 8 samples are not finite \(numbers \d+"):
+        draw(ss.VP(), ss.Ancestral(), 3, n=8, model=Broken(ss.VP()), first=20)
+
+
+def test_euler_maruyama_says_where_it_is_not_defined():
+    class Straight(ss.SDE):
+        def alpha(self, t):
+            return 1 - t
+
+        def variance(self, t):
+            return t**2
+
+    sde = Straight()
+    model = ss.GaussianMixture(sde, [1.0], [[0.5, -0.5]], 0.4)
+    with pytest.raises(ss.InputError, match="t = 1"):
+        draw(sde, ss.EulerMaruyama(), 10, n=4, model=model)
+    x = draw(sde, ss.Ancestral(), 200, n=N, model=model).x
+    np.testing.assert_allclose(x.mean(axis=0), [0.5, -0.5], atol=0.02)
+    np.testing.assert_allclose(x.std(axis=0), 0.4, rtol=0.04)
