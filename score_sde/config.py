@@ -36,7 +36,7 @@ def lookup(namespace: ModuleType, name: str, base: type | None = None) -> Any:
     """
     if isinstance(name, str) and name in names(namespace):
         return getattr(namespace, name)
-    if isinstance(name, str) and "." in name and base is not None:
+    if isinstance(name, str) and ("." in name or ":" in name) and base is not None:
         return _dotted(name, base)
     known = names(namespace)
     if len(known) > 40:  # a whole library: the near misses help more than the list
@@ -82,12 +82,24 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
     try:
         signature.bind(*args, **arguments, **context)
     except TypeError as error:
-        takes = [str(p) for p in list(signature.parameters.values())[len(args) :] if p.name not in context]
-        raise InputError(
-            f"{constructor.__name__}: {error}; it takes {', '.join(takes) if takes else 'no arguments'}. "
-            "Left over from another name?"
-        ) from error
+        raise InputError(_misfit(constructor.__name__, signature, len(args), context, arguments, error)) from error
     return constructor(*args, **arguments, **context)
+
+
+def _misfit(
+    name: str,
+    signature: inspect.Signature,
+    positional: int,
+    context: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    error: TypeError,
+) -> str:
+    """Why arguments do not fit a constructor, and which would."""
+    takes = [p for p in list(signature.parameters.values())[positional:] if p.name not in context]
+    left_over = [argument for argument in arguments if argument not in {p.name for p in takes}]
+    wrong = f"no argument {', '.join(left_over)} (left over from another name?)" if left_over else str(error)
+    shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in takes)
+    return f"{name}: {wrong}; it takes {shown or 'no arguments'}."
 
 
 def to_dict(config: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -73,10 +73,14 @@ class Jit:
     """jax.jit over a mesh of all devices: the state on every device, the batch split among them.
 
     The compiler inserts the sums over devices; a step sees the whole batch.
+
+    Args:
+        devices: which ones; None for all.
     """
 
-    def __init__(self) -> None:
-        self.mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
+        self.devices = list(jax.devices() if devices is None else devices)
+        self.mesh = jax.make_mesh((len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices)
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.sharded = NamedSharding(self.mesh, PartitionSpec("data"))
 
@@ -101,12 +105,12 @@ class Pmap(Jit):
     """
 
     def place_batch(self, batch: Any) -> Any:
-        devices = jax.device_count()
-        return jax.tree.map(lambda leaf: np.reshape(leaf, (devices, -1, *np.shape(leaf)[1:])), batch)
+        count = len(self.devices)
+        return jax.tree.map(lambda leaf: np.reshape(leaf, (count, -1, *np.shape(leaf)[1:])), batch)
 
     def compile(self, step: Step) -> Callable[[Any, Any], tuple[Any, Any]]:
         local = functools.partial(step, mean=lambda tree: jax.lax.pmean(tree, "data"))
-        return jax.pmap(local, axis_name="data", in_axes=(None, 0), out_axes=None)
+        return jax.pmap(local, axis_name="data", in_axes=(None, 0), out_axes=None, devices=self.devices)
 
 
 STRATEGIES: dict[str, type[Jit]] = {"jit": Jit, "pmap": Pmap}

@@ -217,3 +217,6 @@ class VE(SDE):
     def variance(self, t: ArrayLike) -> Array:
         t = to_time(t)
         return jnp.exp(2 * (jnp.log(self.sigma_min) * (1 - t) + jnp.log(self.sigma_max) * t))
+
+
+__all__ = ["SDE", "VE", "VP", "SubVP"]

@@ -120,9 +120,10 @@ class TimeEmbedding(nnx.Module):
         self.hidden = dense(channels if self.fourier is None else 2 * channels, 4 * channels, rngs)
         self.out = dense(4 * channels, 4 * channels, rngs)
         # One row more than there are classes: the last one stands for none.
-        self.classes = None
-        if num_classes is not None:
-            self.classes = nnx.Embed(num_classes + 1, 4 * channels, embedding_init=normal_init(1.0), rngs=rngs)
+        rows = None if num_classes is None else num_classes + 1
+        self.classes = (
+            None if rows is None else nnx.Embed(rows, 4 * channels, embedding_init=normal_init(1.0), rngs=rngs)
+        )
 
     def __call__(self, time_label: Array, class_label: Array | None) -> Array:
         if self.fourier is None:

@@ -199,6 +199,7 @@ def _walk_batch(
 
     start, steps = x, jnp.arange(len(grid) - 1)
     carry = (x, sampler.init(x), jnp.zeros(x.shape[:1], jnp.int32))
+    path: Any
     (x, _, nfe), path = jax.lax.scan(step, carry, (steps, grid[:-1], grid[1:]))
     if denoise:
         x, nfe = denoiser.denoise(x, grid[-1], cond), nfe + 1

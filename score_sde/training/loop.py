@@ -58,7 +58,7 @@ class Trainer:
         _check(config)
         self.config, self.workdir = config, workdir
         self.devices = parallel.strategy(config.parallel)
-        parallel.check_batch(config.data.batch_size, jax.device_count(), "data.batch_size")
+        parallel.check_batch(config.data.batch_size, len(self.devices.devices), "data.batch_size")
         self.blueprint = blueprint = Blueprint.from_config(config)
         self.objective = Objective.from_config(blueprint, config)
         self.optimizer, self.schedule = build_optimizer(config.optimizer)
@@ -127,11 +127,11 @@ class Trainer:
 
     def summary(self, log: Log) -> str:
         """One line: losses and seconds."""
+        last = {"loss": log.last("loss"), "held-out loss": log.last("heldout_loss")}
+        losses = ", ".join(f"{name} {value:.4f}" for name, value in last.items() if value is not None)
         spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
-        return (
-            f"trained to step {self.config.train.steps} on {jax.device_count()} {jax.default_backend()} device(s): "
-            f"loss {log.last('loss'):.4f}, held-out loss {log.last('heldout_loss'):.4f} (seconds: {spent})"
-        )
+        where = f"{len(self.devices.devices)} {jax.default_backend()} device(s)"
+        return f"trained to step {self.config.train.steps} on {where}: {losses} (seconds: {spent})"
 
     def _restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
         template = jax.eval_shape(lambda: init_state(self.objective, self.optimizer, self.config.seed))
@@ -146,8 +146,8 @@ class Trainer:
         if not finite.all():
             bad = step - len(pending) + 1 + int(np.argmin(finite))
             raise DivergenceError(
-                f"The loss of step {bad} is not finite ({metrics['loss'][bad - step - 1]:g}); training "
-                f"stopped, and the last checkpoint in {self.workdir} is from before it: use a smaller learning rate, or clip gradients."
+                f"The loss of step {bad} is not finite; training stopped, and the last checkpoint in {self.workdir} is "
+                "from before it: use a smaller learning rate, or clip gradients."
             )
         rate = float(self.schedule(step - 1))
         seconds = (time.perf_counter() - began) / len(pending)

@@ -1,0 +1,47 @@
+"""Medians of interleaved runs, and the machine they were made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def machine() -> str:
+    """One line: processor, cores, Python, JAX, devices."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{model}, {cores} cores; Python {platform.python_version()}, JAX {jax.__version__}, "
+        f"{jax.device_count()} {jax.default_backend()} device(s)"
+    )
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median seconds of each function, run in turn so that a slow moment of the machine hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        jax.block_until_ready(function())
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report(rows: dict[str, float], unit: float = 1e3, name: str = "ms") -> None:
+    """Each row's median, and its ratio to the first."""
+    first = next(iter(rows.values()))
+    for row, seconds in rows.items():
+        print(f"{row:<32} {seconds * unit:9.2f} {name}   {seconds / first:6.3f} x")

@@ -1,0 +1,57 @@
+"""The main job at full length, judged by a classifier that has seen only the real digits."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+ROOT = pathlib.Path(__file__).parent.parent
+REAL = load_digits()
+PIXELS, LABELS = REAL.data[:1500], REAL.target[:1500]
+
+
+def sure(images):
+    """(class, probability) of each image under logistic regression on the real training digits."""
+    model = LogisticRegression(C=0.01, max_iter=5000).fit(PIXELS, LABELS)
+    probabilities = model.predict_proba(images)
+    return probabilities.argmax(axis=1), probabilities.max(axis=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["vp", "subvp,conditional", "ve"])
+def test_a_person_would_read_digits(tmp_path, variant):
+    keep = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    subprocess.run(
+        [sys.executable, "main.py", f"--config=configs/digits.py:{variant}", f"--workdir={tmp_path}"]
+        + ["--mode=train,sample", "--config.sample.n=200"],
+        cwd=ROOT,
+        env=keep,
+        check=True,
+    )
+    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
+        images = arrays["images"].reshape(200, 64).astype(float)
+        labels = arrays["labels"] if "labels" in arrays else None
+
+    # As sure of the samples as it is of real digits it has not seen, less a margin.
+    found, probability = sure(images)
+    _, real = sure(REAL.data[1500:])
+    assert (probability > 0.9).mean() > (real > 0.9).mean() - 0.15
+    assert np.bincount(found, minlength=10).min() >= 5
+    neighbours = KNeighborsClassifier(1).fit(PIXELS, LABELS).predict(images)
+    assert (neighbours == found).mean() > 0.8  # two classifiers read the same digit
+    if labels is not None:
+        assert (found == labels).mean() > 0.85
+
+    # Not copies: samples keep a distance from the training images, as unseen real digits do.
+    def nearest(points):
+        return np.sqrt(((points[:, None] - PIXELS[None]) ** 2).sum(axis=2)).min(axis=1)
+
+    unseen = nearest(REAL.data[1500:])
+    assert np.median(nearest(images)) > 0.7 * np.median(unseen)
+    assert nearest(images).min() > 0.5 * unseen.min()

@@ -1,0 +1,66 @@
+"""What the documents show is executed: code blocks, notebooks, and the commands of the README."""
+
+import os
+import pathlib
+import re
+
+import nbclient
+import nbformat
+import pytest
+
+from configs import digits
+from score_sde.training import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+BLOCKS = [
+    pytest.param(block, id=f"{path.name}-{i}")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_code_block_runs_by_itself(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "<block>", "exec"), {"__name__": "block"})
+
+
+def test_there_are_blocks_to_run():
+    assert len(BLOCKS) >= 5
+
+
+def execute(name, folder, **environment):
+    """Run a notebook in a fresh kernel; returns its outputs."""
+    notebook = nbformat.read(ROOT / "colabs" / name, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"} | environment)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+    return "".join(output.get("text", "") for output in outputs), pictures
+
+
+def test_quickstart_without_a_workdir(tmp_path):
+    text, pictures = execute("quickstart.ipynb", tmp_path)
+    assert "not found" in text
+    assert pictures == 3
+    before, after = map(float, re.search(r"loss ([\d.]+) -> ([\d.]+)", text).groups())
+    assert after < 0.7 * before
+    assert abs(float(re.search(r"centre ([\d.]+)", text).group(1)) - 1) < 0.05
+
+
+def test_quickstart_with_a_workdir(tmp_path):
+    config = digits.get_config("vp,conditional")
+    config.network.update(channels=8, blocks=1, attention=())
+    config.data.update(batch_size=16)
+    config.train.update(steps=2, eval_every=0, sample_every=0)
+    train(config, tmp_path)
+    text, pictures = execute("quickstart.ipynb", tmp_path, SCORE_SDE_WORKDIR=str(tmp_path))
+    assert ": found" in text
+    assert pictures == 4
+
+
+def test_the_files_that_the_documents_name_exist():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} points to {target}"

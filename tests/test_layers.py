@@ -1,0 +1,87 @@
+"""The floors of the house: a module imports from strictly lower floors, and freely inside its own package."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+FLOORS = {
+    "core": 0,
+    "sde": 1,
+    "networks": 1,
+    "data": 1,
+    "parallel": 1,
+    "config": 1,
+    "images": 1,
+    "parametrization": 2,
+    "time_grid": 2,
+    "denoiser": 3,
+    "analytic": 4,
+    "guidance": 4,
+    "loss": 4,
+    "sampling": 4,
+    "model": 5,
+    "checkpoint": 6,
+    "generate": 6,
+    "training": 7,
+    "evaluation": 7,
+}
+
+
+def imported_rooms(path: pathlib.Path) -> set[str]:
+    """The top-level names under score_sde that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "score_sde":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("score_sde."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("score_sde.")}
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative imports hide the floor"
+    return found
+
+
+MODULES = sorted(p for p in (ROOT / "score_sde").rglob("*.py") if p != ROOT / "score_sde" / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(ROOT)) for p in MODULES])
+def test_imports_point_down(path):
+    room = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
+    assert room in FLOORS, f"{room} has no floor: give it one here and in docs/architecture.md"
+    for other in imported_rooms(path) - {room}:
+        assert FLOORS[other] < FLOORS[room], f"{path.name} on floor {FLOORS[room]} imports {other} from {FLOORS[other]}"
+
+
+def test_the_check_sees_an_upward_import(tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from score_sde import training\n    import score_sde.evaluation.samples\n")
+    assert imported_rooms(bad) == {"training", "evaluation"}
+
+
+def test_flax_stays_in_the_networks_and_configs_at_the_top():
+    """flax is imported in networks/ only; the mathematics imports no config."""
+    for path in MODULES:
+        room = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
+        text = path.read_text()
+        assert room == "networks" or "flax" not in text, path
+        assert FLOORS[room] >= 5 or room == "config" or "ml_collections" not in text, path
+
+
+def test_the_table_in_the_docs_is_this_one():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for room, floor in FLOORS.items():
+        row = next((line for line in text.splitlines() if line.startswith(f"| {floor} |")), "")
+        assert f"`{room}" in row, f"docs/architecture.md does not show {room} on floor {floor}"
+
+
+def test_files_and_functions_stay_small():
+    for path in MODULES:
+        source = path.read_text()
+        assert source.count("\n") <= 320, f"{path} has grown"
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.end_lineno - node.body[0].lineno
+                assert body <= 60, f"{path}: {node.name} has {body} lines"

@@ -1,0 +1,103 @@
+"""The command line as a user calls it: what it makes, and one line for what is wrong."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import score_sde as ss
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = [
+    "--config.network.channels=8",
+    "--config.network.blocks=1",
+    "--config.data.batch_size=16",
+    "--config.train.steps=4",
+    "--config.train.log_every=2",
+    "--config.train.eval_every=4",
+    "--config.train.sample_every=0",
+    "--config.train.checkpoint_every=4",
+    "--config.sample.n=12",
+    "--config.sample.batch_size=8",
+    "--config.sample.grid.n=2",
+]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(cache, *arguments):
+    keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    environment = keep | {"XDG_CACHE_HOME": str(cache), "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@pytest.mark.xdist_group("main")
+def test_train_and_sample_then_again(cache, tmp_path):
+    job = ["--config=configs/digits.py:subvp,conditional", f"--workdir={tmp_path}", "--mode=train,sample", *TINY]
+    first = run(cache, *job, "--config.sample.guidance=2.0")
+    assert first.returncode == 0, first.stderr
+    assert "%|" not in first.stderr  # no progress bar where there is no terminal
+    for words in ("trained to step 4", "held-out loss", "seconds: compiling", "sampled 12 images", "samples.png"):
+        assert words in first.stdout
+    for made in ("config.json", "train.jsonl", "checkpoints/4", "tensorboard", "loss.png", "samples/samples.png"):
+        assert (tmp_path / made).exists(), made
+    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
+        images, labels, nfe = arrays["images"], arrays["labels"], arrays["nfe"]
+    assert images.shape == (12, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert images.max() <= 16
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert nfe.tolist() == [3] * 12
+    picture = np.asarray(Image.open(tmp_path / "samples" / "samples.png"))
+    assert picture.shape[2] == 3
+    assert json.loads((tmp_path / "config.json").read_text())["sde"]["name"] == "SubVP"
+    model = ss.load(tmp_path)
+    assert (model.shape, model.num_classes, model.step) == ((8, 8, 1), 10, 4)
+
+    again = run(cache, *job)
+    assert again.returncode == 0
+    assert "nothing left to train" in again.stdout
+
+    other = run(cache, *job, "--config.network.channels=16", "--mode=sample")
+    assert other.returncode == 1
+    assert "network.channels = 8, and the config says 16" in other.stderr
+
+
+BAD = [
+    (["--config=configs/nothing.py"], ["configs/nothing.py"]),
+    (["--config=configs/digits.py:vq"], ["'vq'", "vp, subvp, ve", "conditional"]),
+    (["--config=configs/digits.py:vp,ve"], ["'vp,ve'"]),
+    (["--config.network.chanels=3"], ["chanels", "channels"]),
+    (["--config.train.steps=many"], ["steps", "many"]),
+    (["--config.sde.name=VPP"], ["'VPP'", "SubVP, VE, VP"]),
+    (["--config.sde.name=VE"], ["beta_min", "sigma_min"]),
+    (["--mode=trian"], ["'trian'", "train, sample"]),
+    (["--mode=sample"], ["no workdir of a trained model"]),
+    (["--config.data.batch_size=0"], ["data.batch_size is 0"]),
+    (["--workdir=/proc/nothing/here"], ["/proc/nothing"]),
+    (["stray"], ["'stray'"]),
+    (["--wrokdir=x"], ["wrokdir", "workdir"]),
+    (["--mode="], ["--mode is missing"]),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD, ids=[change[0] for change, _ in BAD])
+def test_bad_input_gets_one_clear_line(cache, tmp_path, change, words):
+    workdir = tmp_path / "run"
+    result = run(cache, "--config=configs/digits.py", f"--workdir={workdir}", "--mode=train", *TINY, *change)
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert all(word in lines[0] for word in words), lines[0]
+    assert not workdir.exists()

@@ -1,0 +1,194 @@
+"""Networks: published parameter counts, layers against NumPy, and independence of examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import score_sde as ss
+from score_sde.core import keys as keys_
+from score_sde.networks import DDPMpp, layers
+
+
+def count(network):
+    shapes = jax.eval_shape(network.init, keys_.root(0))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize(("blocks", "published"), [(4, 61_804_419), (8, 106_632_579)])
+def test_parameter_counts_of_ddpmpp_on_cifar10(blocks, published):
+    """Counted from the networks published with Song et al. 2021."""
+    assert count(DDPMpp((32, 32, 3), blocks=blocks)) == published
+
+
+def small(shape=(8, 8, 1), **options):
+    settings = dict(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0) | options
+    return DDPMpp(shape, **settings)
+
+
+def random_params(network, seed=0):
+    """Parameters none of which is nearly zero, so that every path carries signal."""
+    params = network.init(keys_.root(seed))
+    leaves, treedef = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    return jax.tree.unflatten(treedef, [leaf + 0.1 * rng.standard_normal(leaf.shape).astype("f") for leaf in leaves])
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((8, 8, 1), {}),
+        ((16, 8, 3), {"multipliers": (1, 2, 2), "attention": (8,)}),
+        ((6, 10, 2), {"embedding": "fourier", "channels": 20}),
+        ((4, 4, 5), {"multipliers": (1,), "num_classes": 3, "channels": 9}),
+    ],
+)
+def test_shapes_and_gradients(shape, options):
+    network = small(shape, **options)
+    params = random_params(network)
+    assert isinstance(params, dict)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, *shape)), jnp.float32)
+    label = jnp.array([0.0, 1.0, 500.0])
+    assert jax.eval_shape(network.apply, params, x, label).shape == x.shape
+
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(network.apply(p, x, label) ** 2)))(params)
+    zero = [jax.tree_util.keystr(k) for k, g in jax.tree_util.tree_leaves_with_path(gradient) if not np.any(g)]
+    fixed = [name for name in zero if "frequencies" in name]
+    assert zero == fixed  # all learn, but the Fourier frequencies
+    assert bool(fixed) == (options.get("embedding") == "fourier")
+
+
+def test_examples_do_not_know_each_other():
+    network = small(dropout=0.3)
+    params, keys = random_params(network), jax.random.split(jax.random.key(0), 6)
+    x = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
+    label = jnp.linspace(0, 999, 6)
+    order = np.array([4, 0, 5])
+    apply = jax.jit(network.apply)
+    whole = apply(params, x, label, keys=keys)
+    part = apply(params, x[order], label[order], keys=keys[order])
+    np.testing.assert_allclose(part, whole[order], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(whole, apply(params, x, label), atol=1e-3)  # dropout is on with keys only
+
+
+def test_dropout_keeps_the_mean_at_its_rate():
+    x = jnp.ones((4000, 5))
+    kept = np.asarray(layers.dropout(x, 0.2, jax.random.split(jax.random.key(0), 4000), layer=3))
+    np.testing.assert_allclose(np.unique(kept), [0, 1.25])
+    assert abs((kept == 0).mean() - 0.2) < 4 * np.sqrt(0.16 / kept.size)
+    other = np.asarray(layers.dropout(x, 0.2, jax.random.split(jax.random.key(0), 4000), layer=4))
+    assert not np.array_equal(kept, other)
+
+
+def test_no_condition_is_the_last_label():
+    network = small(num_classes=3)
+    params = random_params(network)
+    x, t, apply = jnp.ones((2, 8, 8, 1)), jnp.ones(2), jax.jit(network.apply)
+    none = apply(params, x, t, {"label": jnp.array([3, 3])})
+    np.testing.assert_allclose(apply(params, x, t), none, rtol=1e-6)
+    assert not np.allclose(apply(params, x, t, {"label": jnp.array([0, 1])}), none, atol=1e-3)
+    with pytest.raises(ss.InputError, match="without classes"):
+        small().apply(random_params(small()), x, t, {"label": jnp.array([0, 1])})
+
+
+def test_float64_agrees(x64):
+    network = small()
+    params = random_params(network)
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 1))
+    t = np.array([3.0, 700.0])
+    apply = jax.jit(network.apply)
+    exact = apply(jax.tree.map(lambda p: p.astype(jnp.float64), params), jnp.asarray(x), jnp.asarray(t))
+    assert exact.dtype == jnp.float64
+    single = apply(params, jnp.asarray(x, jnp.float32), jnp.asarray(t, jnp.float32))
+    np.testing.assert_allclose(single, exact, rtol=2e-3, atol=2e-4 * np.abs(exact).max())
+
+
+def test_equal_networks_share_a_program(compiles):
+    params = random_params(small())
+    x, t = jnp.ones((2, 8, 8, 1)), jnp.ones(2)
+    run = jax.jit(lambda network, params: network(params, x, t), static_argnums=0)
+    other = jax.tree.map(lambda p: p + 1, params)
+    run(small(), params)
+    before = len(compiles)
+    run(small(), other)
+    assert len(compiles) == before
+
+
+def test_initialisation():
+    network = small(channels=64, num_classes=4)
+    params = network.init(keys_.root(3))
+    again, other = network.init(keys_.root(3)), network.init(keys_.root(4))
+    jitted = jax.jit(network.init)(keys_.root(3))
+    for a, b, c in zip(jax.tree.leaves(params), jax.tree.leaves(again), jax.tree.leaves(jitted)):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+    kernel = np.asarray(params["down"][0]["block"]["conv_in"]["kernel"])
+    assert kernel.shape == (3, 3, 64, 64)
+    variance = 1 / (9 * 64)  # 1 / fan_avg
+    assert abs(kernel.var() / variance - 1) < 4 * np.sqrt(0.8 / kernel.size)  # uniform: kurtosis 1.8
+    assert np.abs(kernel).max() <= np.sqrt(3 * variance)
+    assert np.abs(params["conv_out"]["kernel"]).max() < 1e-4
+    assert not np.array_equal(kernel, other["down"][0]["block"]["conv_in"]["kernel"])
+    assert not np.array_equal(kernel, params["middle"][0]["conv_in"]["kernel"][:, :, :64, :64])
+
+
+def test_positional_embedding_against_its_formula():
+    label = np.array([0.0, 1.0, 250.5])
+    got = layers.positional_embedding(jnp.asarray(label, jnp.float32), 8)
+    frequencies = 10_000.0 ** -(np.arange(4) / 3)
+    angles = label[:, None] * frequencies
+    np.testing.assert_allclose(got, np.hstack([np.sin(angles), np.cos(angles)]), atol=2e-5)
+    assert layers.positional_embedding(jnp.ones(2), 7).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (16, 4), (20, 5), (9, 1), (128, 32), (130, 26), (384, 32)])
+def test_group_norm(channels, groups):
+    from flax import nnx
+
+    norm = layers.group_norm(channels, nnx.Rngs(0))
+    assert norm.num_groups == groups
+    x = np.random.default_rng(0).normal(3.0, 2.0, (2, 4, 4, channels)).astype(np.float32)
+    split = x.reshape(2, 16, groups, -1)
+    mean, var = split.mean(axis=(1, 3), keepdims=True), split.var(axis=(1, 3), keepdims=True)
+    expected = ((split - mean) / np.sqrt(var + 1e-6)).reshape(x.shape)
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, atol=2e-4)
+
+
+def test_resampling():
+    x = jnp.asarray(np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3))
+    np.testing.assert_allclose(layers.downsample(layers.upsample(x)), x, rtol=1e-6)
+    np.testing.assert_array_equal(layers.upsample(x), np.repeat(np.repeat(x, 2, axis=1), 2, axis=2))
+    np.testing.assert_allclose(layers.downsample(x)[0, 0, 0], np.asarray(x)[0, :2, :2].mean(axis=(0, 1)), rtol=1e-6)
+
+
+def test_attention_against_numpy():
+    from flax import nnx
+
+    attention = layers.Attention(4, nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    for name in ("query", "key", "value", "out"):
+        getattr(attention, name).kernel[...] = jnp.asarray(rng.standard_normal((4, 4)), jnp.float32)
+    x = rng.standard_normal((2, 2, 3, 4)).astype(np.float32)
+    flat = x.reshape(2, 6, 4)
+    h = (flat - flat.mean(axis=(1, 2), keepdims=True)) / np.sqrt(flat.var(axis=(1, 2), keepdims=True) + 1e-6)
+    q, k, v = (h @ np.asarray(getattr(attention, name).kernel[...]) for name in ("query", "key", "value"))
+    logits = np.exp(q @ k.transpose(0, 2, 1) / 2)
+    mixed = logits / logits.sum(axis=-1, keepdims=True) @ v @ np.asarray(attention.out.kernel[...])
+    np.testing.assert_allclose(
+        attention(jnp.asarray(x)), (x + mixed.reshape(x.shape)) / np.sqrt(2), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shape": (9, 8, 1)}, ["(9, 8, 1)", "divisible by 2"]),
+        ({"embedding": "sundial"}, ["'sundial'", "fourier"]),
+        ({"dropout": 1.0}, ["1.0", "[0, 1)"]),
+        ({"blocks": 0}, ["blocks=0"]),
+    ],
+)
+def test_bad_settings_are_refused(options, words):
+    with pytest.raises(ss.InputError) as caught:
+        small(**options)
+    assert all(word in str(caught.value) for word in words)

@@ -1,0 +1,60 @@
+"""How many devices to ask for, and which batches they divide."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import score_sde as ss
+from score_sde import parallel
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "words"), [(100, 8, "96 or 104"), (3, 8, ": 8"), (0, 2, ": 2"), (7, 2, "6 or 8")]
+)
+def test_a_batch_that_does_not_divide(batch, devices, words):
+    with pytest.raises(ss.InputError, match=words):
+        parallel.check_batch(batch, devices)
+    parallel.check_batch(devices * 3, devices)
+
+
+def test_an_unknown_strategy():
+    with pytest.raises(ss.InputError, match="'pmapp'; expected one of jit, pmap"):
+        parallel.strategy("pmapp")
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", 1e9), ("150000 100000", 1.5), ("rubbish", 1e9), ("", 1e9)])
+def test_the_quota_of_the_control_group(monkeypatch, text, cores):
+    def read(self):
+        if self.name == "cpu.max":
+            return text
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(pathlib.Path, "read_text", read)
+    assert parallel._cgroup_quota() == cores
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert parallel.usable_cores() == min(6, max(1, int(cores)))
+
+
+def devices_of(batch, cores, **environment):
+    """The number of devices in a fresh process that has asked for them."""
+    code = (
+        "import os; os.sched_getaffinity = lambda _: set(range(CORES))\n"
+        "from score_sde import parallel; parallel._cgroup_quota = lambda: 1e9\n"
+        "parallel.request_cpu_devices(BATCH); import jax; print(jax.device_count())"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    code = code.replace("CORES", str(cores)).replace("BATCH", str(batch))
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, check=True
+    )
+    return int(run.stdout)
+
+
+def test_every_core_is_a_device_as_far_as_the_batch_divides():
+    assert devices_of(128, 3) == 2
+    assert devices_of(9, 4) == 3
+    assert devices_of(128, 4, XLA_FLAGS="--xla_force_host_platform_device_count=1") == 1
+    assert devices_of(128, 4, JAX_NUM_CPU_DEVICES="3") == 3

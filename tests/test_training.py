@@ -1,0 +1,277 @@
+"""Training: the same run on any devices, resumed or not; what it writes, and how it stops."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import score_sde as ss
+from configs import digits
+from score_sde import checkpoint, parallel
+from score_sde.model import Blueprint
+from score_sde.training import train
+from score_sde.training.heldout import HeldOut
+from score_sde.training.log import Log, read_records
+from score_sde.training.objective import Objective
+from score_sde.training.step import build_optimizer, ema_decay, init_state, make_step
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config(data_dir):
+    """The digits with a very small network, for a few steps."""
+    config = digits.get_config("vp,conditional")
+    config.network.update(channels=8, blocks=1, attention=(), dropout=0.1)
+    config.data.update(dir=data_dir, batch_size=16)
+    config.train.update(steps=6, log_every=2, eval_every=0, sample_every=0, checkpoint_every=3)
+    config.optimizer.schedule.update(warmup_steps=2)
+    config.sample.update(n=4, batch_size=4, grid=dict(name="default", n=3))
+    return config
+
+
+KEY = jax.random.key(1)
+
+
+def parts(config):
+    blueprint = Blueprint.from_config(config)
+    return Objective.from_config(blueprint, config), build_optimizer(config.optimizer)[0]
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_one_device_two_devices_and_pmap_are_one_run(config):
+    objective, optimizer = parts(config)
+    rng = np.random.default_rng(0)
+    batches = [
+        {"image": rng.integers(0, 17, (16, 8, 8, 1), dtype=np.uint8), "label": rng.integers(0, 10, 16)}
+        | {"index": np.arange(16, dtype=np.uint32)}
+        for _ in range(8)
+    ]
+    states, losses = {}, {}
+    strategies = {"one": parallel.Jit(jax.devices()[:1]), "two": parallel.Jit(), "pmap": parallel.Pmap()}
+    for name, devices in strategies.items():
+        step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.9))
+        state = devices.place_state(init_state(objective, optimizer, seed=0))
+        losses[name] = []
+        for batch in batches:
+            state, metrics = step(state, devices.place_batch(batch))
+            losses[name].append(float(metrics["loss"]))
+        states[name] = leaves((state.params, state.ema))
+    start = leaves(init_state(objective, optimizer, seed=0).params)
+    moved = max(np.abs(a - b).max() for a, b in zip(start, states["one"]))
+    for name in ("two", "pmap"):
+        np.testing.assert_allclose(losses[name], losses["one"], rtol=1e-4)
+        apart = max(np.abs(a - b).max() for a, b in zip(states[name], states["one"]))
+        # Adam divides by the root of the squared gradient, so rounding shows where gradients vanish.
+        assert apart < 0.02 * moved, name
+
+
+def test_a_step_is_adam_on_the_mean_loss_and_a_moving_average(config):
+    """Against the same update written out with optax and jax.grad."""
+    objective, optimizer = parts(config)
+    state = init_state(objective, optimizer, seed=3)
+    batch = {"image": np.full((4, 8, 8, 1), 5, np.uint8), "label": np.arange(4), "index": np.arange(4)}
+    state = state._replace(step=jnp.asarray(5, jnp.int32), ema=jax.tree.map(jnp.zeros_like, state.ema))
+    step = functools.partial(make_step(objective, optimizer, seed=3, ema=0.9), mean=lambda tree: tree)
+    new, metrics = jax.jit(step)(state, batch)
+
+    key = jax.random.fold_in(jax.random.key(3, impl="threefry2x32"), 5)
+
+    def loss(params):
+        return objective(objective.blueprint.denoiser(params), batch, key, train=True).mean()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
+    norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in leaves(gradient)))
+    np.testing.assert_allclose(float(metrics["loss"]), value, rtol=1e-5)
+    np.testing.assert_allclose(float(metrics["gradient_norm"]), norm, rtol=1e-4)
+    clipped = jax.tree.map(lambda g: g * min(1.0, 1.0 / norm), gradient)
+    adam = optax.adam(lambda count: config.optimizer.schedule.peak_value * jnp.minimum(count / 2, 1))
+    updates, _ = adam.update(clipped, adam.init(state.params))
+    decay = min(0.9, 6 / 15)
+    for got, average, p, u in zip(leaves(new.params), leaves(new.ema), leaves(state.params), leaves(updates)):
+        np.testing.assert_allclose(got, p + u, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(average, (1 - decay) * got, rtol=1e-5, atol=1e-8)
+
+
+def test_the_average_warms_up():
+    assert float(ema_decay(0.999, 0)) == pytest.approx(0.1)
+    assert float(ema_decay(0.999, 90)) == pytest.approx(0.91)
+    assert float(ema_decay(0.999, 10**6)) == pytest.approx(0.999)
+
+
+def test_an_example_is_keyed_by_its_place_in_the_whole_batch(config):
+    objective, _ = parts(config)
+    denoiser = objective.blueprint.denoiser(objective.blueprint.network.init(jax.random.key(0)))
+    batch = {"image": np.zeros((6, 8, 8, 1), np.uint8), "label": np.arange(6), "index": np.arange(6)}
+    losses = jax.jit(lambda params, batch: objective(objective.blueprint.denoiser(params), batch, KEY, train=True))
+    whole = losses(denoiser.params, batch)
+    part = losses(denoiser.params, {name: value[2:5] for name, value in batch.items()})
+    np.testing.assert_allclose(part, whole[2:5], rtol=1e-4)
+    assert len(np.unique(np.asarray(whole).round(5))) == 6
+
+
+def test_the_held_out_loss_counts_every_example_once(config):
+    """Padding has no weight: the mean does not depend on the batch size."""
+    objective, _ = parts(config)
+
+    class Source:
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, i):
+            return {"image": np.full((8, 8, 1), 3 * i, np.uint8), "label": np.int64(i)}
+
+    params = objective.blueprint.network.init(jax.random.key(0))
+    values = [HeldOut(objective, parallel.Jit(), Source(), size, seed=0)(params) for size in (2, 6, 16)]
+    np.testing.assert_allclose(values, values[0], rtol=1e-5)
+
+
+def test_training_learns(config, tmp_path, capsys):
+    """The loss starts at 1, the variance of the noise, and falls far below it."""
+    config.train.update(steps=120, log_every=20, eval_every=120, sample_every=120, checkpoint_every=120)
+    config.network.update(channels=16, dropout=0.0)
+    config.optimizer.schedule.update(peak_value=3e-3, warmup_steps=10)
+    train(config, tmp_path)
+    records = read_records(tmp_path / "train.jsonl")
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses[0] > 0.4
+    assert losses[-1] < 0.3
+    assert any(record.get("heldout_loss", 1.0) < 0.35 for record in records)
+    for made in ("loss.png", "samples/step_0000120.png", "config.json", "tensorboard"):
+        assert (tmp_path / made).exists(), made
+    assert "trained to step 120 on 2 cpu device(s)" in capsys.readouterr().out
+
+    train(config, tmp_path)
+    assert "nothing left to train" in capsys.readouterr().out
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(config, tmp_path):
+    """Bit for bit: parameters, average, and the losses in the log."""
+    train(config, tmp_path / "whole")
+    short = config.copy_and_resolve_references()
+    short.train.steps = 3
+    train(short, tmp_path / "parts")
+    train(config, tmp_path / "parts")
+    for ema in (True, False):
+        whole, resumed = (ss.load(tmp_path / name, ema=ema) for name in ("whole", "parts"))
+        assert whole.step == resumed.step == 6
+        for a, b in zip(leaves(whole.denoiser.params), leaves(resumed.denoiser.params)):
+            np.testing.assert_array_equal(a, b)
+    whole, resumed = (
+        {record["step"]: record["loss"] for record in read_records(tmp_path / name / "train.jsonl")}
+        for name in ("whole", "parts")
+    )
+    assert whole[6] == resumed[6]
+
+
+def test_checkpoints_roll_and_some_stay(config, tmp_path):
+    config.train.update(steps=6, checkpoint_every=1, keep=dict(last=2, every=2))
+    train(config, tmp_path)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [2, 4, 5, 6]
+    assert ss.load(tmp_path, step=4).step == 4
+    with pytest.raises(ss.InputError, match="no checkpoint of step 3; it has 2, 4, 5, 6"):
+        ss.load(tmp_path, step=3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(config, tmp_path):
+    train(config, tmp_path)
+    config.train.steps = 20
+    # From step 9 on the images are not numbers any more.
+    from score_sde.data import transform
+
+    class Poisoned(transform.QuantizedTransform):
+        def forward(self, values):
+            x = super().forward(values)
+            return jnp.where(jnp.sum(x) > -1e9, jnp.nan, x)
+
+    import unittest.mock
+
+    with (
+        unittest.mock.patch("score_sde.data.Digits.transform", Poisoned(16)),
+        pytest.raises(ss.DivergenceError, match="step 7 is not finite"),
+    ):
+        train(config, tmp_path)
+    model = ss.load(tmp_path)
+    assert model.step == 6
+    assert all(np.isfinite(leaf).all() for leaf in leaves(model.denoiser.params))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"network.channels": 16}, "network.channels = 8, and the config says 16"),
+        ({"sde.beta_max": 10.0}, "sde.beta_max = 20.0, and the config says 10.0"),
+        ({"seed": 7}, "seed = 0, and the config says 7"),
+    ],
+)
+def test_another_config_in_the_same_workdir_is_refused(config, tmp_path, change, words):
+    checkpoint.write_config(tmp_path, config)
+    before = (tmp_path / "config.json").read_text()
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ss.InputError, match=words):
+        train(config, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"data.batch_size": 15},
+            "data.batch_size is 15, which 2 devices do not divide; the nearest that works: 14 or 16",
+        ),
+        ({"sample.batch_size": 3}, "sample.batch_size is 3"),
+        ({"network.name": "UNet"}, "networks has no 'UNet'; expected one of DDPMpp"),
+        ({"sampler": None, "sample.sampler.name": "Euler"}, "sampling has no 'Euler'; expected one of Ancestral"),
+        ({"loss.weight": "heavy"}, "loss has no 'heavy'"),
+        ({"loss.label_dropout": 2.0}, "label_dropout is 2.0"),
+        ({"optimizer.name": "adamm"}, "optax has no 'adamm'.*adam"),
+        ({"parallel": "both"}, "'both'; expected one of jit, pmap"),
+        ({"train.steps": 0}, "train.steps is 0"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"data.name": "Letters"}, "data has no 'Letters'; expected one of Digits"),
+    ],
+)
+def test_bad_configs_are_refused_and_nothing_is_written(config, tmp_path, change, words):
+    change.pop("sampler", None)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(ss.InputError, match=words):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_load_says_what_is_missing(config, tmp_path):
+    with pytest.raises(ss.InputError, match="no workdir of a trained model"):
+        ss.load(tmp_path / "nowhere")
+    checkpoint.write_config(tmp_path, config)
+    with pytest.raises(ss.InputError, match="has no checkpoint: train there first"):
+        ss.load(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_the_log_drops_lost_work_and_torn_lines(tmp_path):
+    path = tmp_path / "train.jsonl"
+    lines = [json.dumps({"step": k, "loss": 1.0 / k}) for k in (1, 2, 3)]
+    path.write_text("\n".join([*lines[:2], "[]", lines[2], '{"step": 4, "lo']))
+    with Log(tmp_path, step=2) as log:
+        log.write(3, loss=0.25, rate=1e-3)
+        assert log.last("loss") == 0.25
+        assert log.last("nothing") is None
+    assert read_records(path) == [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 0.5},
+        {"step": 3, "loss": 0.25, "rate": 0.001},
+    ]
+    assert read_records(tmp_path / "none.jsonl") == []
