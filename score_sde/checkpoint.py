@@ -69,7 +69,8 @@ class Checkpoints:
         """Write a checkpoint in the background; the state may be donated at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
         save = self._ocp.args.StandardSave
-        items = {"params": save(state.params), "ema": save(state.ema), "optimizer": save(state.opt_state)}
+        whole = _one_copy(state)
+        items = {"params": save(whole.params), "ema": save(whole.ema), "optimizer": save(whole.opt_state)}
         self._manager.save(int(state.step), args=self._ocp.args.Composite(**items))
 
     def restore(self, step: int, **templates: Any) -> dict[str, Any]:
@@ -77,6 +78,13 @@ class Checkpoints:
         restore = self._ocp.args.StandardRestore
         items = {name: restore(template) for name, template in templates.items()}
         return dict(self._manager.restore(step, args=self._ocp.args.Composite(**items)))
+
+
+def _one_copy(state: TrainState) -> TrainState:
+    """The state on one device. In one process all copies are here, and orbax would slice each into parts."""
+    if jax.process_count() > 1:
+        return state
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)
 
 
 def write_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> None:

@@ -55,7 +55,7 @@ def use_compile_cache(folder: pathlib.Path) -> None:
     """Keep compiled programs on disk, so that the next start need not compile; the user's own setting wins."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 

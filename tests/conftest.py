@@ -1,13 +1,26 @@
 """Two CPU devices for every test, and cheaper compiles; set before JAX is imported."""
 
 import os
+import shutil
+import tempfile
 
+# Compiled programs are shared by the workers of one run, and go with it.
+OWNS_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWNS_CACHE:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="score_sde-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1")
 
 import jax
 import pytest
 
 import score_sde as ss
+
+
+def pytest_unconfigure():
+    if OWNS_CACHE:
+        shutil.rmtree(os.environ.pop("JAX_COMPILATION_CACHE_DIR"), ignore_errors=True)
+
 
 SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0)}
 

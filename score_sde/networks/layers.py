@@ -53,21 +53,28 @@ def normal_init(std: float) -> Initializer:
     return _host_init(lambda generator, shape: std * generator.standard_normal(shape))
 
 
+def constant_init(value: float) -> Initializer:
+    """The same value everywhere."""
+    return _host_init(lambda generator, shape: np.full(shape, value))
+
+
 def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Conv:
     """A size x size convolution that keeps height and width."""
-    return nnx.Conv(inputs, outputs, (size, size), padding="SAME", kernel_init=scaled_init(scale), rngs=rngs)
+    inits = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
+    return nnx.Conv(inputs, outputs, (size, size), padding="SAME", rngs=rngs, **inits)
 
 
 def dense(inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
     """A linear map of the last axis."""
-    return nnx.Linear(inputs, outputs, kernel_init=scaled_init(scale), rngs=rngs)
+    return nnx.Linear(inputs, outputs, kernel_init=scaled_init(scale), bias_init=constant_init(0.0), rngs=rngs)
 
 
 def group_norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
     """GroupNorm with min(channels // 4, 32) groups, or the next smaller number that divides the channels."""
     wanted = max(1, min(channels // 4, 32))
     groups = next(g for g in range(wanted, 0, -1) if channels % g == 0)
-    return nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, rngs=rngs)
+    inits = {"scale_init": constant_init(1.0), "bias_init": constant_init(0.0)}
+    return nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, rngs=rngs, **inits)
 
 
 def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:

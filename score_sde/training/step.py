@@ -34,8 +34,9 @@ def build_optimizer(spec: ml_collections.ConfigDict) -> tuple[optax.GradientTran
 def init_state(objective: Objective, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """The state before the first step."""
     params = objective.blueprint.network.init(jax.random.fold_in(keys_.root(seed), 2**32 - 1))
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+    # One program for all arrays: an eager one for each shape would cost a second.
+    ema, opt_state = jax.jit(lambda params: (jax.tree.map(jnp.copy, params), optimizer.init(params)))(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, opt_state)
 
 
 def make_step(
@@ -57,7 +58,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(ema, state.step)
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, average, opt_state), metrics
 
     return step
