@@ -46,6 +46,8 @@ def _run(argv: list[str]) -> None:
         main(argv)
     except (InputError, DivergenceError, OSError) as error:
         sys.exit(f"error: {_one_line(error)}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -14,7 +14,6 @@ from score_sde import sampling, time_grid
 from score_sde.core.errors import InputError
 from score_sde.denoiser import Denoiser
 from score_sde.guidance import ClassifierFree
-from score_sde.parallel import check_batch
 from score_sde.sde import SDE
 
 
@@ -67,19 +66,22 @@ class Generator:
         sharding: jax.sharding.Sharding | None = None,
     ) -> Generator:
         """Build what config.sample names; raises InputError for names or arguments that do not fit."""
+        for name in ("n", "batch_size"):
+            if not isinstance(spec[name], int) or spec[name] < 1:
+                raise InputError(f"sample.{name} is {spec[name]!r}; expected a whole number, at least 1.")
         if num_classes is None and spec.guidance != 1:
             raise InputError(
                 f"sample.guidance is {spec.guidance} and the model has no classes: train the variant 'conditional', "
                 "or use guidance 1."
             )
-        if sharding is not None:
-            check_batch(spec.batch_size, len(sharding.device_set), "sample.batch_size")
+        # Images do not depend on the batch, so it may grow to what the devices divide.
+        devices = 1 if sharding is None else len(sharding.device_set)
         return cls(
             sampler=config_.build(sampling, spec.sampler, base=sampling.Sampler),
             grid=config_.build(time_grid, spec.grid, sde),
             seed=spec.seed,
             denoise=spec.denoise,
-            batch_size=spec.batch_size,
+            batch_size=-(-spec.batch_size // devices) * devices,
             sharding=sharding,
             guidance=spec.guidance,
             transform=transform,

@@ -79,7 +79,7 @@ def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str) -> None:
     if keys.shape != x0.shape[:1]:
         raise InputError(
             f"keys have shape {keys.shape} for {len(x0)} examples; expected one key per example, as from "
-            "jax.random.split(key, batch)."
+            "jax.random.split(jax.random.key(seed), batch)."
         )
     if is_concrete(sde, t):
         times = np.asarray(t)

@@ -36,7 +36,7 @@ def test_a_person_would_read_digits(tmp_path, variant):
     )
     with np.load(tmp_path / "samples" / "samples.npz") as arrays:
         images = arrays["images"].reshape(200, 64).astype(float)
-        labels = arrays["labels"] if "labels" in arrays else None
+        labels = arrays.get("labels")
 
     # As sure of the samples as it is of real digits it has not seen, less a margin.
     found, probability = sure(images)

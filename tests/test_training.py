@@ -217,11 +217,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
 )
 def test_another_config_in_the_same_workdir_is_refused(config, tmp_path, change, words):
     checkpoint.write_config(tmp_path, config)
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     before = (tmp_path / "config.json").read_text()
     config.update_from_flattened_dict(change)
     with pytest.raises(ss.InputError, match=words):
         train(config, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "config.json"]
     assert (tmp_path / "config.json").read_text() == before
 
 
@@ -232,7 +233,7 @@ def test_another_config_in_the_same_workdir_is_refused(config, tmp_path, change,
             {"data.batch_size": 15},
             "data.batch_size is 15, which 2 devices do not divide; the nearest that works: 14 or 16",
         ),
-        ({"sample.batch_size": 3}, "sample.batch_size is 3"),
+        ({"sample.batch_size": 0}, "sample.batch_size is 0"),
         ({"network.name": "UNet"}, "networks has no 'UNet'; expected one of DDPMpp"),
         ({"sampler": None, "sample.sampler.name": "Euler"}, "sampling has no 'Euler'; expected one of Ancestral"),
         ({"loss.weight": "heavy"}, "loss has no 'heavy'"),

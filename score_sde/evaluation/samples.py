@@ -13,7 +13,6 @@ import numpy as np
 import tqdm
 
 from score_sde import checkpoint, images, parallel
-from score_sde.core.errors import InputError
 from score_sde.core.files import atomic_file
 from score_sde.generate import Generator, Images
 from score_sde.model import MODEL_FIELDS, check_same
@@ -28,8 +27,6 @@ def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[s
     channels); `labels` if the model is conditional; `nfe`) and samples/samples.png, the first 100.
     """
     start = time.perf_counter()
-    if config.sample.n < 1:
-        raise InputError(f"sample.n is {config.sample.n}; expected at least 1.")
     model = checkpoint.load(workdir)
     check_same(config, model.config, MODEL_FIELDS, pathlib.Path(workdir))
     devices = parallel.strategy(config.parallel)
@@ -37,18 +34,18 @@ def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[s
         config.sample, model.denoiser.sde, model.transform, model.shape, model.num_classes, devices.sharded
     )
     denoiser = eqx.tree_at(lambda d: d.params, model.denoiser, replace_fn=devices.place_state)
+    loading = time.perf_counter() - start
     parts, seconds = [], []
-    for first in tqdm.trange(0, config.sample.n, config.sample.batch_size, disable=not sys.stderr.isatty()):
+    size = generator.batch_size
+    for first in tqdm.trange(0, config.sample.n, size, unit="batch", disable=not sys.stderr.isatty()):
         began = time.perf_counter()
-        parts.append(generator(denoiser, min(config.sample.batch_size, config.sample.n - first), first))
+        parts.append(generator(denoiser, min(size, config.sample.n - first), first))
         seconds.append(time.perf_counter() - began)
     archive, picture = _save(pathlib.Path(workdir) / "samples", parts, model.transform.maximum)
-    # The first batch compiles; what it took beyond an ordinary one is the compiler's.
-    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
     print(
-        f"sampled {config.sample.n} images of step {model.step} with {generator.sampler} in "
-        f"{time.perf_counter() - start:.1f} s ({int(parts[0].nfe[0])} evaluations each; first batch "
-        f"{seconds[0]:.1f} s with compiling, others {usual:.1f} s)"
+        f"sampled {config.sample.n} images of step {model.step} with {generator.sampler}, {int(parts[0].nfe[0])} "
+        f"evaluations each (seconds: loading {loading:.1f}, first batch with compiling {seconds[0]:.1f}, "
+        f"other batches {sum(seconds[1:]):.1f})"
     )
     print(f"  picture: {picture}\n  arrays:  {archive}")
 

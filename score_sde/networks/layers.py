@@ -60,7 +60,7 @@ def constant_init(value: float) -> Initializer:
 
 def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Conv:
     """A size x size convolution that keeps height and width."""
-    inits = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
+    inits: dict[str, Any] = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
     return nnx.Conv(inputs, outputs, (size, size), padding="SAME", rngs=rngs, **inits)
 
 
@@ -73,7 +73,7 @@ def group_norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
     """GroupNorm with min(channels // 4, 32) groups, or the next smaller number that divides the channels."""
     wanted = max(1, min(channels // 4, 32))
     groups = next(g for g in range(wanted, 0, -1) if channels % g == 0)
-    inits = {"scale_init": constant_init(1.0), "bias_init": constant_init(0.0)}
+    inits: dict[str, Any] = {"scale_init": constant_init(1.0), "bias_init": constant_init(0.0)}
     return nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, rngs=rngs, **inits)
 
 

@@ -39,16 +39,19 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     trainer = Trainer(config, pathlib.Path(workdir))
     keep = config.train.keep
     with Checkpoints(workdir, last=keep.last, every=keep.every) as checkpoints:
-        done = checkpoints.steps()
+        done, trained = checkpoints.steps(), checkpoint.read_config(workdir)
+        if done and trained is not None:
+            check_same(config, trained, RUN_FIELDS, trainer.workdir)
         if done and done[-1] >= config.train.steps:
             print(f"nothing left to train: {workdir} is at step {done[-1]} of {config.train.steps}")
             return
+        source = trainer.blueprint.dataset.source("train")  # prepared before anything is written
         state = trainer.start(checkpoints, done[-1] if done else None)
         with Log(workdir, int(state.step)) as log:
-            trainer.run(state, checkpoints, log)
+            trainer.run(state, source, checkpoints, log)
             curve = log.save_curve()
     print(trainer.summary(log))
-    print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {checkpoints.folder}")
+    print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
 
 
 class Trainer:
@@ -70,9 +73,6 @@ class Trainer:
             blueprint.num_classes,
             self.devices.sharded,
         )
-        trained = checkpoint.read_config(workdir)
-        if trained is not None:
-            check_same(config, trained, RUN_FIELDS, workdir)
         self.seconds = {"compiling": 0.0, "training": 0.0, "checking": 0.0, "sampling": 0.0}
         self._heldout: HeldOut | None = None
 
@@ -86,13 +86,13 @@ class Trainer:
         checkpoint.write_config(self.workdir, self.config)
         return self.devices.place_state(state)
 
-    def run(self, state: TrainState, checkpoints: Checkpoints, log: Log) -> None:
-        """Train from `state` to the last step."""
+    def run(self, state: TrainState, source: data.Source, checkpoints: Checkpoints, log: Log) -> None:
+        """Train on `source` from `state` to the last step."""
         config, every = self.config, self.config.train
         step_once = self.devices.compile(make_step(self.objective, self.optimizer, seed=config.seed, ema=config.ema))
         first = int(state.step)
         batches = data.training_batches(
-            self.blueprint.dataset.source("train"),
+            source,
             config.data.batch_size,
             seed=config.seed,
             start=first,
@@ -165,7 +165,7 @@ class Trainer:
         began = time.perf_counter()
         denoiser = self.blueprint.denoiser(state.ema)
         try:
-            drawn = self.generator(denoiser, min(self.config.sample.batch_size, 100))
+            drawn = self.generator(denoiser, min(self.generator.batch_size, 100))
         except DivergenceError as error:
             print(f"step {step}: no picture: {error}", file=sys.stderr)
             return
