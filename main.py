@@ -9,6 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from score_sde import config as config_
 from score_sde import data, parallel
 from score_sde.core.errors import DivergenceError, InputError
 
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
     for mode in _MODE.value:
         if mode not in MODES:
             raise InputError(f"--mode has {mode!r}; expected one or several of {', '.join(MODES)}.")
+    config_.check_complete(_CONFIG.value)
     parallel.request_cpu_devices(_CONFIG.value.data.batch_size)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     for mode in _MODE.value:
@@ -47,13 +49,13 @@ def _run(argv: list[str]) -> None:
     except (InputError, DivergenceError, OSError) as error:
         sys.exit(f"error: {_one_line(error)}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
+        sys.exit("stopped; training goes on from its last checkpoint with the same command")
 
 
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, InputError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, OSError, ImportError, SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"error: {_one_line(error)}")
 
 

@@ -52,8 +52,10 @@ class Mixture(eqx.Module):
 
     def sample(self, keys: Array) -> Array:
         """One draw for each key: (batch,) -> (batch, *shape)."""
-        component = jax.vmap(lambda key: jax.random.categorical(key, jnp.log(self.weights)))(keys_.fold(keys, 0))
-        z = keys_.normal(keys_.fold(keys, 1), self.means.shape[1:], self.means.dtype)
+        # Numbers of their own, so that a loss that is given the same keys draws other noise.
+        pick, draw = keys_.fold(keys, 2**31), keys_.fold(keys, 2**31 + 1)
+        component = jax.vmap(lambda key: jax.random.categorical(key, jnp.log(self.weights)))(pick)
+        z = keys_.normal(draw, self.means.shape[1:], self.means.dtype)
         return self.means[component] + self.stds[component] * z
 
     def mean(self) -> Array:

@@ -74,9 +74,15 @@ class Checkpoints:
         self._manager.save(int(state.step), args=self._ocp.args.Composite(**items))
 
     def restore(self, step: int, **templates: Any) -> dict[str, Any]:
-        """Items by name, each in the structure, shapes and placement of its template."""
+        """Items by name, each in the structure and shapes of its template, on the first device."""
+        # Where to is said: else orbax looks for the device that the checkpoint was written on.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         restore = self._ocp.args.StandardRestore
-        items = {name: restore(template) for name, template in templates.items()}
+
+        def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+
+        items = {name: restore(jax.tree.map(placed, template)) for name, template in templates.items()}
         return dict(self._manager.restore(step, args=self._ocp.args.Composite(**items)))
 
 
@@ -94,11 +100,17 @@ def write_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigD
 
 def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | None:
     """The config of a workdir, or None where there is none."""
+    path = pathlib.Path(workdir) / "config.json"
     try:
-        text = (pathlib.Path(workdir) / "config.json").read_text()
+        text = path.read_text()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return config_.from_json(text)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text: {error}.") from error
+    try:
+        return config_.from_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def load(workdir: str | os.PathLike[str], step: int | None = None, ema: bool = True) -> Model:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,30 +15,50 @@ import ml_collections
 
 from score_sde.core.errors import InputError
 
+# The top level of every config that main.py runs.
+ENTRIES = (
+    "seed",
+    "data",
+    "sde",
+    "parametrization",
+    "network",
+    "loss",
+    "optimizer",
+    "ema",
+    "train",
+    "sample",
+    "parallel",
+)
 
-def names(namespace: ModuleType) -> list[str]:
-    """What a namespace offers to a config: its public functions and concrete classes."""
+
+def names(namespace: ModuleType, base: type | None = None) -> list[str]:
+    """What a namespace offers to a config: its concrete subclasses of `base`, or without a base all it can call."""
     public = getattr(namespace, "__all__", None) or [name for name in vars(namespace) if not name.startswith("_")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a library's old names warn when looked at
         found = {name: getattr(namespace, name) for name in public}
-    return sorted(name for name, value in found.items() if callable(value) and not inspect.isabstract(value))
+    return sorted(name for name, value in found.items() if _is_offered(value, base))
 
 
-def lookup(namespace: ModuleType, name: str, base: type | None = None) -> Any:
+def _is_offered(value: Any, base: type | None) -> bool:
+    fits = callable(value) if base is None else isinstance(value, type) and issubclass(value, base)
+    return fits and not inspect.isabstract(value)
+
+
+def lookup(namespace: ModuleType, name: str, base: type | None = None, offered: Sequence[str] | None = None) -> Any:
     """The class or function called `name` in the namespace, or by dotted path a subclass of `base`.
 
     A dotted path, such as 'mypackage.mymodule.MySDE', reaches subclasses of `base` only, so that a
-    config from elsewhere cannot call whatever it likes.
+    config from elsewhere cannot call whatever it likes. `offered` narrows the namespace.
 
     Raises:
         InputError: for a name that is not there, with the names that are.
     """
-    if isinstance(name, str) and name in names(namespace):
+    known = names(namespace, base) if offered is None else sorted(offered)
+    if isinstance(name, str) and name in known:
         return getattr(namespace, name)
     if isinstance(name, str) and ("." in name or ":" in name) and base is not None:
         return _dotted(name, base)
-    known = names(namespace)
     if len(known) > 40:  # a whole library: the near misses help more than the list
         known = difflib.get_close_matches(str(name), known, n=8, cutoff=0.4) or known[:8]
     where = namespace.__name__.removeprefix("score_sde.")
@@ -76,7 +96,7 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
     """
     arguments: dict[str, Any] = to_dict(spec)
     if not isinstance(arguments.get("name"), str):
-        raise InputError(f"The spec {arguments!r} has no 'name'; expected one of {', '.join(names(namespace))}.")
+        raise InputError(f"The spec {arguments!r} has no 'name'; expected one of {', '.join(names(namespace, base))}.")
     constructor = lookup(namespace, arguments.pop("name"), base)
     signature = inspect.signature(constructor)
     try:
@@ -100,6 +120,13 @@ def _misfit(
     wrong = f"no argument {', '.join(left_over)} (left over from another name?)" if left_over else str(error)
     shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in takes)
     return f"{name}: {wrong}; it takes {shown or 'no arguments'}."
+
+
+def check_complete(config: Mapping[str, Any]) -> None:
+    """Raise InputError for a config that lacks one of the entries that the jobs read."""
+    missing = [name for name in ENTRIES if name not in config]
+    if missing:
+        raise InputError(f"The config has no {', '.join(missing)}; expected the entries of configs/digits.py.")
 
 
 def to_dict(config: Any) -> Any:
@@ -126,11 +153,11 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"The config is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"The config holds a {type(values).__name__}; expected a JSON object.")
-    return ml_collections.ConfigDict(to_dict(values))
+        if isinstance(values, dict):
+            return ml_collections.ConfigDict(to_dict(values))
+    except (ValueError, RecursionError) as error:  # a dot in a name is a ValueError of ConfigDict
+        raise InputError(f"The text is no config in JSON: {error}.") from error
+    raise InputError(f"The text holds a {type(values).__name__}; expected a JSON object.")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

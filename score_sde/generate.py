@@ -12,6 +12,7 @@ import numpy as np
 from score_sde import config as config_
 from score_sde import sampling, time_grid
 from score_sde.core.errors import InputError
+from score_sde.core.keys import check_seed
 from score_sde.denoiser import Denoiser
 from score_sde.guidance import ClassifierFree
 from score_sde.sde import SDE
@@ -74,14 +75,16 @@ class Generator:
                 f"sample.guidance is {spec.guidance} and the model has no classes: train the variant 'conditional', "
                 "or use guidance 1."
             )
-        # Images do not depend on the batch, so it may grow to what the devices divide.
-        devices = 1 if sharding is None else len(sharding.device_set)
+        check_seed(spec.seed, "sample.seed")
+        sampler = config_.build(sampling, spec.sampler, base=sampling.Sampler)
+        grid = config_.build(time_grid, spec.grid, sde)
+        sampler.check(sde, grid)
         return cls(
-            sampler=config_.build(sampling, spec.sampler, base=sampling.Sampler),
-            grid=config_.build(time_grid, spec.grid, sde),
+            sampler=sampler,
+            grid=grid,
             seed=spec.seed,
             denoise=spec.denoise,
-            batch_size=-(-spec.batch_size // devices) * devices,
+            batch_size=spec.batch_size,
             sharding=sharding,
             guidance=spec.guidance,
             transform=transform,

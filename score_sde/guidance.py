@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array
+from score_sde.core.arrays import Array, as_float
 from score_sde.denoiser import Cond, Denoiser
 from score_sde.parametrization import Prediction
 
@@ -29,7 +29,7 @@ class ClassifierFree(Denoiser):
     weight: ArrayLike
 
     def __init__(self, denoiser: Denoiser, weight: ArrayLike) -> None:
-        self.sde, self.denoiser, self.weight = denoiser.sde, denoiser, weight
+        self.sde, self.denoiser, self.weight = denoiser.sde, denoiser, as_float(weight)
 
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         without = self.denoiser.predict(x, t, None, keys=keys)

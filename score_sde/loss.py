@@ -17,7 +17,9 @@ from score_sde.sde import SDE
 
 Weight = Callable[[SDE, Array], Array]
 Times = Callable[[SDE, Array], Array]
-_TARGETS = ("noise", "x0", "velocity")
+WEIGHTS = ("unit",)  # what a config may name
+TIMES = ("uniform_times",)
+TARGETS = ("noise", "x0", "velocity")
 
 
 def unit(sde: SDE, t: Array) -> Array:
@@ -50,7 +52,7 @@ def denoising_loss(
         denoiser: the model; gradients pass through it.
         x0: data, shape (batch, *shape).
         keys: one key per example, shape (batch,), for its noise and its dropout.
-        t: times, shape () or (batch,), within [0, t_max] of the SDE.
+        t: times, shape () or (batch,), within [t_min, t_max] of the SDE.
         target: 'noise', 'x0' or 'velocity'.
         weight: a function (sde, t) -> shape of t.
         cond: None, or a pytree with leading axis batch.
@@ -74,8 +76,8 @@ def denoising_loss(
 
 
 def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str) -> None:
-    if target not in _TARGETS:
-        raise InputError(f"target is {target!r}; expected one of {', '.join(_TARGETS)}.")
+    if target not in TARGETS:
+        raise InputError(f"target is {target!r}; expected one of {', '.join(TARGETS)}.")
     if keys.shape != x0.shape[:1]:
         raise InputError(
             f"keys have shape {keys.shape} for {len(x0)} examples; expected one key per example, as from "
@@ -85,9 +87,10 @@ def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str) -> None:
         times = np.asarray(t)
         if times.shape not in ((), x0.shape[:1]):
             raise InputError(f"t has shape {times.shape}; expected () or ({len(x0)},), one time per example.")
-        bad = times[~((times >= 0) & (times <= sde.t_max))]
+        low, high = np.asarray([sde.t_min, sde.t_max], times.dtype if times.dtype.kind == "f" else float)
+        bad = times[~((times >= low) & (times <= high))]
         if bad.size:
-            raise InputError(f"t contains {bad.flat[0]:g}; expected times within [0, {sde.t_max:g}].")
+            raise InputError(f"t contains {bad.flat[0]:g}; expected times within [t_min, t_max] = [{low:g}, {high:g}].")
 
 
 __all__ = ["denoising_loss", "uniform_times", "unit"]

@@ -52,17 +52,14 @@ class Blueprint:
     @classmethod
     def from_config(cls, config: ml_collections.ConfigDict) -> Blueprint:
         """Build the parts; raises InputError for names or arguments that do not fit."""
-        try:
-            source = {"name": config.data.name, "dir": config.data.dir}
-            dataset = config_.build(data, source, base=data.Dataset)
-            num_classes = dataset.num_classes if config.data.labels else None
-            the_sde = config_.build(sde, config.sde, base=sde.SDE)
-            meaning = config_.build(parametrization, config.parametrization, base=parametrization.Parametrization)
-            network = config_.build(
-                networks, config.network, base=networks.Network, shape=dataset.shape, num_classes=num_classes
-            )
-        except AttributeError as error:
-            raise InputError(f"The config is incomplete: {error}.") from error
+        source = {"name": config.data.name, "dir": config.data.dir}
+        dataset = config_.build(data, source, base=data.Dataset)
+        num_classes = dataset.num_classes if config.data.labels else None
+        the_sde = config_.build(sde, config.sde, base=sde.SDE)
+        meaning = config_.build(parametrization, config.parametrization, base=parametrization.Parametrization)
+        network = config_.build(
+            networks, config.network, base=networks.Network, shape=dataset.shape, num_classes=num_classes
+        )
         meaning.check(the_sde)
         return cls(dataset, the_sde, meaning, network, num_classes)
 

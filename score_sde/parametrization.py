@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from score_sde.core.arrays import Array, expand, is_concrete, to_time
+from score_sde.core.arrays import Array, as_float, expand, is_concrete, to_time
 from score_sde.core.errors import InputError
 from score_sde.sde import SDE
 
@@ -75,7 +75,7 @@ class Parametrization(eqx.Module):
     """
 
     time_label: str | TimeLabel = eqx.field(default="scaled_time", static=True)
-    data_std: float | None = None
+    data_std: float | None = eqx.field(default=None, converter=as_float)
 
     def __check_init__(self) -> None:
         if not callable(self.time_label) and self.time_label not in _TIME_LABELS:

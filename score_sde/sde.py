@@ -17,6 +17,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,8 +26,26 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, dimensions, expand, is_concrete, per_example_sum, to_time
+from score_sde.core.arrays import Array, as_float, dimensions, expand, is_concrete, per_example_sum, to_time
 from score_sde.core.errors import InputError
+
+
+class _UnlessGiven:
+    """An attribute that is derived unless a subclass gives it, as a class attribute or as a field.
+
+    On the class itself it hides, or a dataclass would take it for the field's default.
+    """
+
+    def __init__(self, derive: Callable[[Any], Any]) -> None:
+        self.derive = derive
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            raise AttributeError(self.name)
+        return self.derive(instance)
 
 
 class SDE(eqx.Module):
@@ -54,13 +73,8 @@ class SDE(eqx.Module):
     t_min = 1e-5
     t_max = 1.0
 
-    @property
-    def t_stop(self) -> float:
-        return self.t_min
-
-    @property
-    def prior_std(self) -> ArrayLike:
-        return self.sigma(self.t_max)
+    t_stop = _UnlessGiven(lambda sde: sde.t_min)
+    prior_std = _UnlessGiven(lambda sde: sde.sigma(sde.t_max))
 
     def __check_init__(self) -> None:
         if type(self).alpha is SDE.alpha and type(self).log_alpha is SDE.log_alpha:
@@ -173,8 +187,8 @@ class VP(SDE):
     log alpha(t) = -t beta_min / 2 - t^2 (beta_max - beta_min) / 4,  variance(t) = 1 - alpha(t)^2.
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    beta_min: float = eqx.field(default=0.1, converter=as_float)
+    beta_max: float = eqx.field(default=20.0, converter=as_float)
     t_stop = 1e-3
 
     def __check_init__(self) -> None:
@@ -202,8 +216,8 @@ class SubVP(VP):
 class VE(SDE):
     """The variance-exploding SDE, Eq. (9), the limit of SMLD: alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t."""
 
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
+    sigma_min: float = eqx.field(default=0.01, converter=as_float)
+    sigma_max: float = eqx.field(default=50.0, converter=as_float)
 
     def __check_init__(self) -> None:
         if is_concrete(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max < math.inf:

@@ -1,11 +1,16 @@
 """Pictures are what was put in, and files are whole or absent."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from score_sde import images
 from score_sde.core import files
+
+UMASK = os.umask(0)
+os.umask(UMASK)
 
 
 def test_a_grid_holds_each_image_in_its_place(tmp_path):
@@ -41,4 +46,4 @@ def test_a_file_is_whole_or_absent(tmp_path):
         raise RuntimeError
     assert target.read_text() == "first"
     assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
-    assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+    assert target.stat().st_mode & 0o777 == 0o666 & ~UMASK

@@ -61,6 +61,22 @@ def test_an_example_does_not_know_its_batch(sde):
     np.testing.assert_allclose(part, whole[3:6], rtol=1e-5)
 
 
+def test_data_drawn_with_the_same_keys_do_not_know_the_noise():
+    """Mixture.sample and the loss may be given the same keys: their draws are independent."""
+    density = ss.Mixture([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.5]], 0.3)
+    x0 = np.asarray(density.sample(keys()))
+    noise = []
+
+    class Spy(ss.Denoiser):
+        def predict(self, x, t, cond=None, *, keys=None):
+            noise.append(np.asarray(x - self.sde.alpha(t) * x0) / float(self.sde.sigma(t)))
+            return ss.Prediction(x, x)
+
+    ss.denoising_loss(Spy(ss.VP()), jnp.asarray(x0), keys(), t=0.9)
+    correlation = np.corrcoef(x0.T, noise[0].T)[:2, 2:]
+    assert np.abs(correlation).max() < 4 / np.sqrt(N)
+
+
 def test_weight_multiplies(sde):
     t = jnp.linspace(0.1, 0.9, 8)
     plain = ss.denoising_loss(gaussian(sde), data(8), keys(8), t=t, weight=unit)
@@ -92,7 +108,7 @@ def test_uniform_times_fill_the_interval(sde):
     ("change", "words"),
     [
         ({"target": "nose"}, ["'nose'", "noise, x0, velocity"]),
-        ({"t": 1.5}, ["1.5", "[0, 1]"]),
+        ({"t": 1.5}, ["1.5", "[1e-05, 1]"]),
         ({"t": np.array([0.1, np.nan])}, ["nan"]),
         ({"t": np.zeros(3)}, ["(3,)", "one time per example"]),
         ({"keys": jax.random.key(0)}, ["one key per example"]),

@@ -86,6 +86,7 @@ BAD = [
     (["--config.data.batch_size=0"], ["data.batch_size is 0"]),
     (["--workdir=/proc/nothing/here"], ["/proc/nothing"]),
     (["stray"], ["'stray'"]),
+    (["--config=README.md"], ["README.md"]),
     (["--wrokdir=x"], ["wrokdir", "workdir"]),
     (["--mode="], ["--mode is missing"]),
 ]

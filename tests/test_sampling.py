@@ -150,6 +150,7 @@ def test_sample_i_is_a_function_of_seed_and_i(sde, sampler):
     np.testing.assert_allclose(run(n=5, first=3), together[3:8], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run(n=5, first=3, batch_size=2), together[3:8], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run(n=64, sharding=Jit().sharded), together, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run(n=5, first=3, sharding=Jit().sharded), together[3:8], rtol=1e-5, atol=1e-5)
     assert jax.device_count() == 2
     other = ss.sample(model, sampler, grid, (2,), seed=1, n=64).x
     assert np.abs(other - together).min(axis=1).max() > 1e-3
@@ -235,6 +236,54 @@ def test_temperature_scales_the_noise_of_a_gaussian(sde, sampler):
     np.testing.assert_allclose(cool, 0.25 * warm, rtol=1e-3, atol=1e-5)
 
 
+def test_starting_points_in_half_precision(sde):
+    """Walked in float32, for a time grid in half precision would be coarse."""
+    for dtype in (jnp.float16, jnp.bfloat16):
+        x = jnp.ones((4, 2), dtype)
+        half = draw(sde, ss.Heun(), 20, n=4, x=x).x
+        np.testing.assert_array_equal(half, draw(sde, ss.Heun(), 20, n=4, x=x.astype(jnp.float32)).x)
+
+
+def test_a_sampler_that_is_not_frozen_is_told_so():
+    @dataclasses.dataclass
+    class Loose(ss.Sampler):
+        scale: float = 1.0
+
+        def step(self, keys, denoiser, x, t, s, memory, cond=None):
+            raise AssertionError
+
+    with pytest.raises(ss.InputError, match=r"Loose is not hashable.*frozen=True"):
+        draw(ss.VP(), Loose(), 3, n=2)
+
+
+def test_a_conditional_network_under_guidance(compiles):
+    """Through all floors: samples 3..7 alone and on two devices, and other weights compile nothing."""
+    from score_sde.core import keys
+
+    network = ss.networks.DDPMpp(
+        (4, 4, 1), num_classes=3, channels=8, multipliers=(1, 2), blocks=1, attention=(2,), dropout=0.1
+    )
+    params = jax.tree.map(lambda p: p + 0.05, network.init(keys.root(0)))
+    label = np.arange(16) % 3
+    grid = ss.time_grid.uniform(ss.VP(), 6)
+
+    def run(params, weight, rows, **options):
+        rows = np.arange(16)[rows]
+        model = ss.ClassifierFree(ss.NetworkDenoiser(ss.VP(), ss.Noise(data_std=0.5), network, params), weight)
+        cond = {"label": label[rows]}
+        options = {"n": len(rows), "first": int(rows[0]), "seed": 4, "batch_size": 16} | options
+        return ss.sample(model, ss.Ancestral(), grid, (4, 4, 1), cond=cond, **options).x
+
+    whole = run(params, 2.0, slice(None))
+    np.testing.assert_allclose(run(params, 2.0, slice(3, 8)), whole[3:8], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(params, 2.0, slice(3, 8), batch_size=5), whole[3:8], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(params, 2.0, slice(None), sharding=Jit().sharded), whole, rtol=1e-4, atol=1e-5)
+    other = jax.tree.map(lambda p: p * 1.1, params)
+    before = len(compiles)
+    assert not np.allclose(run(other, 3, slice(None), seed=5), whole)
+    assert len(compiles) == before
+
+
 def test_multistep_memory_is_carried():
     class Counting(ss.Sampler):
         def init(self, x):
@@ -267,6 +316,8 @@ GRID = np.linspace(1, 1e-3, 5)
 BAD = [
     ({"n": 0}, ["n is 0", "at least 1"]),
     ({"seed": 1.5}, ["seed is 1.5"]),
+    ({"seed": -1}, ["seed is -1", "2**32 - 1"]),
+    ({"seed": 2**32}, ["seed is 4294967296"]),
     ({"first": -1}, ["first is -1"]),
     ({"batch_size": 0}, ["batch_size is 0"]),
     ({"temperature": 0.0}, ["temperature is 0.0", "positive"]),

@@ -151,6 +151,24 @@ def test_a_prior_std_may_be_given():
     np.testing.assert_allclose(Wide().prior_log_prob(jnp.zeros((1, 1))), stats.norm(0, 3).logpdf(0), rtol=1e-6)
 
 
+def test_derived_attributes_may_be_parameters():
+    class Own(ss.SDE):
+        prior_std: float
+        t_stop: float = 0.01
+
+        def alpha(self, t):
+            return jnp.exp(-t)
+
+        def variance(self, t):
+            return -jnp.expm1(-2 * t)
+
+    sde = Own(2.0)
+    assert (sde.prior_std, sde.t_stop) == (2.0, 0.01)
+    assert Own(prior_std=2.0, t_stop=0.2).t_stop == 0.2
+    assert ss.VP().t_stop == ss.SubVP().t_stop == 1e-3
+    assert ss.VE().t_stop == 1e-5
+
+
 class Straight(ss.SDE):
     """alpha = 1 - t, sigma = t: no signal is left at t = 1."""
 
@@ -177,7 +195,7 @@ def test_another_parameter_compiles_nothing(compiles):
     variance = jax.jit(lambda sde, t: sde.variance(t))
     variance(ss.VP(beta_max=20.0), 0.5)
     before = len(compiles)
-    values = [float(variance(ss.VP(beta_max=b), 0.5)) for b in (10.0, 15.0)]
+    values = [float(variance(ss.VP(beta_max=b), 0.5)) for b in (10.0, 15, 16)]
     assert len(compiles) == before and values[0] != values[1]
 
 

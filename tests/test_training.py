@@ -45,6 +45,12 @@ def parts(config):
     return Objective.from_config(blueprint, config), build_optimizer(config.optimizer)[0]
 
 
+def lively(network, seed=0):
+    """Parameters under which the output is far from zero, so that a wrong key anywhere shows in the loss."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape).astype("f"), network.init(jax.random.key(0)))
+
+
 def leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
@@ -111,7 +117,7 @@ def test_the_average_warms_up():
 
 def test_an_example_is_keyed_by_its_place_in_the_whole_batch(config):
     objective, _ = parts(config)
-    denoiser = objective.blueprint.denoiser(objective.blueprint.network.init(jax.random.key(0)))
+    denoiser = objective.blueprint.denoiser(lively(objective.blueprint.network))
     batch = {"image": np.zeros((6, 8, 8, 1), np.uint8), "label": np.arange(6), "index": np.arange(6)}
     losses = jax.jit(lambda params, batch: objective(objective.blueprint.denoiser(params), batch, KEY, train=True))
     whole = losses(denoiser.params, batch)
@@ -131,7 +137,7 @@ def test_the_held_out_loss_counts_every_example_once(config):
         def __getitem__(self, i):
             return {"image": np.full((8, 8, 1), 3 * i, np.uint8), "label": np.int64(i)}
 
-    params = objective.blueprint.network.init(jax.random.key(0))
+    params = lively(objective.blueprint.network)
     values = [HeldOut(objective, parallel.Jit(), Source(), size, seed=0)(params) for size in (2, 6, 16)]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
@@ -155,8 +161,10 @@ def test_training_learns(config, tmp_path, capsys):
     assert "nothing left to train" in capsys.readouterr().out
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(config, tmp_path):
+@pytest.mark.parametrize("devices", ["jit", "pmap"])
+def test_a_resumed_run_is_the_uninterrupted_one(config, tmp_path, devices):
     """Bit for bit: parameters, average, and the losses in the log."""
+    config.parallel = devices
     train(config, tmp_path / "whole")
     short = config.copy_and_resolve_references()
     short.train.steps = 3
@@ -187,7 +195,7 @@ def test_checkpoints_roll_and_some_stay(config, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(config, tmp_path):
     train(config, tmp_path)
     config.train.steps = 20
-    # From step 9 on the images are not numbers any more.
+    # Of the second run the images are not numbers.
     from score_sde.data import transform
 
     class Poisoned(transform.QuantizedTransform):
@@ -237,6 +245,12 @@ def test_another_config_in_the_same_workdir_is_refused(config, tmp_path, change,
         ({"network.name": "UNet"}, "networks has no 'UNet'; expected one of DDPMpp"),
         ({"sampler": None, "sample.sampler.name": "Euler"}, "sampling has no 'Euler'; expected one of Ancestral"),
         ({"loss.weight": "heavy"}, "loss has no 'heavy'"),
+        ({"loss.weight": "denoising_loss"}, "loss has no 'denoising_loss'; expected one of unit"),
+        ({"loss.target": "nose"}, "'nose'; expected one of noise, x0, velocity"),
+        ({"optimizer.clip": -1.0}, "clip is -1.0"),
+        ({"seed": 2**40}, "seed is 1099511627776"),
+        ({"sample.seed": -1}, "sample.seed is -1"),
+        ({"network.attention": ("a",)}, "attention=\\('a',\\)"),
         ({"loss.label_dropout": 2.0}, "label_dropout is 2.0"),
         ({"optimizer.name": "adamm"}, "optax has no 'adamm'.*adam"),
         ({"parallel": "both"}, "'both'; expected one of jit, pmap"),
@@ -251,6 +265,20 @@ def test_bad_configs_are_refused_and_nothing_is_written(config, tmp_path, change
     with pytest.raises(ss.InputError, match=words):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_written_on_another_platform_loads(config, tmp_path):
+    """orbax records the device, here made one that this machine has not."""
+    config.train.update(steps=1)
+    train(config, tmp_path)
+    records = list((tmp_path / "checkpoints" / "1").rglob("_sharding"))
+    assert records
+    for record in records:
+        # Values are base64 of the parameter's name to a description of its sharding.
+        text = json.loads(record.read_text())
+        record.write_text(json.dumps({name: value.replace("cpu:0", "cuda:0") for name, value in text.items()}))
+    assert "cuda:0" in records[0].read_text()
+    assert ss.load(tmp_path).step == 1
 
 
 def test_load_says_what_is_missing(config, tmp_path):

@@ -12,6 +12,11 @@ from jax.typing import ArrayLike
 Array = jax.Array
 
 
+def as_float(value: Any) -> Any:
+    """A whole number as a float, anything else as it is: integers would be fixed in a compiled program."""
+    return float(value) if isinstance(value, int) else value
+
+
 def is_concrete(*values: Any) -> bool:
     """Whether every value is known on the host, so that it can be checked (False while tracing)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))

@@ -6,6 +6,7 @@ that depend on the size of the batch.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,22 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from score_sde.core.arrays import Array
+from score_sde.core.errors import InputError
 
 
 def root(seed: int) -> Array:
     """The key of a seed, shape ()."""
     return jax.random.key(seed, impl="threefry2x32")
+
+
+def check_seed(seed: Any, name: str = "seed") -> None:
+    """Raise InputError for a seed outside 0 .. 2**32 - 1, which JAX would fold into another one's place."""
+    try:
+        fits = 0 <= operator.index(seed) < 2**32
+    except TypeError:
+        fits = False
+    if not fits:
+        raise InputError(f"{name} is {seed!r}; expected a whole number from 0 to 2**32 - 1.")
 
 
 def examples(key: Array, indices: ArrayLike) -> Array:

@@ -34,6 +34,8 @@ def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[s
         config.sample, model.denoiser.sde, model.transform, model.shape, model.num_classes, devices.sharded
     )
     denoiser = eqx.tree_at(lambda d: d.params, model.denoiser, replace_fn=devices.place_state)
+    folder = pathlib.Path(workdir) / "samples"
+    folder.mkdir(exist_ok=True)  # an unwritable workdir says so now, not after an hour of drawing
     loading = time.perf_counter() - start
     parts, seconds = [], []
     size = generator.batch_size
@@ -41,7 +43,7 @@ def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[s
         began = time.perf_counter()
         parts.append(generator(denoiser, min(size, config.sample.n - first), first))
         seconds.append(time.perf_counter() - began)
-    archive, picture = _save(pathlib.Path(workdir) / "samples", parts, model.transform.maximum)
+    archive, picture = _save(folder, parts, model.transform.maximum)
     print(
         f"sampled {config.sample.n} images of step {model.step} with {generator.sampler}, {int(parts[0].nfe[0])} "
         f"evaluations each (seconds: loading {loading:.1f}, first batch with compiling {seconds[0]:.1f}, "

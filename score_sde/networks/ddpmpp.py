@@ -45,7 +45,10 @@ class DDPMpp(ModuleNetwork):
 
     def __post_init__(self) -> None:
         for name in ("shape", "multipliers", "attention"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            numbers = tuple(getattr(self, name))
+            if not all(isinstance(number, int) for number in numbers):
+                raise InputError(f"DDPMpp got {name}={numbers!r}; expected whole numbers.")
+            object.__setattr__(self, name, numbers)
         step = 2 ** (len(self.multipliers) - 1)
         if len(self.shape) != 3 or any(side % step for side in self.shape[:2]):
             raise InputError(

@@ -108,7 +108,11 @@ def positional_embedding(label: Array, channels: int) -> Array:
 
 
 class FourierEmbedding(nnx.Module):
-    """Sines, then cosines, of the label at fixed random frequencies N(0, scale^2): (batch,) -> (batch, 2 channels)."""
+    """Sines, then cosines, of the label at random frequencies N(0, scale^2): (batch,) -> (batch, 2 channels).
+
+    The frequencies are parameters, as in published weights, and no gradient reaches them; an optimizer
+    with weight decay would still shrink them.
+    """
 
     def __init__(self, channels: int, scale: float, rngs: nnx.Rngs) -> None:
         self.frequencies = nnx.Param(normal_init(scale)(rngs.params(), (channels,)))

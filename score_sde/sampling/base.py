@@ -146,11 +146,15 @@ def sample(
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
     checks.check_cond(cond, n)
+    checks.check_sampler(sampler)
     sampler.check(denoiser.sde, times)
+    # Padding is free, so a batch may grow to what the devices divide.
+    devices = 1 if sharding is None else len(sharding.device_set)
+    size = -(-(min(n, 256) if batch_size is None else batch_size) // devices) * devices
 
     options = {"sampler": sampler, "shape": tuple(shape), "denoise": denoise, "trajectory": trajectory}
     batches = []
-    for count, batch in _batches(n, min(n, 256) if batch_size is None else batch_size, first, x, cond):
+    for count, batch in _batches(n, size, first, x, cond):
         placed = batch if sharding is None else jax.device_put(batch, sharding)
         out = _walk(denoiser, keys_.root(seed), times, jnp.asarray(temperature, dtype), *placed, **options)
         batches.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], out))

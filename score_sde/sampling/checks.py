@@ -6,10 +6,12 @@ import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core.errors import InputError
+from score_sde.core.keys import check_seed
 from score_sde.sde import SDE
 
 
@@ -18,6 +20,15 @@ def _is_count(value: Any, least: int) -> bool:
         return operator.index(value) >= least
     except TypeError:
         return False
+
+
+def check_sampler(sampler: Any) -> None:
+    """A sampler is part of a compiled program's name, so it must be hashable."""
+    try:
+        hash(sampler)
+    except TypeError as error:
+        name = type(sampler).__name__
+        raise InputError(f"{name} is not hashable; declare it with @dataclasses.dataclass(frozen=True).") from error
 
 
 def check_sample(
@@ -31,8 +42,7 @@ def check_sample(
     ):
         if not _is_count(value, least):
             raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
-    if not _is_count(seed, -(2**63)):
-        raise InputError(f"seed is {seed!r}; expected a whole number.")
+    check_seed(seed)
     if first + n > 2**32:
         raise InputError(f"Sample numbers reach {first + n - 1}; a seed has 2**32 samples: use another seed.")
     if not isinstance(shape, tuple | list) or not all(_is_count(side, 1) for side in shape):
@@ -46,11 +56,11 @@ def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:
     x = np.asarray(x)
     if x.shape != (n, *shape):
         raise InputError(f"x has shape {x.shape}; expected (n, *shape) = {(n, *shape)}.")
-    if not np.issubdtype(x.dtype, np.floating):
+    if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"x has dtype {x.dtype}; expected floating point numbers on the model's scale.")
-    if not np.isfinite(x).all():
+    if not jnp.isfinite(x).all():
         raise InputError("x contains NaN or infinity; expected finite starting points.")
-    return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
+    return x.astype(jax.dtypes.canonicalize_dtype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.ndarray:

@@ -44,7 +44,7 @@ class Ancestral(Sampler):
         x_s = alpha_s x_0 + (r sigma_s^2 / sigma_t) noise + std z,
 
     std^2 = v sigma_s^2 / sigma_t^2 ('posterior', the reverse variance were x_0 known) or v
-    ('forward', the reverse variance for data of unit variance). Ho et al. 2020 (arXiv:2006.11239),
+    ('forward', which on VP is the reverse variance for data of unit variance). Ho et al. 2020 (arXiv:2006.11239),
     Eq. (6-7), for VP; Song et al. 2021, App. F, for VE; here for any SDE.
 
     Attributes:

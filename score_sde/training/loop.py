@@ -18,6 +18,7 @@ import tqdm
 from score_sde import checkpoint, data, images, parallel
 from score_sde.checkpoint import Checkpoints, TrainState
 from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.keys import check_seed
 from score_sde.generate import Generator
 from score_sde.model import MODEL_FIELDS, Blueprint, check_same
 from score_sde.training.heldout import HeldOut
@@ -101,8 +102,9 @@ class Trainer:
         place = np.arange(config.data.batch_size, dtype=np.uint32)
         pending: list[Any] = []
         began = time.perf_counter()
-        bar = tqdm.tqdm(total=every.steps, initial=first, unit="step", disable=not sys.stderr.isatty())
-        for step, batch in zip(range(first + 1, every.steps + 1), batches, strict=False):
+        steps = range(first + 1, every.steps + 1)
+        bar = tqdm.tqdm(steps, total=every.steps, initial=first, unit="step", disable=not sys.stderr.isatty())
+        for step, batch in zip(bar, batches, strict=False):
             state, metrics = step_once(state, self.devices.place_batch(batch | {"index": place}))
             pending.append(metrics)
             if step == first + 1:
@@ -122,8 +124,6 @@ class Trainer:
                 self._draw(log, step, state)
             if any(due.values()):
                 began = time.perf_counter()
-            bar.update()
-        bar.close()
 
     def summary(self, log: Log) -> str:
         """One line: losses and seconds."""
@@ -146,8 +146,8 @@ class Trainer:
         if not finite.all():
             bad = step - len(pending) + 1 + int(np.argmin(finite))
             raise DivergenceError(
-                f"The loss of step {bad} is not finite; training stopped, and the last checkpoint in {self.workdir} is "
-                "from before it: use a smaller learning rate, or clip gradients."
+                f"The loss of step {bad} is not finite; training stopped; checkpoints in {self.workdir}, if any, are "
+                "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
             )
         rate = float(self.schedule(step - 1))
         seconds = (time.perf_counter() - began) / len(pending)
@@ -193,5 +193,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
             value = value[part]
         if not isinstance(value, int) or value < least:
             raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
+    check_seed(config.seed)
     if not 0 <= config.ema < 1 or math.isnan(config.ema):
         raise InputError(f"ema is {config.ema}; expected a decay in [0, 1).")

@@ -41,7 +41,10 @@ class Objective:
         spec = config.loss
         if not 0 <= spec.label_dropout <= 1:
             raise InputError(f"loss.label_dropout is {spec.label_dropout}; expected a probability.")
-        weight, times = config_.lookup(loss_, spec.weight), config_.lookup(loss_, spec.times)
+        if spec.target not in loss_.TARGETS:
+            raise InputError(f"loss.target is {spec.target!r}; expected one of {', '.join(loss_.TARGETS)}.")
+        weight = config_.lookup(loss_, spec.weight, offered=loss_.WEIGHTS)
+        times = config_.lookup(loss_, spec.times, offered=loss_.TIMES)
         return cls(blueprint, spec.target, weight, times, spec.label_dropout)
 
     def __call__(self, denoiser: Denoiser, batch: Batch, key: Array, *, train: bool) -> Array:

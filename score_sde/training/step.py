@@ -14,6 +14,7 @@ from score_sde import config as config_
 from score_sde.checkpoint import TrainState
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.errors import InputError
 from score_sde.training.objective import Batch, Objective, step_key
 
 
@@ -24,6 +25,8 @@ def build_optimizer(spec: ml_collections.ConfigDict) -> tuple[optax.GradientTran
     with value), and clip, the largest global norm of the gradient, or None.
     """
     rest = {name: value for name, value in spec.items() if name not in ("schedule", "clip")}
+    if spec.clip is not None and not spec.clip > 0:
+        raise InputError(f"optimizer.clip is {spec.clip}; expected a positive norm, or None for no clipping.")
     schedule = config_.build(optax.schedules, spec.schedule)
     optimizer = config_.build(optax, rest, learning_rate=schedule)
     if spec.clip is not None:
