@@ -101,20 +101,21 @@ class Trainer:
         )
         place = np.arange(config.data.batch_size, dtype=np.uint32)
         pending: list[Any] = []
-        began = time.perf_counter()
+        timed, began = 0, time.perf_counter()
         steps = range(first + 1, every.steps + 1)
         bar = tqdm.tqdm(steps, total=every.steps, initial=first, unit="step", disable=not sys.stderr.isatty())
         for step, batch in zip(bar, batches, strict=False):
             state, metrics = step_once(state, self.devices.place_batch(batch | {"index": place}))
             pending.append(metrics)
+            timed += 1
             if step == first + 1:
                 jax.block_until_ready(state)
                 self.seconds["compiling"] = time.perf_counter() - began
-                began = time.perf_counter()
+                timed, began = 0, time.perf_counter()
             due = {name: _due(step, every[name], every.steps) for name in _EVERY}
             if any(due.values()):
-                self._record(log, step, pending, began)
-                pending, began = [], time.perf_counter()
+                self._record(log, step, pending, timed, began)
+                pending = []
                 bar.set_postfix(loss=log.last("loss"), refresh=False)
             if due["checkpoint_every"]:
                 checkpoints.save(state)
@@ -123,7 +124,7 @@ class Trainer:
             if due["sample_every"]:
                 self._draw(log, step, state)
             if any(due.values()):
-                began = time.perf_counter()
+                timed, began = 0, time.perf_counter()
 
     def summary(self, log: Log) -> str:
         """One line: losses and seconds."""
@@ -138,10 +139,14 @@ class Trainer:
         items = checkpoints.restore(step, params=template.params, ema=template.ema, optimizer=template.opt_state)
         return TrainState(jnp.asarray(step, jnp.int32), items["params"], items["ema"], items["optimizer"])
 
-    def _record(self, log: Log, step: int, pending: list[Any], began: float) -> None:
-        """Log the mean of the metrics since the last record; a value that is not finite ends the run."""
+    def _record(self, log: Log, step: int, pending: list[Any], timed: int, began: float) -> None:
+        """Log the mean of the metrics since the last record; a value that is not finite ends the run.
+
+        `timed` steps were made since `began`; the first one of a run, which compiles, is not among them.
+        """
         metrics = {name: np.asarray([float(m[name]) for m in pending]) for name in pending[0]}
-        self.seconds["training"] += time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self.seconds["training"] += seconds
         finite = np.all([np.isfinite(values) for values in metrics.values()], axis=0)
         if not finite.all():
             bad = step - len(pending) + 1 + int(np.argmin(finite))
@@ -150,8 +155,9 @@ class Trainer:
                 "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
             )
         rate = float(self.schedule(step - 1))
-        seconds = (time.perf_counter() - began) / len(pending)
-        log.write(step, **{name: v.mean() for name, v in metrics.items()}, learning_rate=rate, seconds_per_step=seconds)
+        means = {name: values.mean() for name, values in metrics.items()}
+        speed = {"seconds_per_step": seconds / timed} if timed else {}
+        log.write(step, **means, learning_rate=rate, **speed)
 
     def _evaluate(self, log: Log, step: int, state: TrainState) -> None:
         began = time.perf_counter()
