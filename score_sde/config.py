@@ -15,19 +15,14 @@ import ml_collections
 
 from score_sde.core.errors import InputError
 
-# The top level of every config that main.py runs.
+# What every config that main.py runs must say.
 ENTRIES = (
-    "seed",
-    "data",
-    "sde",
-    "parametrization",
-    "network",
-    "loss",
-    "optimizer",
-    "ema",
-    "train",
-    "sample",
-    "parallel",
+    *("seed", "ema", "parallel", "sde.name", "parametrization.name", "network.name", "optimizer.name"),
+    *("data.name", "data.dir", "data.batch_size", "data.flip", "data.labels"),
+    *("loss.target", "loss.weight", "loss.times", "loss.label_dropout", "optimizer.schedule.name", "optimizer.clip"),
+    *("train.steps", "train.log_every", "train.eval_every", "train.sample_every", "train.checkpoint_every"),
+    *("train.keep.last", "train.keep.every", "sample.sampler.name", "sample.grid.name", "sample.n", "sample.seed"),
+    *("sample.batch_size", "sample.denoise", "sample.guidance"),
 )
 
 
@@ -123,10 +118,11 @@ def _misfit(
 
 
 def check_complete(config: Mapping[str, Any]) -> None:
-    """Raise InputError for a config that lacks one of the entries that the jobs read."""
-    missing = [name for name in ENTRIES if name not in config]
+    """Raise InputError for a config that lacks entries that the jobs read, naming them."""
+    there = flatten(config)
+    missing = [name for name in ENTRIES if name not in there]
     if missing:
-        raise InputError(f"The config has no {', '.join(missing)}; expected the entries of configs/digits.py.")
+        raise InputError(f"The config has no {', '.join(missing)}; configs/digits.py shows every entry.")
 
 
 def to_dict(config: Any) -> Any:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import score_sde as ss
+from configs import digits
 from score_sde import config as config_
 from score_sde import data, networks, parametrization, sampling, sde, time_grid
 
@@ -115,3 +116,12 @@ def test_differences_are_named_by_their_path():
     ours = dict(a=dict(b=1, c=(1, 2)), d=None)
     theirs = dict(a=dict(b=2, c=[1, 2]), e=3)
     assert config_.differences(ours, theirs) == {"a.b": (1, 2), "e": (None, 3)}
+
+
+def test_a_config_that_lacks_entries_is_told_which():
+    config = digits.get_config()
+    config_.check_complete(config)
+    del config.train["keep"]
+    del config["ema"]
+    with pytest.raises(ss.InputError, match=r"has no ema, train.keep.last, train.keep.every; configs/digits.py"):
+        config_.check_complete(config)
