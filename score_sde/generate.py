@@ -11,6 +11,7 @@ import numpy as np
 
 from score_sde import config as config_
 from score_sde import sampling, time_grid
+from score_sde.core.checks import require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.denoiser import Denoiser
@@ -68,8 +69,7 @@ class Generator:
     ) -> Generator:
         """Build what config.sample names; raises InputError for names or arguments that do not fit."""
         for name in ("n", "batch_size"):
-            if not isinstance(spec[name], int) or spec[name] < 1:
-                raise InputError(f"sample.{name} is {spec[name]!r}; expected a whole number, at least 1.")
+            require_whole(f"sample.{name}", spec[name], 1)
         if num_classes is None and spec.guidance != 1:
             raise InputError(
                 f"sample.guidance is {spec.guidance} and the model has no classes: train the variant 'conditional', "

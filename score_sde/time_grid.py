@@ -5,23 +5,16 @@ Grids are float64 arrays on the host, from sde.t_max to sde.t_stop.
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
-from score_sde.core.errors import InputError
+from score_sde.core.checks import require_whole
 from score_sde.sde import SDE
 
 
 def uniform(sde: SDE, n: int) -> np.ndarray:
     """n steps of equal length in t, as in Song et al. 2021: shape (n + 1,)."""
-    try:
-        steps = operator.index(n)
-    except TypeError:
-        steps = 0
-    if steps < 1:
-        raise InputError(f"A time grid got n = {n!r} steps; expected a whole number, at least 1.")
-    return np.linspace(float(sde.t_max), float(sde.t_stop), steps + 1)
+    require_whole("n, the steps of a time grid,", n, 1)
+    return np.linspace(float(sde.t_max), float(sde.t_stop), n + 1)
 
 
 def default(sde: SDE, n: int) -> np.ndarray:

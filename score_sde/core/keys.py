@@ -6,7 +6,6 @@ that depend on the size of the batch.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from score_sde.core.arrays import Array
+from score_sde.core.checks import is_whole
 from score_sde.core.errors import InputError
 
 
@@ -25,11 +25,7 @@ def root(seed: int) -> Array:
 
 def check_seed(seed: Any, name: str = "seed") -> None:
     """Raise InputError for a seed outside 0 .. 2**32 - 1, which JAX would fold into another one's place."""
-    try:
-        fits = 0 <= operator.index(seed) < 2**32
-    except TypeError:
-        fits = False
-    if not fits:
+    if not (is_whole(seed, 0) and seed < 2**32):
         raise InputError(f"{name} is {seed!r}; expected a whole number from 0 to 2**32 - 1.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import jax
@@ -10,16 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde.core.checks import is_whole, require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.sde import SDE
-
-
-def _is_count(value: Any, least: int) -> bool:
-    try:
-        return operator.index(value) >= least
-    except TypeError:
-        return False
 
 
 def check_sampler(sampler: Any) -> None:
@@ -35,17 +28,14 @@ def check_sample(
     n: int, seed: int, first: int, shape: tuple[int, ...], temperature: float, batch_size: int | None
 ) -> None:
     """Numbers and shape."""
-    for name, value, least in (
-        ("n", n, 1),
-        ("first", first, 0),
-        ("batch_size", 1 if batch_size is None else batch_size, 1),
-    ):
-        if not _is_count(value, least):
-            raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
+    require_whole("n", n, 1)
+    require_whole("first", first, 0)
+    if batch_size is not None:
+        require_whole("batch_size", batch_size, 1)
     check_seed(seed)
     if first + n > 2**32:
         raise InputError(f"Sample numbers reach {first + n - 1}; a seed has 2**32 samples: use another seed.")
-    if not isinstance(shape, tuple | list) or not all(_is_count(side, 1) for side in shape):
+    if not isinstance(shape, tuple | list) or not all(is_whole(side, 1) for side in shape):
         raise InputError(f"shape is {shape!r}; expected the shape of one sample, such as (8, 8, 1).")
     if not temperature > 0 or not np.isfinite(temperature):
         raise InputError(f"temperature is {temperature}; expected a positive number (a sampler without noise is Heun).")

@@ -17,6 +17,7 @@ import tqdm
 
 from score_sde import checkpoint, data, images, parallel
 from score_sde.checkpoint import Checkpoints, TrainState
+from score_sde.core.checks import require_whole
 from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
 from score_sde.generate import Generator
@@ -197,8 +198,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         value: Any = config
         for part in name.split("."):
             value = value[part]
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
+        require_whole(name, value, least)
     check_seed(config.seed)
     if not 0 <= config.ema < 1 or math.isnan(config.ema):
         raise InputError(f"ema is {config.ema}; expected a decay in [0, 1).")
