@@ -31,6 +31,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.8",  # tensorflow-datasets needs it for the file format, and does not say so
+        "diffrax>=0.7,<0.8",
         "equinox>=0.13,<0.14",
         "flax>=0.12.8,<0.13",
         "grain>=0.2.18,<0.3",

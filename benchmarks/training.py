@@ -17,7 +17,7 @@ from benchmarks.common import interleaved, machine, report
 from configs import digits
 from score_sde import parallel
 from score_sde.model import Blueprint
-from score_sde.training.objective import Objective
+from score_sde.objective import Objective
 from score_sde.training.step import build_optimizer, init_state, make_step
 
 

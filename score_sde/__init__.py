@@ -4,12 +4,22 @@ from score_sde import data, networks, parametrization, time_grid
 from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.checkpoint import load
 from score_sde.core.errors import DivergenceError, InputError
+from score_sde.data import QuantizedTransform, UniformDequantization
 from score_sde.denoiser import Denoiser, NetworkDenoiser
 from score_sde.guidance import ClassifierFree, drop_labels
+from score_sde.likelihood import (
+    BitsPerDim,
+    LogProb,
+    bits_per_dim,
+    decode,
+    encode,
+    interpolate,
+    log_prob,
+)
 from score_sde.loss import denoising_loss
 from score_sde.model import Model
 from score_sde.parametrization import Noise, Parametrization, Prediction, Score
-from score_sde.sampling import Ancestral, EulerMaruyama, Heun, Sampler, Samples, sample
+from score_sde.sampling import Ancestral, EulerMaruyama, Heun, ProbabilityFlow, Sampler, Samples, sample
 from score_sde.sde import SDE, VE, VP, SubVP
 
 __version__ = "0.1.0"
@@ -19,6 +29,7 @@ __all__ = [
     "VE",
     "VP",
     "Ancestral",
+    "BitsPerDim",
     "ClassifierFree",
     "Denoiser",
     "DivergenceError",
@@ -26,20 +37,29 @@ __all__ = [
     "GaussianMixture",
     "Heun",
     "InputError",
+    "LogProb",
     "Mixture",
     "Model",
     "NetworkDenoiser",
     "Noise",
     "Parametrization",
     "Prediction",
+    "ProbabilityFlow",
+    "QuantizedTransform",
     "Sampler",
     "Samples",
     "Score",
     "SubVP",
+    "UniformDequantization",
+    "bits_per_dim",
     "data",
+    "decode",
     "denoising_loss",
     "drop_labels",
+    "encode",
+    "interpolate",
     "load",
+    "log_prob",
     "networks",
     "parametrization",
     "sample",

@@ -13,10 +13,9 @@ import score_sde as ss
 from configs import digits
 from score_sde import checkpoint, parallel
 from score_sde.model import Blueprint
+from score_sde.objective import HeldOut, Objective
 from score_sde.training import train
-from score_sde.training.heldout import HeldOut
 from score_sde.training.log import Log, read_records
-from score_sde.training.objective import Objective
 from score_sde.training.step import build_optimizer, ema_decay, init_state, make_step
 
 

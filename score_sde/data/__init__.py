@@ -2,6 +2,15 @@
 
 from score_sde.data.base import Dataset, Source, all_examples, cache_dir, training_batches
 from score_sde.data.digits import Digits
-from score_sde.data.transform import QuantizedTransform
+from score_sde.data.transform import QuantizedTransform, UniformDequantization
 
-__all__ = ["Dataset", "Digits", "QuantizedTransform", "Source", "all_examples", "cache_dir", "training_batches"]
+__all__ = [
+    "Dataset",
+    "Digits",
+    "QuantizedTransform",
+    "Source",
+    "UniformDequantization",
+    "all_examples",
+    "cache_dir",
+    "training_batches",
+]

@@ -7,11 +7,50 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, dimensions
+from score_sde.core.arrays import Array, as_float, dimensions
 from score_sde.core.errors import InputError
+
+
+class UniformDequantization(eqx.Module):
+    """Values + u with u uniform on [-width/2, width/2): quantised data become continuous, each within its bin.
+
+    Rounding to the nearest bin recovers a value, and the mean does not move.
+
+    Attributes:
+        width: the distance between neighbouring values: 1 for whole numbers, 1/255 for pixels divided by 255.
+    """
+
+    width: float = eqx.field(default=1.0, converter=as_float)
+
+    def __check_init__(self) -> None:
+        if not 0 < self.width < math.inf:
+            raise InputError(f"UniformDequantization got width={self.width}; expected a positive number.")
+
+    def __call__(self, values: ArrayLike, keys: Array) -> Array:
+        """values + u, shape (batch, *shape); keys of shape (batch,), one per example."""
+        floats = jnp.asarray(values, float)
+        return floats + self.width * keys_.draw(
+            jax.random.uniform, keys, floats.shape[1:], dtype=floats.dtype, minval=-0.5, maxval=0.5
+        )
+
+    def log_density(self, values: ArrayLike) -> Array:
+        """log q(u) in nats, -dimensions log(width): (batch, *shape) -> (batch,)."""
+        values = jnp.asarray(values)
+        return jnp.full(values.shape[:1], -dimensions(values) * math.log(self.width))
+
+    def check(self, values: np.ndarray) -> None:
+        """Raise InputError for values that are not multiples of the width."""
+        bins = values / self.width
+        off = values[np.abs(bins - np.round(bins)) > 1e-2]
+        if off.size:
+            raise InputError(
+                f"values contain {off.flat[0]:g}, no multiple of the bins' width {self.width:g}; expected quantised "
+                "values (for continuous data use dequantization=None)."
+            )
 
 
 class QuantizedTransform(eqx.Module):
@@ -27,6 +66,16 @@ class QuantizedTransform(eqx.Module):
         if self.maximum < 1:
             raise InputError(f"QuantizedTransform got maximum={self.maximum}; expected a whole number, at least 1.")
 
+    @property
+    def low(self) -> float:
+        """The lowest value that can be, dequantised ones included."""
+        return -0.5
+
+    @property
+    def high(self) -> float:
+        """The highest value that can be, dequantised ones included."""
+        return self.maximum + 0.5
+
     def dequantize(self, values: ArrayLike, keys: Array | None = None) -> Array:
         """values + u with u uniform on [-1/2, 1/2), so that the value is recovered by rounding.
 
@@ -34,11 +83,7 @@ class QuantizedTransform(eqx.Module):
             values: whole numbers, shape (batch, *shape).
             keys: one key per example, shape (batch,); None adds nothing.
         """
-        floats = jnp.asarray(values, float)
-        if keys is None:
-            return floats
-        uniform = keys_.draw(jax.random.uniform, keys, floats.shape[1:], dtype=floats.dtype, minval=-0.5, maxval=0.5)
-        return floats + uniform
+        return jnp.asarray(values, float) if keys is None else UniformDequantization()(values, keys)
 
     def forward(self, values: ArrayLike) -> Array:
         """2 values / maximum - 1, shape (batch, *shape); whole numbers and dequantised values alike."""

@@ -22,9 +22,8 @@ from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
 from score_sde.generate import Generator
 from score_sde.model import MODEL_FIELDS, Blueprint, check_same
-from score_sde.training.heldout import HeldOut
+from score_sde.objective import HeldOut, Objective
 from score_sde.training.log import Log
-from score_sde.training.objective import Objective
 from score_sde.training.step import build_optimizer, init_state, make_step
 
 # What a run may not change when it goes on, or it would be neither the old run nor a new one.

@@ -15,7 +15,7 @@ from score_sde.checkpoint import TrainState
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.errors import InputError
-from score_sde.training.objective import Batch, Objective, step_key
+from score_sde.objective import Batch, Objective, step_key
 
 
 def build_optimizer(spec: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, Callable[[int], Any]]:

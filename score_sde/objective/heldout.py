@@ -10,8 +10,8 @@ import numpy as np
 
 from score_sde import data
 from score_sde.core.arrays import Array
+from score_sde.objective.loss_of_batch import Batch, Objective, step_key
 from score_sde.parallel import Jit
-from score_sde.training.objective import Batch, Objective, step_key
 
 _REPEATS = 2
 

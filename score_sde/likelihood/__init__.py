@@ -1,0 +1,18 @@
+"""Exact likelihoods, and the map between data and latents, along the probability flow."""
+
+from score_sde.likelihood.bits import BitsPerDim, Summary, bits_per_dim
+from score_sde.likelihood.density import LogProb, Prior, log_prob
+from score_sde.likelihood.latents import Flowed, decode, encode, interpolate
+
+__all__ = [
+    "BitsPerDim",
+    "Flowed",
+    "LogProb",
+    "Prior",
+    "Summary",
+    "bits_per_dim",
+    "decode",
+    "encode",
+    "interpolate",
+    "log_prob",
+]

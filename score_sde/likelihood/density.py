@@ -1,0 +1,229 @@
+"""The exact log-density of a diffusion model, by the instantaneous change of variables along its probability flow."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde import ode
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, dimensions, is_concrete
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import InputError
+from score_sde.core.jit import module_jit
+from score_sde.denoiser import Cond, Denoiser
+
+TRACES = ("hutchinson", "exact")
+PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
+
+
+class Prior(Protocol):
+    """A density at t_max: anything with log_prob(x) -> (batch,) in nats, such as a Mixture."""
+
+    def log_prob(self, x: Array) -> Array: ...
+
+
+class LogProb(NamedTuple):
+    """What `log_prob` returns; value = prior + divergence.
+
+    Attributes:
+        value: log p(x) at t_min in nats, (batch,); NaN where the solve failed.
+        stderr: standard error of the value from its probes, in nats, (batch,): NaN with one probe, 0
+            with the exact trace.
+        nfe: network evaluations, each for drift and divergence together, int32 (batch,).
+        accepted, rejected: steps of the solve, int32 (batch,).
+        latent: where x arrives at t_max, (batch, *shape).
+        status: 0 where solved, else why not as in `ode.Solution`, int32 (batch,).
+        prior: log-density of the latent under the prior, in nats, (batch,).
+        divergence: the integral of the flow's divergence from t_min to t_max, in nats, (batch,).
+    """
+
+    value: Array
+    stderr: Array
+    nfe: Array
+    accepted: Array
+    rejected: Array
+    latent: Array
+    status: Array
+    prior: Array
+    divergence: Array
+
+
+def log_prob(
+    denoiser: Denoiser,
+    x: ArrayLike,
+    keys: Array | None,
+    *,
+    cond: Cond = None,
+    prior: Prior | None = None,
+    trace: str = "hutchinson",
+    probes: int = 1,
+    probe: str = "rademacher",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    chunk: int = 16,
+) -> LogProb:
+    """log p(x) at t_min under the probability flow from the prior (Song et al. 2021, Sec. 4.3 and App. D.2).
+
+    With v the velocity of the flow, x(t_min) = x and z = x(t_max),
+
+        log p(x) = log prior(z) + integral over [t_min, t_max] of div v(x(t), t) dt    (Eq. 39).
+
+    It equals the log-density of the data at t_min where the denoiser is exact and `prior` is the true
+    marginal at t_max; with the SDE's own prior the difference log prior(z) - log p(z) is the model's.
+    The divergence is the trace of dv/dx: exact, or estimated by e^T (dv/dx) e with random probes e
+    (Hutchinson 1990), each fixed for the whole solve. Either way v and (dv/dx) e come from one
+    evaluation of the network, in forward mode. Tolerances are of x and of the integral per dimension.
+
+    Args:
+        denoiser: the model.
+        x: data on the model's scale, floating point, shape (batch, *shape). For images use `bits_per_dim`.
+        keys: one key per example for its probes, shape (batch,); None with the exact trace.
+        cond: None, or a pytree with leading axis batch.
+        prior: the density at t_max; None for the SDE's, N(0, prior_std^2 I).
+        trace: 'hutchinson', or 'exact' at the cost of one tangent for every dimension.
+        probes: the number of probes; from two up there is a standard error.
+        probe: the probes' distribution, 'rademacher' (the smaller variance) or 'gaussian'.
+        rtol, atol: tolerances of the solve.
+        chunk: of the exact trace, how many tangents are pushed forward at once; bounds its memory.
+
+    Returns:
+        LogProb. Under an outer jit nothing is raised: look at its status.
+
+    Raises:
+        InputError: for input that cannot be used.
+        DivergenceError: for examples whose flow could not be solved, naming them.
+    """
+    _check_options(trace, probes, probe, chunk)
+    ode.check_tolerances(rtol, atol)
+    x = check_x(x)
+    check_keys(keys, len(x), trace)
+    check_batch(x, cond)
+    options = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
+    solution, stderr, prior_term = _solve(denoiser, x, keys, cond, jnp.asarray([rtol, atol], x.dtype), **options)
+    latent, divergence = solution.y
+    if is_concrete(solution.status):
+        ode.check_solved(solution.status)
+    if prior is not None:
+        prior_term = jnp.asarray(prior.log_prob(latent))
+        if prior_term.shape != x.shape[:1]:
+            raise InputError(f"prior.log_prob returned shape {prior_term.shape}; expected (batch,) = ({len(x)},).")
+    return LogProb(
+        value=prior_term + divergence,
+        stderr=stderr,
+        nfe=solution.nfe,
+        accepted=solution.accepted,
+        rejected=solution.rejected,
+        latent=latent,
+        status=solution.status,
+        prior=prior_term,
+        divergence=divergence,
+    )
+
+
+def _solve_batch(
+    denoiser: Denoiser,
+    x: Array,
+    keys: Array | None,
+    cond: Cond,
+    tolerances: Array,
+    *,
+    trace: str,
+    probes: int,
+    probe: str,
+    chunk: int,
+) -> tuple[ode.Solution, Array, Array]:
+    """(solution with y = (latent, divergence), stderr, prior term): one program, no return to the host on the way."""
+    sde, size = denoiser.sde, dimensions(x)
+    tangents = None
+    if trace == "hutchinson" and keys is not None:
+        tangents = keys_.draw(PROBES[probe], keys, (probes, *x.shape[1:]), dtype=x.dtype)
+
+    def field(t: Array, y: tuple[Array, Array], args: tuple[Array | None, Cond]) -> tuple[Array, Array]:
+        tangents, cond = args
+
+        def v(x: Array) -> Array:
+            return ode.velocity(denoiser, t, x, cond)
+
+        drift, divergence = _exact(v, y[0], chunk) if tangents is None else _hutchinson(v, y[0], tangents)
+        return drift, divergence / size
+
+    # The integral is carried per dimension, so that its tolerance does not depend on their number.
+    running = jnp.zeros((len(x), 1 if tangents is None else probes), x.dtype)
+    t0, t1 = jnp.asarray(sde.t_min, x.dtype), jnp.asarray(sde.t_max, x.dtype)
+    solution = ode.solve(field, (x, running), t0, t1, (tangents, cond), rtol=tolerances[0], atol=tolerances[1])
+    latent, per_probe = solution.y
+    stderr = jnp.zeros(len(x), x.dtype)
+    if tangents is not None:
+        stderr = size * jnp.std(per_probe, axis=1, ddof=1) / jnp.sqrt(probes) if probes > 1 else stderr * jnp.nan
+    solution = solution._replace(y=(latent, size * jnp.mean(per_probe, axis=1)))
+    return solution, stderr, sde.prior_log_prob(latent)
+
+
+_solve = module_jit(_solve_batch, static_argnames=("trace", "probes", "probe", "chunk"))
+
+
+def _hutchinson(v: Any, x: Array, tangents: Array) -> tuple[Array, Array]:
+    """v(x) and e^T (dv/dx) e for each probe e: tangents (probes, *shape) -> (*shape), (probes,)."""
+    drift, pushed = jax.vmap(lambda e: jax.jvp(v, (x,), (e,)), out_axes=(None, 0))(tangents)
+    return drift, jnp.sum(tangents * pushed, axis=tuple(range(1, pushed.ndim)))
+
+
+def _exact(v: Any, x: Array, chunk: int) -> tuple[Array, Array]:
+    """v(x) and the trace of dv/dx, shape (1,), `chunk` unit vectors at a time."""
+    drift, push = jax.linearize(v, x)
+
+    def diagonal(i: Array) -> Array:
+        return push(jnp.zeros(x.size, x.dtype).at[i].set(1).reshape(x.shape)).reshape(-1)[i]
+
+    entries = jax.lax.map(diagonal, jnp.arange(x.size), batch_size=min(chunk, x.size))
+    return drift, jnp.sum(entries, keepdims=True)
+
+
+def _check_options(trace: str, probes: int, probe: str, chunk: int) -> None:
+    if trace not in TRACES:
+        raise InputError(f"trace is {trace!r}; expected one of {', '.join(TRACES)}.")
+    if probe not in PROBES:
+        raise InputError(f"probe is {probe!r}; expected one of {', '.join(PROBES)}.")
+    require_whole("probes", probes, 1)
+    require_whole("chunk", chunk, 1)
+
+
+def check_x(x: ArrayLike) -> Array:
+    """x as an array of at least float32."""
+    kind = jnp.result_type(x)
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise InputError(
+            f"x has dtype {kind}; expected floating point numbers on the model's scale: for whole numbers use "
+            "bits_per_dim, which dequantises them."
+        )
+    x = jnp.asarray(x)
+    if x.ndim < 2:
+        raise InputError(f"x has shape {x.shape}; expected (batch, *shape), one example being x[None].")
+    if is_concrete(x) and not np.isfinite(np.asarray(x, np.float32)).all():
+        raise InputError("x contains NaN or infinity; expected finite data on the model's scale.")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_batch(x: Array, cond: Cond) -> None:
+    """A condition for each example."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
+        if jnp.shape(leaf)[:1] != x.shape[:1]:
+            raise InputError(
+                f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; expected leading axis {len(x)}."
+            )
+
+
+def check_keys(keys: Array | None, batch: int, trace: str) -> None:
+    """A key for each example, where keys are needed."""
+    if keys is None and trace == "hutchinson":
+        raise InputError("keys is None; Hutchinson's probes need one key per example (or use trace='exact').")
+    if keys is not None and keys.shape != (batch,):
+        raise InputError(
+            f"keys have shape {keys.shape} for {batch} examples; expected one key per example, as from "
+            "jax.random.split(jax.random.key(seed), batch)."
+        )

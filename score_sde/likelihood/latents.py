@@ -1,0 +1,119 @@
+"""Data to latents and back along the probability flow, and the paths between two data."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde import ode
+from score_sde.core.arrays import Array, expand, is_concrete, per_example_sum
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import InputError
+from score_sde.core.jit import module_jit
+from score_sde.denoiser import Cond, Denoiser
+from score_sde.likelihood.density import check_batch, check_x
+
+
+class Flowed(NamedTuple):
+    """Where the probability flow carries x.
+
+    Attributes:
+        x: shape (batch, *shape).
+        nfe: network evaluations, int32 (batch,).
+    """
+
+    x: Array
+    nfe: Array
+
+
+def encode(denoiser: Denoiser, x: ArrayLike, *, cond: Cond = None, rtol: float = 1e-5, atol: float = 1e-5) -> Flowed:
+    """The latents at t_max of data at t_min (Song et al. 2021, Sec. 4.3); `decode` is the way back.
+
+    Args:
+        denoiser: the model.
+        x: data on the model's scale, shape (batch, *shape).
+        cond: None, or a pytree with leading axis batch.
+        rtol, atol: tolerances of the solve.
+
+    Raises:
+        InputError: for input that cannot be used.
+        DivergenceError: for examples whose flow could not be solved, naming them.
+    """
+    return _carry(denoiser, x, cond, rtol, atol, forward=True)
+
+
+def decode(denoiser: Denoiser, z: ArrayLike, *, cond: Cond = None, rtol: float = 1e-5, atol: float = 1e-5) -> Flowed:
+    """The data at t_min of latents at t_max: the inverse of `encode`, with the same arguments and errors."""
+    return _carry(denoiser, z, cond, rtol, atol, forward=False)
+
+
+def interpolate(
+    denoiser: Denoiser,
+    a: ArrayLike,
+    b: ArrayLike,
+    n: int,
+    *,
+    cond: Cond = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Array:
+    """n points on the way from a to b, along the great circle between their latents.
+
+    With z_a, z_b the latents and theta the angle between them,
+
+        z_w = sin((1 - w) theta) / sin(theta) z_a + sin(w theta) / sin(theta) z_b,  w from 0 to 1,
+
+    which keeps the length of a Gaussian draw, as a straight line would not (Shoemake 1985).
+
+    Args:
+        denoiser: the model.
+        a, b: data on the model's scale, shape (batch, *shape).
+        n: the number of points, both ends among them; at least 2.
+        cond: None, or a pytree with leading axis batch.
+        rtol, atol: tolerances of the solves.
+
+    Returns:
+        Shape (n, batch, *shape); the first and the last are a and b, up to the tolerance.
+    """
+    require_whole("n, the points of an interpolation,", n, 2)
+    a, b = check_x(a), check_x(b)
+    if a.shape != b.shape:
+        raise InputError(f"a has shape {a.shape} and b {b.shape}; expected the same shape.")
+    z_a, z_b = (encode(denoiser, x, cond=cond, rtol=rtol, atol=atol).x for x in (a, b))
+    path = [great_circle(z_a, z_b, weight) for weight in np.linspace(0.0, 1.0, n)]
+    return jnp.stack([decode(denoiser, z, cond=cond, rtol=rtol, atol=atol).x for z in path])
+
+
+def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
+    """The point at `weight` of the way from z_a to z_b, shape (batch, *shape), on the great circle between them."""
+    lengths = jnp.sqrt(per_example_sum(z_a**2) * per_example_sum(z_b**2))
+    cosine = per_example_sum(z_a * z_b) / jnp.where(lengths > 0, lengths, 1)
+    theta = jnp.arccos(jnp.clip(cosine, -1, 1))
+    # Where the two are parallel the circle is a straight line.
+    curved = jnp.sin(theta) > 1e-4
+    sine = jnp.where(curved, jnp.sin(theta), 1)
+    to_a = jnp.where(curved, jnp.sin((1 - weight) * theta) / sine, 1 - weight)
+    to_b = jnp.where(curved, jnp.sin(weight * theta) / sine, weight)
+    return expand(to_a, z_a) * z_a + expand(to_b, z_b) * z_b
+
+
+def _carry(denoiser: Denoiser, x: ArrayLike, cond: Cond, rtol: float, atol: float, *, forward: bool) -> Flowed:
+    ode.check_tolerances(rtol, atol)
+    x = check_x(x)
+    check_batch(x, cond)
+    solution = _flow(denoiser, x, cond, jnp.asarray([rtol, atol], x.dtype), forward=forward)
+    if is_concrete(solution.status):
+        ode.check_solved(solution.status)
+    return Flowed(solution.y, solution.nfe)
+
+
+def _flow_batch(denoiser: Denoiser, x: Array, cond: Cond, tolerances: Array, *, forward: bool) -> ode.Solution:
+    times: tuple[Any, Any] = (denoiser.sde.t_min, denoiser.sde.t_max)
+    start, end = times if forward else times[::-1]
+    return ode.flow(denoiser, x, start, end, cond, rtol=tolerances[0], atol=tolerances[1])
+
+
+_flow = module_jit(_flow_batch, static_argnames=("forward",))

@@ -1,0 +1,71 @@
+"""Denoisers in closed form that the library does not have, written as a user would: mixtures with full covariances."""
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+import score_sde as ss
+
+
+def random_covariance(rng, size):
+    """A covariance far from diagonal, with standard deviations from about 0.1 to 1."""
+    rotation, _ = np.linalg.qr(rng.standard_normal((size, size)))
+    return rotation @ np.diag(np.geomspace(0.01, 1.0, size)) @ rotation.T
+
+
+class Marginal:
+    """sum_k w_k N(m_k, C_k), by scipy and in float64."""
+
+    def __init__(self, weights, means, covariances):
+        self.weights = weights
+        self.parts = [stats.multivariate_normal(m, c) for m, c in zip(means, covariances)]
+
+    def log_prob(self, x):
+        x = np.asarray(x, np.float64)
+        each = np.stack([np.atleast_1d(part.logpdf(x)) for part in self.parts])
+        return np.logaddexp.reduce(np.log(self.weights)[:, None] + each, axis=0)
+
+    def sample(self, rng, n):
+        component = rng.choice(len(self.weights), n, p=self.weights)
+        draws = [part.rvs(n, random_state=rng).reshape(n, -1) for part in self.parts]
+        return np.asarray(jnp.asarray(np.stack(draws)[component, np.arange(n)], float))
+
+
+class FullMixture(ss.Denoiser):
+    """The exact denoiser of sum_k w_k N(m_k, C_k), by the eigenvectors of each C_k."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    values: np.ndarray
+    vectors: np.ndarray
+
+    def __init__(self, sde, weights, means, covariances):
+        self.sde, self.weights, self.means = sde, np.asarray(weights), np.asarray(means)
+        self.values, self.vectors = np.linalg.eigh(covariances)
+
+    def predict(self, x, t, cond=None, *, keys=None):
+        t = jnp.broadcast_to(t, x.shape[:1])[:, None, None]
+        alpha, variance = self.sde.alpha(t), self.sde.variance(t)
+        spread = alpha**2 * self.values + variance  # (batch, K, D)
+        centred = jnp.einsum("kij,bki->bkj", jnp.asarray(self.vectors, x.dtype), x[:, None] - alpha * self.means)
+        whitened = centred / spread
+        logits = jnp.log(self.weights) - 0.5 * jnp.sum(centred * whitened + jnp.log(spread), axis=-1)
+        posterior = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
+        posterior = (posterior / posterior.sum(axis=1, keepdims=True))[..., None]
+        back = "kij,bkj->bki"
+        x0 = self.means + jnp.einsum(back, self.vectors, alpha * self.values * whitened)
+        noise = jnp.sqrt(variance) * jnp.einsum(back, self.vectors, whitened)
+        return ss.Prediction(
+            (posterior * x0).sum(axis=1).astype(x.dtype), (posterior * noise).sum(axis=1).astype(x.dtype)
+        )
+
+    def marginal(self, t):
+        alpha, variance = float(self.sde.alpha(t)), float(self.sde.variance(t))
+        spread = alpha**2 * self.values + variance
+        covariances = np.einsum("kij,kj,klj->kil", self.vectors, spread, self.vectors)
+        return Marginal(self.weights, alpha * self.means, covariances)
+
+
+def FullGaussian(sde, mean, covariance):
+    """The exact denoiser of N(mean, covariance)."""
+    return FullMixture(sde, np.ones(1), mean[None], covariance[None])
