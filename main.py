@@ -5,13 +5,14 @@ python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,sam
 
 import importlib
 import sys
+import warnings
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from score_sde import config as config_
 from score_sde import data, parallel
-from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.errors import DivergenceError, InputError, Stopped
 
 MODES = {"train": ("score_sde.training", "train"), "sample": ("score_sde.evaluation", "draw_samples")}
 
@@ -43,9 +44,15 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def _run(argv: list[str]) -> None:
     try:
         main(argv)
+    except Stopped as stopped:
+        print(stopped)
     except (InputError, DivergenceError, OSError) as error:
         sys.exit(f"error: {_one_line(error)}")
     except KeyboardInterrupt:
@@ -60,5 +67,6 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # what a library logs as an error is raised too, and told in one line
+    warnings.showwarning = _warn  # type: ignore[assignment]
     app.run(_run, flags_parser=_parse)

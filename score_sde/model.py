@@ -29,6 +29,7 @@ class Model:
         num_classes: the number of classes if the model is conditional, else None.
         config: the config it was trained with.
         step: the number of training steps behind the weights.
+        digest: of the weights, as their checkpoint carries it; results name it.
     """
 
     denoiser: Denoiser
@@ -37,6 +38,7 @@ class Model:
     num_classes: int | None
     config: ml_collections.ConfigDict
     step: int
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The two ways in which this library says no."""
+"""The ways in which this library says no, and the one in which it stops when asked."""
 
 
 class InputError(ValueError):
@@ -10,3 +10,11 @@ class InputError(ValueError):
 
 class DivergenceError(ArithmeticError):
     """A computation whose result is not finite: training or sampling that ran away."""
+
+
+class StorageError(OSError):
+    """A file that could not be written, as on a full disk: what is there already stays as it is."""
+
+
+class Stopped(Exception):
+    """A run that ended early because it was asked to, with all it had done saved; the command line exits with 0."""

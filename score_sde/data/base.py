@@ -22,6 +22,31 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
+class Records:
+    """A source read from files, whose unreadable records are named.
+
+    Args:
+        source: the records.
+        name: what they are called, such as 'digits, split train'.
+        folder: where they are, to be prepared again when it is deleted.
+    """
+
+    def __init__(self, source: Source, name: str, folder: pathlib.Path) -> None:
+        self._source, self._name, self._folder = source, name, folder
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self._source[index]
+        except Exception as error:  # whatever the reader of a damaged file raises
+            raise InputError(
+                f"Record {index} of {self._name} cannot be read ({type(error).__name__}: {str(error)[:120]}): delete "
+                f"{self._folder}, and it is prepared again."
+            ) from error
+
+
 class Dataset(abc.ABC):
     """A data set of labelled images.
 

@@ -8,7 +8,8 @@ import os
 import pathlib
 import tempfile
 
-from score_sde.data.base import Dataset, Source, cache_dir
+from score_sde.core.errors import InputError
+from score_sde.data.base import Dataset, Records, Source, cache_dir
 from score_sde.data.transform import QuantizedTransform
 
 
@@ -33,7 +34,16 @@ class Digits(Dataset):
     def source(self, split: str) -> Source:
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(self._prepare()).as_data_source(split=split)
+        folder = self._prepare()
+        try:
+            records = tfds.builder_from_directory(folder).as_data_source(split=split)
+            len(records)  # opens the file
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            raise InputError(
+                f"The prepared data in {folder} cannot be read ({type(error).__name__}: {str(error)[:120]}): delete "
+                "that folder, and they are prepared again."
+            ) from error
+        return Records(records, f"digits, split {split}", folder)
 
     def _prepare(self) -> pathlib.Path:
         from score_sde.data.digits_builder import DigitsBuilder

@@ -63,6 +63,11 @@ class Log:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
+    def settle(self) -> None:
+        """Return once every record is on the disk, so that no checkpoint is ahead of its log."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def write_picture(self, step: int, name: str, picture: Any) -> None:
         """A picture, uint8 (height, width, 3), to TensorBoard."""
         self._board.add_image(name, picture, step, dataformats="HWC")

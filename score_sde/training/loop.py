@@ -16,10 +16,12 @@ import numpy as np
 import tqdm
 
 from score_sde import checkpoint, data, images, parallel
-from score_sde.checkpoint import Checkpoints, TrainState
+from score_sde.checkpoint import Checkpoints, Restored, TrainState, describe
+from score_sde.core import files
 from score_sde.core.checks import require_whole
-from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.errors import DivergenceError, InputError, Stopped
 from score_sde.core.keys import check_seed
+from score_sde.core.signals import StopRequest, catch_sigterm
 from score_sde.generate import Generator
 from score_sde.model import MODEL_FIELDS, Blueprint, check_same
 from score_sde.objective import HeldOut, Objective
@@ -36,20 +38,30 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     Raises:
         InputError: for a config that cannot be run, or that differs from the one of the workdir.
         DivergenceError: for a loss that is not finite, naming the step; the last checkpoint stays.
+        StorageError: for a checkpoint that cannot be written; the last one stays.
+        Stopped: after SIGTERM, once the step it came in is saved.
     """
     trainer = Trainer(config, pathlib.Path(workdir))
     keep = config.train.keep
-    with Checkpoints(workdir, last=keep.last, every=keep.every) as checkpoints:
-        done, trained = checkpoints.steps(), checkpoint.read_config(workdir)
-        if done and trained is not None:
+    with (
+        catch_sigterm() as stop,
+        files.exclusive(workdir),
+        Checkpoints(workdir, last=keep.last, every=keep.every) as checkpoints,
+    ):
+        trained = checkpoint.read_config(workdir)
+        if checkpoints.steps() and trained is not None:
             check_same(config, trained, RUN_FIELDS, trainer.workdir)
-        if done and done[-1] >= config.train.steps:
-            print(f"nothing left to train: {workdir} is at step {done[-1]} of {config.train.steps}")
+        restored, broken = trainer.newest(checkpoints)
+        if broken:
+            print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
+        if restored and restored.step >= config.train.steps:
+            print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
         source = trainer.blueprint.dataset.source("train")  # prepared before anything is written
-        state = trainer.start(checkpoints, done[-1] if done else None)
+        checkpoints.put_aside(broken)
+        state, pending = trainer.start(restored)
         with Log(workdir, int(state.step)) as log:
-            trainer.run(state, source, checkpoints, log)
+            trainer.run(state, pending, source, checkpoints, log, stop)
             curve = log.save_curve()
     print(trainer.summary(log))
     print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
@@ -77,30 +89,39 @@ class Trainer:
         self.seconds = {"compiling": 0.0, "training": 0.0, "checking": 0.0, "sampling": 0.0}
         self._heldout: HeldOut | None = None
 
-    def start(self, checkpoints: Checkpoints, step: int | None) -> TrainState:
-        """The state to go on from, on all devices; leaves config.json in the workdir."""
-        if step is None:
-            state = init_state(self.objective, self.optimizer, self.config.seed)
-        else:
-            state = self._restore(checkpoints, step)
-            print(f"going on from step {step} of {self.config.train.steps}")
-        checkpoint.write_config(self.workdir, self.config)
-        return self.devices.place_state(state)
+    def newest(self, checkpoints: Checkpoints) -> tuple[Restored | None, dict[int, str]]:
+        """The newest whole checkpoint, and the newer ones that are not, with the reasons."""
+        template = jax.eval_shape(lambda: init_state(self.objective, self.optimizer, self.config.seed))
+        return checkpoints.newest(params=template.params, ema=template.ema, optimizer=template.opt_state)
 
-    def run(self, state: TrainState, source: data.Source, checkpoints: Checkpoints, log: Log) -> None:
-        """Train on `source` from `state` to the last step."""
+    def start(self, restored: Restored | None) -> tuple[TrainState, list[dict[str, float]]]:
+        """The state to go on from, on all devices, and the metrics not yet logged; leaves config.json behind."""
+        if restored is None:
+            state, pending = init_state(self.objective, self.optimizer, self.config.seed), []
+        else:
+            items, step = restored.items, jnp.asarray(restored.step, jnp.int32)
+            state = TrainState(step, items["params"], items["ema"], items["optimizer"])
+            pending = restored.notes["pending"]
+            print(f"going on from step {restored.step} of {self.config.train.steps}")
+        checkpoint.write_config(self.workdir, self.config)
+        return self.devices.place_state(state), pending
+
+    def run(
+        self,
+        state: TrainState,
+        pending: list[Any],
+        source: data.Source,
+        checkpoints: Checkpoints,
+        log: Log,
+        stop: StopRequest,
+    ) -> None:
+        """Train on `source` from `state` to the last step, or until asked to stop."""
         config, every = self.config, self.config.train
         step_once = self.devices.compile(make_step(self.objective, self.optimizer, seed=config.seed, ema=config.ema))
         first = int(state.step)
-        batches = data.training_batches(
-            source,
-            config.data.batch_size,
-            seed=config.seed,
-            start=first,
-            flip=config.data.flip,
-        )
-        place = np.arange(config.data.batch_size, dtype=np.uint32)
-        pending: list[Any] = []
+        spec = config.data
+        batches = data.training_batches(source, spec.batch_size, seed=config.seed, start=first, flip=spec.flip)
+        place = np.arange(spec.batch_size, dtype=np.uint32)
         timed, began = 0, time.perf_counter()
         steps = range(first + 1, every.steps + 1)
         bar = tqdm.tqdm(steps, total=every.steps, initial=first, unit="step", disable=not sys.stderr.isatty())
@@ -117,12 +138,16 @@ class Trainer:
                 self._record(log, step, pending, timed, began)
                 pending = []
                 bar.set_postfix(loss=log.last("loss"), refresh=False)
-            if due["checkpoint_every"]:
-                checkpoints.save(state)
             if due["eval_every"]:
                 self._evaluate(log, step, state)
             if due["sample_every"]:
                 self._draw(log, step, state)
+            if due["checkpoint_every"] or stop.asked:
+                # Last, so that all that belongs to this step is there when its checkpoint is.
+                self._save(checkpoints, log, step, state, pending)
+            if stop.asked:
+                checkpoints.wait()
+                raise Stopped(f"stopped by SIGTERM: step {step} is saved, and the same command goes on from there")
             if any(due.values()):
                 timed, began = 0, time.perf_counter()
 
@@ -134,30 +159,38 @@ class Trainer:
         where = f"{len(self.devices.devices)} {jax.default_backend()} device(s)"
         return f"trained to step {self.config.train.steps} on {where}: {losses} (seconds: {spent})"
 
-    def _restore(self, checkpoints: Checkpoints, step: int) -> TrainState:
-        template = jax.eval_shape(lambda: init_state(self.objective, self.optimizer, self.config.seed))
-        items = checkpoints.restore(step, params=template.params, ema=template.ema, optimizer=template.opt_state)
-        return TrainState(jnp.asarray(step, jnp.int32), items["params"], items["ema"], items["optimizer"])
+    def _save(self, checkpoints: Checkpoints, log: Log, step: int, state: TrainState, pending: list[Any]) -> None:
+        metrics = self._finite(step, pending)
+        log.settle()
+        # What the log does not yet hold goes with the checkpoint, so that the next record will be the same.
+        each = [dict(zip(metrics, map(float, values), strict=True)) for values in zip(*metrics.values(), strict=True)]
+        checkpoints.save(state, notes={"pending": each})
 
     def _record(self, log: Log, step: int, pending: list[Any], timed: int, began: float) -> None:
-        """Log the mean of the metrics since the last record; a value that is not finite ends the run.
+        """Log the mean of the metrics since the last record.
 
         `timed` steps were made since `began`; the first one of a run, which compiles, is not among them.
         """
-        metrics = {name: np.asarray([float(m[name]) for m in pending]) for name in pending[0]}
+        metrics = self._finite(step, pending)
         seconds = time.perf_counter() - began
         self.seconds["training"] += seconds
+        rate = float(self.schedule(step - 1))
+        means = {name: values.mean() for name, values in metrics.items()}
+        speed = {"seconds_per_step": seconds / timed} if timed else {}
+        log.write(step, **means, learning_rate=rate, **speed)
+
+    def _finite(self, step: int, pending: list[Any]) -> dict[str, np.ndarray]:
+        """The metrics of the last steps, by name; a value that is not finite ends the run."""
+        names = pending[0] if pending else {}
+        metrics = {name: np.asarray([float(m[name]) for m in pending]) for name in names}
         finite = np.all([np.isfinite(values) for values in metrics.values()], axis=0)
-        if not finite.all():
+        if not np.all(finite):
             bad = step - len(pending) + 1 + int(np.argmin(finite))
             raise DivergenceError(
                 f"The loss of step {bad} is not finite; training stopped; checkpoints in {self.workdir}, if any, are "
                 "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
             )
-        rate = float(self.schedule(step - 1))
-        means = {name: values.mean() for name, values in metrics.items()}
-        speed = {"seconds_per_step": seconds / timed} if timed else {}
-        log.write(step, **means, learning_rate=rate, **speed)
+        return metrics
 
     def _evaluate(self, log: Log, step: int, state: TrainState) -> None:
         began = time.perf_counter()
