@@ -1,6 +1,6 @@
-"""Train, and draw samples, from the command line.
+"""Train, evaluate, and draw samples, from the command line.
 
-python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,sample
+python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
 """
 
 import importlib
@@ -14,7 +14,11 @@ from score_sde import config as config_
 from score_sde import data, parallel
 from score_sde.core.errors import DivergenceError, InputError, Stopped
 
-MODES = {"train": ("score_sde.training", "train"), "sample": ("score_sde.evaluation", "draw_samples")}
+MODES = {
+    "train": ("score_sde.training", "train"),
+    "eval": ("score_sde.evaluation", "evaluate"),
+    "sample": ("score_sde.evaluation", "draw_samples"),
+}
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="Config file, FILE or FILE:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, log, samples.")

@@ -1,6 +1,6 @@
 """Handwritten digits of 8 x 8 pixels, the smallest real data set: minutes on two CPU cores.
 
-python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,sample
+python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
 
 Variants, joined by commas: vp (the default), subvp, ve; conditional.
 """
@@ -56,6 +56,15 @@ def get_config(variant: str = "vp") -> ml_collections.ConfigDict:
                 batch_size=100,
                 denoise=True,
                 guidance=1.0,
+            ),
+            eval=dict(
+                what=("loss", "loss_per_level", "likelihood"),
+                probes=2,
+                rtol=1e-5,
+                atol=1e-5,
+                dequantisations=1,
+                batch_size=150,
+                seed=0,
             ),
             parallel="jit",
         )

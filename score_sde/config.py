@@ -22,7 +22,8 @@ ENTRIES = (
     *("loss.target", "loss.weight", "loss.times", "loss.label_dropout", "optimizer.schedule.name", "optimizer.clip"),
     *("train.steps", "train.log_every", "train.eval_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep.last", "train.keep.every", "sample.sampler.name", "sample.grid.name", "sample.n", "sample.seed"),
-    *("sample.batch_size", "sample.denoise", "sample.guidance"),
+    *("sample.batch_size", "sample.denoise", "sample.guidance", "eval.what", "eval.probes", "eval.rtol", "eval.atol"),
+    *("eval.dequantisations", "eval.batch_size", "eval.seed"),
 )
 
 

@@ -92,6 +92,10 @@ class Jit:
         """The batch, its leading axis split over the devices."""
         return jax.device_put(batch, self.sharded)
 
+    def place_sharded(self, tree: Any) -> Any:
+        """Arrays with their leading axis split over the devices, for programs that jax.jit spreads by its inputs."""
+        return jax.device_put(tree, self.sharded)
+
     def compile(self, step: Step) -> Callable[[Any, Any], tuple[Any, Any]]:
         """(state, batch) -> (state, metrics) on all devices; the old state's memory is reused."""
         whole = functools.partial(step, mean=lambda tree: tree)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from score_sde.checkpoint import manifest
 from score_sde.core.errors import DivergenceError, InputError, StorageError
 
 ITEMS = ("params", "ema", "optimizer")
@@ -127,6 +128,7 @@ class Checkpoints:
             return
         try:
             self._manager.wait_until_finished()
+            manifest.write(self.folder / str(self._writing))
         except Exception as error:
             raise self._unwritten(error) from error
         self._written, self._writing = self._writing, None
@@ -178,6 +180,8 @@ class Checkpoints:
             raise _NotWhole("its folder is empty")
         if not (folder / "about").is_dir():
             raise _NotWhole("it has no digests")
+        if damage := manifest.damage(folder, templates):
+            raise _NotWhole(damage)
         # Where to is said: else orbax looks for the device that the checkpoint was written on.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 

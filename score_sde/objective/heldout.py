@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from score_sde import data
 from score_sde.core.arrays import Array
@@ -17,13 +17,13 @@ _REPEATS = 2
 
 
 class HeldOut:
-    """The mean loss over a whole split, each example at the same times and noises at every call.
+    """The loss over a whole split, each example at the same times and noises at every call.
 
     Args:
         objective: the loss.
         parallel: the devices.
         source: the examples.
-        batch_size: examples per compiled batch; the last one is padded, and padding has no weight.
+        batch_size: examples per compiled batch; the last one is padded, and padding is not counted.
         seed: of the times and noises.
     """
 
@@ -31,22 +31,25 @@ class HeldOut:
         self._objective = objective
         self._key = step_key(seed, 2**32 - 2)
         examples = data.all_examples(source)
-        n = len(examples["label"]) * _REPEATS
-        place = np.arange(-(-n // batch_size) * batch_size)
+        self._examples = len(examples["label"])
+        place = np.arange(-(-self._examples * _REPEATS // batch_size) * batch_size)
         padded = {name: np.resize(values, (len(place), *values.shape[1:])) for name, values in examples.items()}
-        padded |= {"index": place.astype(np.uint32), "weight": (place < n).astype(np.float32)}
+        padded["index"] = place.astype(np.uint32)
         cuts = range(0, len(place), batch_size)
         self._batches = [
             jax.device_put({k: v[i : i + batch_size] for k, v in padded.items()}, parallel.sharded) for i in cuts
         ]
-        self._total = jax.jit(self._weighted_sum)
+        self._each = jax.jit(self._losses)
 
     def __call__(self, params: Any) -> float:
         """The mean loss with these parameters, dropout off."""
-        sums = jnp.stack([self._total(params, batch, self._key) for batch in self._batches])
-        total, weight = np.asarray(sums, np.float64).sum(axis=0)
-        return float(total / weight)
+        return float(self.each(params).mean())
 
-    def _weighted_sum(self, params: Any, batch: Batch, key: Array) -> Array:
-        losses = self._objective(self._objective.blueprint.denoiser(params), batch, key, train=False)
-        return jnp.stack([jnp.sum(losses * batch["weight"]), jnp.sum(batch["weight"])])
+    def each(self, params: Any, t: ArrayLike | None = None) -> np.ndarray:
+        """The loss of each example, a mean over its noises, float64 (n,); at time t, or at drawn times."""
+        # One after another: programs in flight that wait for one another's devices can starve a small CPU.
+        parts = [np.asarray(self._each(params, batch, self._key, t), np.float64) for batch in self._batches]
+        return np.concatenate(parts)[: self._examples * _REPEATS].reshape(_REPEATS, -1).mean(axis=0)
+
+    def _losses(self, params: Any, batch: Batch, key: Array, t: Array | None) -> Array:
+        return self._objective(self._objective.blueprint.denoiser(params), batch, key, train=False, t=t)

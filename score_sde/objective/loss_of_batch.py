@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.typing import ArrayLike
 
 from score_sde import config as config_
 from score_sde import loss as loss_
@@ -47,10 +48,12 @@ class Objective:
         times = config_.lookup(loss_, spec.times, offered=loss_.TIMES)
         return cls(blueprint, spec.target, weight, times, spec.label_dropout)
 
-    def __call__(self, denoiser: Denoiser, batch: Batch, key: Array, *, train: bool) -> Array:
-        """Losses of shape (batch,); key of shape () is this step's."""
+    def __call__(
+        self, denoiser: Denoiser, batch: Batch, key: Array, *, train: bool, t: ArrayLike | None = None
+    ) -> Array:
+        """Losses of shape (batch,); key of shape () is this step's; t None draws the times."""
         keys = keys_.examples(key, batch["index"])
-        t = self.times(self.blueprint.sde, keys_.fold(keys, 0))
+        t = self.times(self.blueprint.sde, keys_.fold(keys, 0)) if t is None else t
         transform, cond = self.blueprint.dataset.transform, None
         x0 = transform.forward(transform.dequantize(batch["image"], keys_.fold(keys, 1)))
         if self.blueprint.num_classes is not None:
@@ -63,6 +66,6 @@ class Objective:
         )
 
 
-def step_key(seed: int, step: jax.typing.ArrayLike) -> Array:
+def step_key(seed: int, step: ArrayLike) -> Array:
     """The key of one training step, shape ()."""
     return jax.random.fold_in(keys_.root(seed), step)

@@ -1,0 +1,324 @@
+"""Faults done to training runs on purpose, and what became of the runs.
+
+python tests/faults.py            the whole suite, as docs/reliability.md tells it (about 10 minutes)
+python tests/faults.py --part 0.1
+
+A run is lost where it ends otherwise than an uninterrupted one (parameters, average, optimizer state and
+log, bit for bit), where something that was reported as saved is gone, or where it stops without one clear
+line. Exits with 1 if one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+STEPS = 300
+JOB = [
+    *("--config=configs/digits.py", "--mode=train", "--config.network.channels=8", "--config.data.batch_size=16"),
+    *(f"--config.train.steps={STEPS}", "--config.train.log_every=7", "--config.train.eval_every=60"),
+    *("--config.train.sample_every=0", "--config.train.checkpoint_every=15", "--config.sample.grid.n=2"),
+    *("--config.train.keep.last=3", "--config.train.keep.every=0", "--config.network.attention=()"),
+]
+
+
+class Suite:
+    """The runs, the reference they are held against, and the counts."""
+
+    def __init__(self, folder: pathlib.Path, seed: int) -> None:
+        self.folder, self.random = folder, random.Random(seed)
+        self.data = folder / "data"
+        self.table: dict[str, list[int]] = {}
+        self.whole = folder / "whole"
+        done = self.run(self.whole)
+        assert done.returncode == 0, done.stderr
+        self.expected = self.outcome(self.whole)
+
+    def start(self, workdir: pathlib.Path, *more: str) -> subprocess.Popen[str]:
+        keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
+        return subprocess.Popen(
+            [sys.executable, "main.py", *JOB, f"--workdir={workdir}", f"--config.data.dir={self.data}", *more],
+            cwd=ROOT,
+            env=keep | {"XDG_CACHE_HOME": str(self.folder / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, workdir: pathlib.Path, *more: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(workdir, *more)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def outcome(self, workdir: pathlib.Path) -> tuple:
+        """Digests of everything in the last checkpoint, and the log but for the seconds."""
+        text = (workdir / "checkpoints" / str(STEPS) / "about" / "metadata").read_text()
+        records = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
+        log = [{k: v for k, v in record.items() if k != "seconds_per_step"} for record in records]
+        return json.loads(text)["digests"], log
+
+    def count(self, fault: str, kept: bool, why: str = "") -> None:
+        tried = self.table.setdefault(fault, [0, 0])
+        tried[0] += 1
+        tried[1] += not kept
+        if not kept:
+            print(f"LOST by {fault}: {why}", flush=True)
+
+    def finishes(self, workdir: pathlib.Path) -> tuple[bool, str]:
+        """Whether the run, gone on with, ends as the uninterrupted one did."""
+        done = self.run(workdir)
+        if done.returncode:
+            return False, done.stderr[-500:]
+        return self.outcome(workdir) == self.expected, "another outcome"
+
+    def copy(self, name: str) -> pathlib.Path:
+        """A run stopped half way, to be damaged."""
+        target = self.folder / name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.half(), target)
+        return target
+
+    def half(self) -> pathlib.Path:
+        path = self.folder / "half"
+        if not path.exists():
+            process = self.start(path)
+            while not (path / "checkpoints" / "150").exists():
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate()
+            assert process.returncode == 0 and "is saved" in out, out
+        return path
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    folder = workdir / "checkpoints"
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> bool:
+    return done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error: ")
+
+
+def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
+    """Killed at random moments, again and again, until it gets to its end."""
+    name = f"{sign.name} at a random moment"
+    done = 0
+    while done < n:
+        workdir = suite.folder / "killed"
+        shutil.rmtree(workdir, ignore_errors=True)
+        in_this_run, kept, why = 0, True, ""
+        while True:
+            before = steps(workdir)
+            process = suite.start(workdir)
+            try:
+                out, err = process.communicate(timeout=suite.random.uniform(1.0, 8.0))
+                kept, why = kept and process.returncode == 0, err[-500:]
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(sign)
+                out, err = process.communicate()
+                if sign == signal.SIGTERM and process.returncode != 0 and "saved" in out:
+                    kept, why = False, out + err
+                in_this_run += 1
+                if before and (not steps(workdir) or steps(workdir)[-1] < before[-1]):
+                    kept, why = False, f"checkpoints {before} became {steps(workdir)}"
+                if in_this_run + done >= n:
+                    kept, why = suite.finishes(workdir) if kept else (kept, why)
+                    break
+        kept = kept and suite.outcome(workdir) == suite.expected
+        for _ in range(in_this_run):
+            suite.count(name, kept, why)
+        done += in_this_run
+
+
+def damaged_checkpoints(suite: Suite, n: int) -> None:
+    """One file of the newest checkpoint with a flipped bit, cut short or gone: what is loaded is right, or refused."""
+    import score_sde as ss
+
+    good = {ss.load(suite.half(), step=step).digest for step in steps(suite.half())}
+
+    def flip(path: pathlib.Path) -> None:
+        content = bytearray(path.read_bytes())
+        place = suite.random.randrange(len(content))
+        content[place] ^= 1 << suite.random.randrange(8)
+        path.write_bytes(content)
+
+    def cut(path: pathlib.Path) -> None:
+        path.write_bytes(path.read_bytes()[: suite.random.randrange(path.stat().st_size)])
+
+    for name, damage in (("flipped bit", flip), ("truncated file", cut), ("file gone", pathlib.Path.unlink)):
+        for i in range(n):
+            workdir = suite.copy("damaged")
+            newest = workdir / "checkpoints" / str(steps(workdir)[-1])
+            files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
+            victim = suite.random.choice(files)
+            damage(victim)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                digest = ss.load(workdir).digest
+            kept = digest in good
+            why = f"{victim} gave another model"
+            if kept and i % 10 == 0:
+                kept, why = suite.finishes(workdir)
+            suite.count(f"{name} in the newest checkpoint", kept, why)
+    workdir = suite.copy("damaged")
+    (workdir / "checkpoints" / "299").mkdir()
+    suite.count("empty folder as the newest checkpoint", *suite.finishes(workdir))
+
+
+def torn_log(suite: Suite, n: int) -> None:
+    for _ in range(n):
+        workdir = suite.copy("torn")
+        log = workdir / "train.jsonl"
+        log.write_bytes(log.read_bytes() + b'{"step": 999, "loss": 0.1}\n{"step": 15'[: suite.random.randrange(1, 39)])
+        suite.count("log torn in its last line", *suite.finishes(workdir))
+
+
+def full_disk(suite: Suite, n: int) -> None:
+    mount = suite.folder / "small"
+    mount.mkdir()
+    for _ in range(n):
+        size = suite.random.randrange(8, 4000)
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", mount], capture_output=True
+        ).returncode:
+            print("full disk: skipped, no tmpfs can be mounted here")
+            return
+        try:
+            done = suite.run(mount / "run")
+            kept, why = one_line(done), f"{size} kB: {done.stderr[-800:]}"
+            before = steps(mount / "run") if (mount / "run").exists() else []
+            subprocess.run(["mount", "-o", "remount,size=64m", mount], check=True)
+            if kept:
+                kept, why = suite.finishes(mount / "run")
+            suite.count("disk full", kept, f"{why} (had {before})")
+        finally:
+            subprocess.run(["umount", "-l", mount], check=True)
+
+
+def unwritable(suite: Suite, n: int) -> None:
+    mount = suite.folder / "readonly"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", mount], capture_output=True).returncode:
+        print("unwritable folder: skipped, no tmpfs can be mounted here")
+        return
+    try:
+        for filled in range(n):
+            if filled:
+                shutil.copytree(suite.half(), mount / "run", dirs_exist_ok=True)
+            subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+            done = suite.run(mount / "run")
+            kept, why = one_line(done), done.stderr[-800:]
+            subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
+            if kept and filled:
+                kept, why = suite.finishes(mount / "run")
+            suite.count("unwritable folder", kept, why)
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+def not_a_number(suite: Suite, n: int) -> None:
+    """A learning rate under which the loss runs away: one line, and the last checkpoint is finite."""
+    import jax
+    import numpy as np
+
+    import score_sde as ss
+
+    for i in range(n):
+        workdir = suite.folder / f"nan{i}"
+        rate = f"--config.optimizer.schedule.peak_value={10.0 ** (20 + 6 * i)}"
+        done = suite.run(workdir, rate, "--config.train.checkpoint_every=1", "--config.train.log_every=5")
+        kept, why = one_line(done) and "not finite" in done.stderr, done.stderr[-500:]
+        if kept and steps(workdir):
+            leaves = jax.tree.leaves(ss.load(workdir, ema=False).denoiser.params)
+            kept, why = all(np.isfinite(leaf).all() for leaf in leaves), "not finite in the checkpoint"
+        suite.count("loss that is not a number", kept, why)
+
+
+def damaged_data(suite: Suite, n: int) -> None:
+    """A record that cannot be read: one line; once the data are prepared again, the run goes on to its end."""
+    for i in range(n):
+        workdir = suite.copy("records")
+        shutil.copytree(suite.data, suite.folder / "spare", dirs_exist_ok=True)
+        path = next(suite.data.rglob("*train*array_record*"))
+        content = bytearray(path.read_bytes())
+        if i % 2:
+            path.write_bytes(content[: suite.random.randrange(len(content) // 2)])
+        else:
+            for k in range(8):
+                content[len(content) * (k + 1) // 10] ^= 0xFF
+            path.write_bytes(content)
+        done = suite.run(workdir)
+        kept, why = one_line(done) and "cannot be read" in done.stderr, done.stderr[-800:]
+        shutil.rmtree(suite.data / "digits")  # the remedy that the line names
+        if kept:
+            kept, why = suite.finishes(workdir)
+        suite.count("data record that cannot be read", kept, why)
+
+
+def second_run(suite: Suite, n: int) -> None:
+    for _ in range(n):
+        workdir = suite.folder / "two"
+        shutil.rmtree(workdir, ignore_errors=True)
+        first = suite.start(workdir)
+        while not steps(workdir) and first.poll() is None:
+            time.sleep(0.02)
+        second = suite.run(workdir)
+        first.communicate()
+        kept = one_line(second) and "Another run" in second.stderr and suite.outcome(workdir) == suite.expected
+        suite.count("second run in the same workdir", kept, second.stderr[-500:])
+
+
+PARTS: list[tuple[Callable[[Suite, int], None], int]] = [
+    (lambda suite, n: kills(suite, n, signal.SIGKILL), 40),
+    (lambda suite, n: kills(suite, n, signal.SIGTERM), 10),
+    (damaged_checkpoints, 40),
+    (torn_log, 3),
+    (full_disk, 6),
+    (unwritable, 2),
+    (not_a_number, 2),
+    (damaged_data, 2),
+    (second_run, 1),
+]
+
+
+def run_suite(folder: pathlib.Path, part: float, seed: int = 0) -> dict[str, list[int]]:
+    """Fault -> [tried, runs lost], with `part` of the full numbers."""
+    suite = Suite(folder, seed)
+    for fault, n in PARTS:
+        fault(suite, max(1, round(part * n)))
+    return suite.table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", type=float, default=1.0, help="of the full numbers")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        table = run_suite(pathlib.Path(folder), arguments.part, arguments.seed)
+    print("| fault | tried | runs lost |\n| --- | --- | --- |")
+    for fault, (tried, lost) in table.items():
+        print(f"| {fault} | {tried} | {lost} |")
+    print(f"| all | {sum(t for t, _ in table.values())} | {sum(lost for _, lost in table.values())} |")
+    print(f"({time.perf_counter() - began:.0f} s)")
+    sys.exit(any(lost for _, lost in table.values()))
+
+
+if __name__ == "__main__":
+    main()

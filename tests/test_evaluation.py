@@ -1,0 +1,202 @@
+"""The evaluation job: every example exactly once, results that say what they are of, and none mixed up."""
+
+import json
+import math
+import shutil
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+import score_sde as ss
+from configs import digits
+from score_sde import checkpoint, data
+from score_sde.evaluation import evaluate
+from score_sde.evaluation.likelihood import batch_size
+from score_sde.training import train
+from tests.few_digits import FewDigits
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A workdir of a very small conditional model, and its config."""
+    config = digits.get_config("vp,conditional")
+    config.data.update(name="tests.few_digits.FewDigits", dir=str(tmp_path_factory.mktemp("data")), batch_size=16)
+    config.network.update(channels=8, blocks=1, attention=())
+    config.train.update(steps=20, log_every=10, eval_every=20, sample_every=0, checkpoint_every=10)
+    config.eval.update(rtol=1e-3, atol=1e-3, batch_size=4)
+    workdir = tmp_path_factory.mktemp("run")
+    train(config, workdir)
+    return config, workdir
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the workdir without results, and the config."""
+    config, workdir = trained
+    shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    return config.copy_and_resolve_references(), tmp_path / "run"
+
+
+def read(workdir, name="likelihood"):
+    return json.loads((workdir / "eval" / f"{name}.json").read_text())
+
+
+def test_what_an_evaluation_writes(run, capsys):
+    config, workdir = run
+    evaluate(config, workdir)
+    told = capsys.readouterr().out
+    assert "bits/dim over 7 examples" in told
+    found, model = read(workdir), ss.load(workdir)
+    with np.load(workdir / "eval" / "likelihood.npz") as arrays:
+        each = {name: arrays[name] for name in arrays}
+    assert each["index"].tolist() == list(range(7))
+    assert found["n"] == 7
+    assert found["bits_per_dim"] == pytest.approx(each["bits_per_dim"].mean())
+    assert found["stderr"] == pytest.approx(each["bits_per_dim"].std(ddof=1) / math.sqrt(7))
+    assert found["bits_per_dim"] == pytest.approx(sum(found["terms"].values()))
+    assert set(found["terms"]) == {"prior", "divergence", "log_det", "dequantization"}
+    assert found["terms"]["log_det"] == pytest.approx(3)
+    parts = found["stderr_parts"]
+    assert parts["data"] ** 2 == pytest.approx(max(found["stderr"] ** 2 - parts["probes"] ** 2, 0))
+    assert parts["probes"] == pytest.approx(np.sqrt((each["stderr"] ** 2).sum()) / 7)
+    assert (found["checkpoint_step"], found["checkpoint_digest"]) == (20, model.digest)
+    assert (found["rtol"], found["atol"], found["probes"], found["seed"]) == (1e-3, 1e-3, 2, 0)
+    assert found["seconds"] > 0 and found["nfe"] == pytest.approx(each["nfe"].mean())
+    assert found["conditional"] is True
+
+    loss, levels = read(workdir, "loss"), read(workdir, "loss_per_level")
+    records = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
+    last = [record["heldout_loss"] for record in records if "heldout_loss" in record][-1]
+    assert loss["loss"] == pytest.approx(last, rel=1e-4)  # the number of the training log
+    assert loss["n"] == 7 and loss["stderr"] > 0
+    assert len(levels["t"]) == len(levels["loss"]) == len(levels["log_snr"]) == 25
+    assert (levels["t"][0], levels["t"][-1]) == (1e-5, 1.0)
+    assert levels["loss"][0] > 3 * levels["loss"][-1]  # noise is hard to tell where there is none
+    assert (workdir / "eval" / "loss_per_level.png").stat().st_size > 1000
+
+    # The likelihood of an example is that of bits_per_dim with its own key, computed alone and given its label.
+    example = data.all_examples(FewDigits(config.data.dir).source("test"))
+    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 6)
+    alone = ss.bits_per_dim(
+        model.denoiser,
+        example["image"][6:7],
+        key[None],
+        transform=model.transform,
+        dequantization=ss.UniformDequantization(),
+        cond={"label": example["label"][6:7].astype(np.int32)},
+        probes=2,
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    assert each["bits_per_dim"][6] == pytest.approx(alone.value[0], abs=0.02)
+    assert each["prior"][6] == pytest.approx(alone.prior[0], abs=0.02)
+
+    before = (workdir / "eval" / "likelihood.json").read_text()
+    evaluate(config, workdir)
+    assert "nothing left to evaluate" in capsys.readouterr().out
+    assert (workdir / "eval" / "likelihood.json").read_text() == before
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_every_example_once_whatever_the_batch(run, size):
+    config, workdir = run
+    config.eval.update(what=("likelihood",), batch_size=size, dequantisations=2)
+    evaluate(config, workdir)
+    with np.load(workdir / "eval" / "likelihood.npz") as arrays:
+        values = arrays["bits_per_dim"]
+    assert len(values) == read(workdir)["n"] == 7
+    if size != 7:
+        config.eval.batch_size = 7
+        (workdir / "eval").rename(workdir / "other")
+        evaluate(config, workdir)
+        with np.load(workdir / "eval" / "likelihood.npz") as arrays:
+            np.testing.assert_allclose(arrays["bits_per_dim"], values, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "devices", "size"), [(297, 150, 2, 150), (7, 4, 2, 4), (7, 100, 2, 8), (1, 5, 8, 8), (10, 3, 1, 3)]
+)
+def test_batches_are_about_equal(n, most, devices, size):
+    assert batch_size(n, most, devices) == size
+    assert size % devices == 0 and math.ceil(n / size) <= math.ceil(n / most)
+
+
+def test_results_of_something_else_are_not_touched(run):
+    config, workdir = run
+    config.eval.update(what=("loss",))
+    evaluate(config, workdir)
+    path = workdir / "eval" / "loss.json"
+    text = path.read_text()
+
+    other = config.copy_and_resolve_references()
+    other.eval.seed = 5
+    with pytest.raises(ss.InputError, match=r"loss.json holds results of seed = 0, and this evaluation has 5: move"):
+        evaluate(other, workdir)
+    config.train.steps = 24
+    train(config, workdir)
+    with pytest.raises(ss.InputError, match="results of checkpoint_step = 20, and this evaluation has 24"):
+        evaluate(config, workdir)
+    assert path.read_text() == text
+
+    for torn in (text[:40], "[]", ""):
+        path.write_text(torn)
+        with pytest.raises(ss.InputError, match="holds no results: move it away"):
+            evaluate(config, workdir)
+        assert path.read_text() == torn
+
+
+def test_an_unfinished_checkpoint_is_not_evaluated(run):
+    config, workdir = run
+    config.eval.update(what=("loss",))
+    (workdir / "checkpoints" / "30").mkdir()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate(config, workdir)
+    assert any("step 30: its folder is empty" in str(warning.message) for warning in caught)
+    assert read(workdir, "loss")["checkpoint_step"] == 20
+    for step in (10, 20):
+        (workdir / "checkpoints" / str(step)).rename(workdir / "checkpoints" / f"{step}.orbax-checkpoint-tmp")
+    with pytest.raises(ss.InputError, match=r"no whole checkpoint .step 30: its folder is empty"):
+        evaluate(config, workdir)
+    (workdir / "checkpoints" / "30").rmdir()
+    with pytest.raises(ss.InputError, match="has no checkpoint"):
+        evaluate(config, workdir)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"what": ("likelyhood",)}, "'likelyhood'.*expected one or several of loss, loss_per_level, likelihood"),
+        ({"what": ()}, "expected one or several"),
+        ({"probes": 0}, "eval.probes is 0"),
+        ({"dequantisations": -1}, "eval.dequantisations is -1"),
+        ({"batch_size": 0}, "eval.batch_size is 0"),
+        ({"rtol": 0.0, "atol": 0.0}, "both 0"),
+        ({"seed": -1}, "eval.seed is -1"),
+    ],
+)
+def test_bad_settings_are_refused(run, change, words):
+    config, workdir = run
+    config.eval.update(change)
+    with pytest.raises(ss.InputError, match=words):
+        evaluate(config, workdir)
+    assert not (workdir / "eval").exists()
+
+
+def test_data_outside_the_declared_range_is_refused(run, monkeypatch):
+    config, workdir = run
+    config.eval.update(what=("likelihood",))
+    original = FewDigits.source
+
+    def bright(self, split):
+        records = original(self, split)
+        records[3] = {**records[3], "image": records[3]["image"] + 20}
+        return records
+
+    monkeypatch.setattr(FewDigits, "source", bright)
+    with pytest.raises(ss.InputError, match=r"outside the range .-0.5, 16.5. of QuantizedTransform"):
+        evaluate(config, workdir)
+    assert not list((workdir / "eval").iterdir())
+    assert checkpoint.load(workdir).step == 20
