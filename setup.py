@@ -21,7 +21,7 @@ test = [
 setup(
     name="score_sde",
     version="0.1.0",
-    description="Score-based diffusion models in JAX: SDEs, training, sampling.",
+    description="Score-based diffusion models in JAX: SDEs, training, likelihood, sampling.",
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

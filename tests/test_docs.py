@@ -60,6 +60,14 @@ def test_quickstart_with_a_workdir(tmp_path):
     assert pictures == 4
 
 
+def test_likelihood_in_closed_form(tmp_path):
+    text, pictures = execute("likelihood.ipynb", tmp_path, SCORE_SDE_WORKDIR=str(tmp_path))
+    assert "not found" in text
+    assert pictures == 3
+    assert float(re.search(r"largest difference: (\S+) bits/dim", text).group(1)) < 2e-3
+    assert float(re.search(r"largest error ([\d.e-]+)", text).group(1)) < 0.05
+
+
 def test_the_files_that_the_documents_name_exist():
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):

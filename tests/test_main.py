@@ -25,6 +25,9 @@ TINY = [
     "--config.sample.n=12",
     "--config.sample.batch_size=8",
     "--config.sample.grid.n=2",
+    "--config.eval.rtol=0.01",
+    "--config.eval.atol=0.01",
+    "--config.eval.probes=1",
 ]
 
 
@@ -43,13 +46,28 @@ def run(cache, *arguments):
 
 @pytest.mark.xdist_group("main")
 def test_train_and_sample_then_again(cache, tmp_path):
-    job = ["--config=configs/digits.py:subvp,conditional", f"--workdir={tmp_path}", "--mode=train,sample", *TINY]
+    job = ["--config=configs/digits.py:subvp,conditional", f"--workdir={tmp_path}", "--mode=train,eval,sample", *TINY]
     first = run(cache, *job, "--config.sample.guidance=2.0")
     assert first.returncode == 0, first.stderr
     assert "%|" not in first.stderr  # no progress bar where there is no terminal
-    for words in ("trained to step 4", "held-out loss", "seconds: compiling", "sampled 12 images", "samples.png"):
+    for words in (
+        "trained to step 4",
+        "held-out loss",
+        "seconds: compiling",
+        "bits/dim over 297",
+        "sampled 12 images",
+        "samples.png",
+    ):
         assert words in first.stdout
-    for made in ("config.json", "train.jsonl", "checkpoints/4", "tensorboard", "loss.png", "samples/samples.png"):
+    for made in (
+        "config.json",
+        "train.jsonl",
+        "checkpoints/4",
+        "tensorboard",
+        "loss.png",
+        "samples/samples.png",
+        "eval/likelihood.json",
+    ):
         assert (tmp_path / made).exists(), made
     with np.load(tmp_path / "samples" / "samples.npz") as arrays:
         images, labels, nfe = arrays["images"], arrays["labels"], arrays["nfe"]
@@ -67,6 +85,7 @@ def test_train_and_sample_then_again(cache, tmp_path):
     again = run(cache, *job)
     assert again.returncode == 0
     assert "nothing left to train" in again.stdout
+    assert "nothing left to evaluate" in again.stdout
 
     other = run(cache, *job, "--config.network.channels=16", "--mode=sample")
     assert other.returncode == 1
@@ -81,8 +100,9 @@ BAD = [
     (["--config.train.steps=many"], ["steps", "many"]),
     (["--config.sde.name=VPP"], ["'VPP'", "SubVP, VE, VP"]),
     (["--config.sde.name=VE"], ["beta_min", "sigma_min"]),
-    (["--mode=trian"], ["'trian'", "train, sample"]),
+    (["--mode=trian"], ["'trian'", "train, eval, sample"]),
     (["--mode=sample"], ["no workdir of a trained model"]),
+    (["--mode=eval"], ["no workdir of a trained model"]),
     (["--config.data.batch_size=0"], ["data.batch_size is 0"]),
     (["--workdir=/proc/nothing/here"], ["/proc/nothing"]),
     (["stray"], ["'stray'"]),
