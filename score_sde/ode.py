@@ -144,5 +144,6 @@ def check_solved(status: ArrayLike, what: str = "examples") -> None:
         reasons = "; ".join(text for code, text in _REASONS.items() if code in status)
         raise DivergenceError(
             f"The probability flow of {failed.size} of {status.size} {what} was not solved (numbers {named}): "
-            f"{reasons}. Use larger rtol and atol; or the model itself returns values that are not finite."
+            f"{reasons}. Use larger rtol and atol; or the model itself returns values that are not finite.",
+            tuple(failed.tolist()),
         )

@@ -1,7 +1,7 @@
 """Faults done to training runs on purpose, and what became of the runs.
 
-python tests/faults.py            the whole suite, as docs/reliability.md tells it (about 10 minutes)
-python tests/faults.py --part 0.1
+python tests/faults.py                the whole suite, about half an hour
+python tests/faults.py --part 0.3     as docs/reliability.md tells it
 
 A run is lost where it ends otherwise than an uninterrupted one (parameters, average, optimizer state and
 log, bit for bit), where something that was reported as saved is gone, or where it stops without one clear
@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 STEPS = 300
 JOB = [
     *("--config=configs/digits.py", "--mode=train", "--config.network.channels=8", "--config.data.batch_size=16"),
-    *(f"--config.train.steps={STEPS}", "--config.train.log_every=7", "--config.train.eval_every=60"),
+    *("--config.train.log_every=7", "--config.train.eval_every=60"),
     *("--config.train.sample_every=0", "--config.train.checkpoint_every=15", "--config.sample.grid.n=2"),
     *("--config.train.keep.last=3", "--config.train.keep.every=0", "--config.network.attention=()"),
 ]
@@ -39,8 +40,8 @@ JOB = [
 class Suite:
     """The runs, the reference they are held against, and the counts."""
 
-    def __init__(self, folder: pathlib.Path, seed: int) -> None:
-        self.folder, self.random = folder, random.Random(seed)
+    def __init__(self, folder: pathlib.Path, seed: int, steps: int = STEPS) -> None:
+        self.folder, self.random, self.steps = folder, random.Random(seed), steps
         self.data = folder / "data"
         self.table: dict[str, list[int]] = {}
         self.whole = folder / "whole"
@@ -51,7 +52,8 @@ class Suite:
     def start(self, workdir: pathlib.Path, *more: str) -> subprocess.Popen[str]:
         keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
         return subprocess.Popen(
-            [sys.executable, "main.py", *JOB, f"--workdir={workdir}", f"--config.data.dir={self.data}", *more],
+            [sys.executable, "main.py", *JOB, f"--workdir={workdir}", f"--config.data.dir={self.data}"]
+            + [f"--config.train.steps={self.steps}", *more],
             cwd=ROOT,
             env=keep | {"XDG_CACHE_HOME": str(self.folder / "cache")},
             stdout=subprocess.PIPE,
@@ -66,7 +68,7 @@ class Suite:
 
     def outcome(self, workdir: pathlib.Path) -> tuple:
         """Digests of everything in the last checkpoint, and the log but for the seconds."""
-        text = (workdir / "checkpoints" / str(STEPS) / "about" / "metadata").read_text()
+        text = (workdir / "checkpoints" / str(self.steps) / "about" / "metadata").read_text()
         records = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
         log = [{k: v for k, v in record.items() if k != "seconds_per_step"} for record in records]
         return json.loads(text)["digests"], log
@@ -129,10 +131,13 @@ def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
                 kept, why = kept and process.returncode == 0, err[-500:]
                 break
             except subprocess.TimeoutExpired:
+                training = steps(workdir) != before
                 process.send_signal(sign)
                 out, err = process.communicate()
-                if sign == signal.SIGTERM and process.returncode != 0 and "saved" in out:
-                    kept, why = False, out + err
+                if sign == signal.SIGTERM and training:
+                    told = re.search(r"step (\d+)(, the last one,)? is saved", out)
+                    if process.returncode or not told or int(told[1]) not in steps(workdir):
+                        kept, why = False, f"SIGTERM ended with {process.returncode}: {out} {err}"
                 in_this_run += 1
                 if before and (not steps(workdir) or steps(workdir)[-1] < before[-1]):
                     kept, why = False, f"checkpoints {before} became {steps(workdir)}"
@@ -145,11 +150,31 @@ def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
         done += in_this_run
 
 
+def parts(suite: Suite):
+    """The trainer of the runs, to restore as it does."""
+    from score_sde.checkpoint import read_config
+    from score_sde.training.loop import Trainer
+
+    return Trainer(read_config(suite.half()), suite.half())
+
+
 def damaged_checkpoints(suite: Suite, n: int) -> None:
     """One file of the newest checkpoint with a flipped bit, cut short or gone: what is loaded is right, or refused."""
-    import score_sde as ss
+    from score_sde.checkpoint import Checkpoints, digest
 
-    good = {ss.load(suite.half(), step=step).digest for step in steps(suite.half())}
+    trainer = parts(suite)
+
+    def newest(workdir: pathlib.Path) -> tuple[int, dict[str, str]]:
+        """What training would go on from, all of its arrays looked at."""
+        with Checkpoints(workdir) as checkpoints:
+            restored, _ = trainer.newest(checkpoints)
+        found = {name: digest(item) for name, item in restored.items.items()}
+        return restored.step, found | {"notes": restored.digests["notes"]}
+
+    good = {}
+    for step in steps(suite.half()):
+        text = (suite.half() / "checkpoints" / str(step) / "about" / "metadata").read_text()
+        good[step] = json.loads(text)["digests"]
 
     def flip(path: pathlib.Path) -> None:
         content = bytearray(path.read_bytes())
@@ -163,14 +188,14 @@ def damaged_checkpoints(suite: Suite, n: int) -> None:
     for name, damage in (("flipped bit", flip), ("truncated file", cut), ("file gone", pathlib.Path.unlink)):
         for i in range(n):
             workdir = suite.copy("damaged")
-            newest = workdir / "checkpoints" / str(steps(workdir)[-1])
-            files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
+            folder = workdir / "checkpoints" / str(steps(workdir)[-1])
+            files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
             victim = suite.random.choice(files)
             damage(victim)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                digest = ss.load(workdir).digest
-            kept = digest in good
+                step, found = newest(workdir)
+            kept = found == good[step]
             why = f"{victim} gave another model"
             if kept and i % 10 == 0:
                 kept, why = suite.finishes(workdir)

@@ -80,7 +80,7 @@ def test_where_plus_seven_comes_from():
 def test_continuous_data_have_a_density():
     """Without dequantisation: -log2 of the density on the data's scale, here of N(0.5, 0.15^2), and negative."""
     values = np.random.default_rng(1).normal(0.5, 0.05, (16, 2, 2, 1))
-    out = ss.bits_per_dim(GAUSSIAN, values, KEYS[:16], transform=Halves(), dequantization=None, **EXACT)
+    out = ss.bits_per_dim(GAUSSIAN, values, None, transform=Halves(), dequantization=None, **EXACT)
     std = math.sqrt(float(SDE.alpha(1e-5) ** 2 * 0.3**2 + SDE.variance(1e-5))) / 2
     expected = -stats.norm.logpdf(values, 0.5, std).mean(axis=(1, 2, 3)) / math.log(2)
     np.testing.assert_allclose(out.value, expected, atol=2e-3)
@@ -133,7 +133,11 @@ class NoLogDet:
         ({"draws": 0}, "draws is 0"),
         ({"dequantization": None, "values": PIXELS[:2] + 0.25, "draws": 3}, "draws is 3 without"),
         ({"probes": -1}, "probes is -1"),
-        ({"keys": KEYS[:3]}, r"keys have shape \(3,\) for 2"),
+        ({"keys": None}, "keys is None"),
+        ({"keys": None, "trace": "exact"}, "dequantisation needs one key per example"),
+        ({"keys": np.zeros(2, np.uint32)}, "expected one key each"),
+        ({"values": 3}, r"values have shape \(\)"),
+        ({"keys": KEYS[:3]}, r"keys have shape \(3,\).* for 2"),
     ],
 )
 def test_bad_input_is_refused(change, words):

@@ -49,6 +49,7 @@ def test_what_an_evaluation_writes(run, capsys):
     told = capsys.readouterr().out
     assert "bits/dim over 7 examples" in told
     found, model = read(workdir), ss.load(workdir)
+    transform = model.transform
     with np.load(workdir / "eval" / "likelihood.npz") as arrays:
         each = {name: arrays[name] for name in arrays}
     assert each["index"].tolist() == list(range(7))
@@ -73,11 +74,16 @@ def test_what_an_evaluation_writes(run, capsys):
     assert loss["n"] == 7 and loss["stderr"] > 0
     assert len(levels["t"]) == len(levels["loss"]) == len(levels["log_snr"]) == 25
     assert (levels["t"][0], levels["t"][-1]) == (1e-5, 1.0)
-    assert levels["loss"][0] > 3 * levels["loss"][-1]  # noise is hard to tell where there is none
+    example = data.all_examples(FewDigits(config.data.dir).source("test"))
+    x0 = np.repeat(transform.forward(example["image"]), 32, axis=0)
+    cond = {"label": np.repeat(example["label"], 32).astype(np.int32)}
+    for k in (6, 12, 24):
+        draws = jax.random.split(jax.random.key(k), len(x0))
+        other = ss.denoising_loss(model.denoiser, x0, draws, t=levels["t"][k], cond=cond, train=False)
+        assert abs(levels["loss"][k] - float(other.mean())) < 5 * levels["stderr"][k] + 0.02
     assert (workdir / "eval" / "loss_per_level.png").stat().st_size > 1000
 
     # The likelihood of an example is that of bits_per_dim with its own key, computed alone and given its label.
-    example = data.all_examples(FewDigits(config.data.dir).source("test"))
     key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 6)
     alone = ss.bits_per_dim(
         model.denoiser,
@@ -140,11 +146,11 @@ def test_results_of_something_else_are_not_touched(run):
         evaluate(config, workdir)
     assert path.read_text() == text
 
-    for torn in (text[:40], "[]", ""):
-        path.write_text(torn)
+    for torn in (text[:40].encode(), b"[]", b"", b"\xff\xfe{"):
+        path.write_bytes(torn)
         with pytest.raises(ss.InputError, match="holds no results: move it away"):
             evaluate(config, workdir)
-        assert path.read_text() == torn
+        assert path.read_bytes() == torn
 
 
 def test_an_unfinished_checkpoint_is_not_evaluated(run):
@@ -200,3 +206,19 @@ def test_data_outside_the_declared_range_is_refused(run, monkeypatch):
         evaluate(config, workdir)
     assert not list((workdir / "eval").iterdir())
     assert checkpoint.load(workdir).step == 20
+
+
+def test_a_likelihood_that_cannot_be_computed_names_its_examples(run, monkeypatch):
+    """By their numbers in the split, and none for the padding."""
+    config, workdir = run
+    config.eval.update(what=("likelihood",))
+    original = data.QuantizedTransform.forward
+
+    def bad(self, values):
+        x = original(self, values)
+        return jax.numpy.where(jax.numpy.arange(len(x))[:, None, None, None] >= 2, 1e20, x)
+
+    monkeypatch.setattr(data.QuantizedTransform, "forward", bad)
+    with pytest.raises(ss.DivergenceError, match="test examples 2, 3 could not be computed"):
+        evaluate(config, workdir)
+    assert not list((workdir / "eval").iterdir())

@@ -1,6 +1,8 @@
 """A part of the fault suite; all of it is `python tests/faults.py`."""
 
+import json
 import signal
+import time
 
 import pytest
 
@@ -19,3 +21,20 @@ def test_no_run_is_lost(tmp_path):
     faults.second_run(suite, 1)
     assert {fault: lost for fault, (_, lost) in suite.table.items() if lost} == {}
     assert sum(tried for tried, _ in suite.table.values()) >= 7
+
+
+@pytest.mark.slow
+def test_200_steps_killed_then_400_are_400_at_once(tmp_path):
+    """Every array of the last checkpoint, bit for bit."""
+    suite = faults.Suite(tmp_path, seed=2, steps=400)
+    killed = suite.start(tmp_path / "parts", "--config.train.steps=200")
+    while len(faults.steps(tmp_path / "parts")) < 2:
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
+    for steps in (200, 400):
+        done = suite.run(tmp_path / "parts", f"--config.train.steps={steps}")
+        assert done.returncode == 0, done.stderr
+    assert f"step {steps}" in done.stdout
+    about = tmp_path / "parts" / "checkpoints" / "400" / "about" / "metadata"
+    assert json.loads(about.read_text())["digests"] == suite.expected[0]

@@ -20,7 +20,7 @@ from score_sde.core import files
 from score_sde.core.errors import Stopped, StorageError
 from score_sde.data import Records
 from score_sde.training import loop, train
-from score_sde.training.log import read_records
+from score_sde.training.log import Log, read_records
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +243,40 @@ def test_a_record_that_cannot_be_read_is_named(config, tmp_path, monkeypatch):
     longer.train.update(steps=40, eval_every=0)
     with pytest.raises(ss.InputError, match=r"Record 11 of digits, split train cannot be read .*hash mismatch"):
         train(longer, tmp_path / "run")
+
+
+def test_a_log_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch):
+    """TensorBoard's file is written here and not by a thread, which would die unheard."""
+    threads = threading.active_count()
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left"), Log(tmp_path, step=0) as log:
+        log.write(1, loss=1.0)
+        log.write_picture(1, "samples", np.zeros((8, 8, 3), np.uint8))
+        assert threading.active_count() == threads
+        monkeypatch.setattr(log._board._writer, "flush", full)
+        log.write(2, loss=0.5)
+    assert [record["step"] for record in read_records(tmp_path / "train.jsonl")] == [1, 2]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_a_step_is_saved_or_an_error(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state(3))
+        with pytest.raises(StorageError, match=r"step 2 could not be written .*one of step 3 already"):
+            checkpoints.save(state(2))
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3"]
+
+
+def test_altered_notes_are_seen(tmp_path):
+    with Checkpoints(tmp_path, last=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step), notes={"pending": [{"loss": 0.25}]})
+    about = tmp_path / "checkpoints" / "2" / "about"
+    (about / "files.json").unlink()
+    (about / "metadata").write_text((about / "metadata").read_text().replace("0.25", "0.35"))
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, broken = checkpoints.newest(**templates())
+    assert restored.step == 1 and "notes are not what was saved" in broken[2]

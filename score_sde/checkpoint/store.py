@@ -6,8 +6,10 @@ of it: orbax alone restores flipped bits in silence, and takes an empty folder f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -112,13 +114,15 @@ class Checkpoints:
         items = {"params": whole.params, "ema": whole.ema, "optimizer": whole.opt_state}
         _check_finite(items, step)
         about = {"digests": {name: digest(item) for name, item in items.items()}, "notes": notes or {}}
+        about["digests"]["notes"] = _digest_of_json(about["notes"])
         arguments = {name: self._ocp.args.StandardSave(item) for name, item in items.items()}
         arguments["about"] = self._ocp.args.JsonSave(about)
         self._writing = step
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _check_room(self.folder, items)
-            self._manager.save(step, args=self._ocp.args.Composite(**arguments))
+            if not self._manager.save(step, args=self._ocp.args.Composite(**arguments)):
+                raise OSError(f"there is one of step {self._manager.latest_step()} already")
         except Exception as error:  # orbax raises whatever its storage library does
             raise self._unwritten(error) from error
 
@@ -128,9 +132,10 @@ class Checkpoints:
             return
         try:
             self._manager.wait_until_finished()
-            manifest.write(self.folder / str(self._writing))
         except Exception as error:
             raise self._unwritten(error) from error
+        with contextlib.suppress(OSError):  # the checkpoint is there, and its digests
+            manifest.write(self.folder / str(self._writing))
         self._written, self._writing = self._writing, None
 
     def restore(self, step: int, **templates: Any) -> Restored:
@@ -176,12 +181,15 @@ class Checkpoints:
 
     def _restore(self, step: int, templates: dict[str, Any]) -> Restored:
         folder = self.folder / str(step)
-        if not any(folder.iterdir()):
-            raise _NotWhole("its folder is empty")
-        if not (folder / "about").is_dir():
-            raise _NotWhole("it has no digests")
-        if damage := manifest.damage(folder, templates):
-            raise _NotWhole(damage)
+        try:
+            if not any(folder.iterdir()):
+                raise _NotWhole("its folder is empty")
+            if not (folder / "about").is_dir():
+                raise _NotWhole("it has no digests")
+            if damage := manifest.damage(folder, templates):
+                raise _NotWhole(damage)
+        except OSError as error:
+            raise _NotWhole(f"it cannot be read ({_short(error)})") from error
         # Where to is said: else orbax looks for the device that the checkpoint was written on.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -198,6 +206,8 @@ class Checkpoints:
             digests, notes = dict(about["digests"]), dict(about["notes"])
         except Exception as error:  # whatever a truncated or missing file makes orbax raise
             raise _NotWhole(_short(error)) from error
+        if _digest_of_json(notes) != digests.get("notes"):
+            raise _NotWhole("its notes are not what was saved: the digest differs")
         for name, item in found.items():
             if digest(item) != digests.get(name):
                 raise _NotWhole(f"its {name} are not what was saved: the digest differs")
@@ -222,6 +232,10 @@ def digest(tree: Any) -> str:
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
+
+
+def _digest_of_json(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def describe(broken: dict[int, str]) -> str:

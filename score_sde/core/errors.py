@@ -9,7 +9,15 @@ class InputError(ValueError):
 
 
 class DivergenceError(ArithmeticError):
-    """A computation whose result is not finite: training or sampling that ran away."""
+    """A computation whose result is not finite: training or sampling that ran away.
+
+    Attributes:
+        examples: the places in the batch where it happened, where that is known.
+    """
+
+    def __init__(self, message: str, examples: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.examples = examples
 
 
 class StorageError(OSError):

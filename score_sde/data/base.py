@@ -28,10 +28,10 @@ class Records:
     Args:
         source: the records.
         name: what they are called, such as 'digits, split train'.
-        folder: where they are, to be prepared again when it is deleted.
+        folder: where they are, to be prepared again when it is deleted; None where that is not known.
     """
 
-    def __init__(self, source: Source, name: str, folder: pathlib.Path) -> None:
+    def __init__(self, source: Source, name: str, folder: pathlib.Path | None = None) -> None:
         self._source, self._name, self._folder = source, name, folder
 
     def __len__(self) -> int:
@@ -41,10 +41,14 @@ class Records:
         try:
             return self._source[index]
         except Exception as error:  # whatever the reader of a damaged file raises
+            remedy = f"delete {self._folder}, and it is prepared again" if self._folder else "mend or leave it out"
             raise InputError(
-                f"Record {index} of {self._name} cannot be read ({type(error).__name__}: {str(error)[:120]}): delete "
-                f"{self._folder}, and it is prepared again."
+                f"Record {index} of {self._name} cannot be read ({type(error).__name__}: {str(error)[:120]}): {remedy}."
             ) from error
+
+
+def _named(source: Source) -> Records:
+    return source if isinstance(source, Records) else Records(source, type(source).__name__)
 
 
 class Dataset(abc.ABC):
@@ -97,7 +101,7 @@ def training_batches(
             mirrored = element["image"][:, ::-1] if rng.random() < 0.5 else element["image"]
             return {**element, "image": mirrored}
 
-    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
+    stream = grain.MapDataset.source(_named(source)).seed(seed).shuffle().repeat(None)
     if flip:
         stream = stream.random_map(Flip())
     stream = stream.batch(batch_size, drop_remainder=True).slice(slice(start, None))
@@ -106,5 +110,6 @@ def training_batches(
 
 def all_examples(source: Source) -> dict[str, np.ndarray]:
     """Every example, stacked in order: {'image': (n, height, width, channels), 'label': (n,)}."""
+    source = _named(source)
     examples = [source[i] for i in range(len(source))]
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -72,7 +72,11 @@ def _batches(job: Job, examples: dict[str, np.ndarray]) -> Iterator[BitsPerDim]:
                 atol=settings.atol,
             )
         except DivergenceError as error:
-            raise DivergenceError(f"In the batch that starts with example {low}: {error}") from error
+            numbers = ", ".join(map(str, sorted({int(place[i]) for i in error.examples})))
+            raise DivergenceError(
+                f"The likelihood of the test examples {numbers} could not be computed: their flow was not solved. Use "
+                "larger eval.rtol and eval.atol; or the model itself returns values that are not finite."
+            ) from error
         yield BitsPerDim(*(column[: n - low] for column in bits))
 
 

@@ -18,7 +18,7 @@ def is_there(path: pathlib.Path, identity: dict[str, Any]) -> bool:
         InputError: for a file that is not one of results, or holds those of something else; it stays as it is.
     """
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except FileNotFoundError:
         return False
     try:

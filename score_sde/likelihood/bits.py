@@ -24,9 +24,10 @@ class Summary(NamedTuple):
 
     Attributes:
         bits_per_dim: the mean.
-        stderr: its standard error, sqrt(probe_stderr^2 + data_stderr^2); NaN for one example.
+        stderr: its standard error, from the spread of the examples' values; NaN for one example.
         probe_stderr: the part due to Hutchinson's probes; NaN with one probe, 0 with the exact trace.
-        data_stderr: the part due to the choice of examples and dequantisation noise; NaN with one probe.
+        data_stderr: the part due to the choice of examples and dequantisation noise,
+            sqrt(stderr^2 - probe_stderr^2), or 0 where the probes' is the larger; NaN with one probe.
         n: the number of examples.
     """
 
@@ -74,7 +75,7 @@ class BitsPerDim(NamedTuple):
 def bits_per_dim(
     denoiser: Denoiser,
     values: ArrayLike,
-    keys: Array,
+    keys: Array | None,
     *,
     transform: Any,
     dequantization: UniformDequantization | None,
@@ -101,7 +102,7 @@ def bits_per_dim(
     Args:
         denoiser: the model.
         values: on the data's own scale, shape (batch, *shape); with a dequantisation, quantised values.
-        keys: one key per example, shape (batch,), for its dequantisation and its probes.
+        keys: one key per example, shape (batch,), for its dequantisation and its probes; None where neither is.
         transform: between the data's scale and the model's, with forward(values) and
             log_det(values) -> (batch,) in nats; where it declares `low` and `high`, values must lie within.
         dequantization: how values become continuous; None for data that are.
@@ -121,6 +122,12 @@ def bits_per_dim(
         )
     values = _check_values(values, transform, dequantization)
     check_keys(keys, len(values), trace)
+    if keys is None and dequantization is not None:
+        raise InputError("keys is None; dequantisation needs one key per example.")
+
+    def folded(k: int) -> Array | None:
+        return None if keys is None else keys_.fold(keys, k)
+
     if dequantization is None and draws > 1:
         raise InputError(f"draws is {draws} without dequantisation, where all draws are the same: use draws=1.")
     options: dict[str, Any] = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
@@ -128,10 +135,11 @@ def bits_per_dim(
 
     def draw(k: int) -> BitsPerDim:
         continuous, log_q = values, jnp.zeros(len(values))
-        if dequantization is not None:
-            continuous = dequantization(values, keys_.fold(keys, 2 * k))
+        noise_keys = folded(2 * k)
+        if dequantization is not None and noise_keys is not None:
+            continuous = dequantization(values, noise_keys)
             log_q = dequantization.log_density(values)
-        out = log_prob(denoiser, transform.forward(continuous), keys_.fold(keys, 2 * k + 1), **options)
+        out = log_prob(denoiser, transform.forward(continuous), folded(2 * k + 1), **options)
         return _in_bits(out, _log_det(transform, continuous), log_q, dimensions(values))
 
     return _average([draw(k) for k in range(draws)])
@@ -172,6 +180,8 @@ def _check_values(values: ArrayLike, transform: Any, dequantization: UniformDequ
             "dequantization=UniformDequantization()."
         )
     array = jnp.asarray(values, float)
+    if array.ndim < 2:
+        raise InputError(f"values have shape {array.shape}; expected (batch, *shape), one example being values[None].")
     if not is_concrete(array):
         return array
     host = np.asarray(array)

@@ -222,8 +222,8 @@ def check_keys(keys: Array | None, batch: int, trace: str) -> None:
     """A key for each example, where keys are needed."""
     if keys is None and trace == "hutchinson":
         raise InputError("keys is None; Hutchinson's probes need one key per example (or use trace='exact').")
-    if keys is not None and keys.shape != (batch,):
+    if keys is not None and not (keys.shape == (batch,) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
         raise InputError(
-            f"keys have shape {keys.shape} for {batch} examples; expected one key per example, as from "
+            f"keys have shape {keys.shape} and dtype {keys.dtype} for {batch} examples; expected one key each, as from "
             "jax.random.split(jax.random.key(seed), batch)."
         )

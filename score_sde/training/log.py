@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import time
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +31,30 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return records
 
 
+class _Board:
+    """A TensorBoard event file, written at once and not by a thread, which would die unheard on a full disk."""
+
+    def __init__(self, folder: pathlib.Path, purge_step: int) -> None:
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.summary, self._event = summary, event_pb2.Event
+        self._writer = EventsWriter(str(folder / "events"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        # Of an earlier session, later steps are hidden.
+        self._writer.write_event(self._event(step=purge_step, wall_time=time.time(), session_log=start))
+
+    def write(self, step: int, *summaries: Any) -> None:
+        for each in summaries:
+            self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=each))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 class Log:
     """Appends records to train.jsonl and to TensorBoard; a context manager.
 
@@ -38,21 +64,19 @@ class Log:
     """
 
     def __init__(self, workdir: str | os.PathLike[str], step: int) -> None:
-        from tensorboardX import SummaryWriter
-
         self.workdir = pathlib.Path(workdir)
         self.path = self.workdir / "train.jsonl"
         self.records = [record for record in read_records(self.path) if record["step"] <= step]
         files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
         self._file = self.path.open("a")
-        self._board = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=step + 1, flush_secs=10)
+        self._board = _Board(self.workdir / "tensorboard", step + 1)
 
     def __enter__(self) -> Log:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        self._board.close()
+        with contextlib.closing(self._board), contextlib.closing(self._file):
+            pass
 
     def write(self, step: int, **values: float) -> None:
         """One record: the step and named numbers."""
@@ -60,8 +84,7 @@ class Log:
         self.records.append(record)
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, *(self._board.summary.scalar(name, value) for name, value in values.items()))
 
     def settle(self) -> None:
         """Return once every record is on the disk, so that no checkpoint is ahead of its log."""
@@ -70,7 +93,7 @@ class Log:
 
     def write_picture(self, step: int, name: str, picture: Any) -> None:
         """A picture, uint8 (height, width, 3), to TensorBoard."""
-        self._board.add_image(name, picture, step, dataformats="HWC")
+        self._board.write(step, self._board.summary.image(name, picture, dataformats="HWC"))
 
     def save_curve(self) -> pathlib.Path:
         """Plot the training and held-out losses against the step; returns the PNG's path."""

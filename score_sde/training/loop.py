@@ -52,17 +52,20 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         if checkpoints.steps() and trained is not None:
             check_same(config, trained, RUN_FIELDS, trainer.workdir)
         restored, broken = trainer.newest(checkpoints)
-        if broken:
-            print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
         if restored and restored.step >= config.train.steps:
             print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
         source = trainer.blueprint.dataset.source("train")  # prepared before anything is written
         checkpoints.put_aside(broken)
+        if broken:
+            print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
         state, pending = trainer.start(restored)
         with Log(workdir, int(state.step)) as log:
             trainer.run(state, pending, source, checkpoints, log, stop)
             curve = log.save_curve()
+        checkpoints.wait()
+        if stop.asked:
+            raise Stopped(f"stopped by SIGTERM: step {config.train.steps}, the last one, is saved")
     print(trainer.summary(log))
     print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
 
@@ -101,7 +104,7 @@ class Trainer:
         else:
             items, step = restored.items, jnp.asarray(restored.step, jnp.int32)
             state = TrainState(step, items["params"], items["ema"], items["optimizer"])
-            pending = restored.notes["pending"]
+            pending = list(restored.notes.get("pending", []))
             print(f"going on from step {restored.step} of {self.config.train.steps}")
         checkpoint.write_config(self.workdir, self.config)
         return self.devices.place_state(state), pending
@@ -134,6 +137,7 @@ class Trainer:
                 self.seconds["compiling"] = time.perf_counter() - began
                 timed, began = 0, time.perf_counter()
             due = {name: _due(step, every[name], every.steps) for name in _EVERY}
+            stopping = stop.asked
             if any(due.values()):
                 self._record(log, step, pending, timed, began)
                 pending = []
@@ -142,10 +146,10 @@ class Trainer:
                 self._evaluate(log, step, state)
             if due["sample_every"]:
                 self._draw(log, step, state)
-            if due["checkpoint_every"] or stop.asked:
+            if due["checkpoint_every"] or stopping:
                 # Last, so that all that belongs to this step is there when its checkpoint is.
                 self._save(checkpoints, log, step, state, pending)
-            if stop.asked:
+            if stopping:
                 checkpoints.wait()
                 raise Stopped(f"stopped by SIGTERM: step {step} is saved, and the same command goes on from there")
             if any(due.values()):
