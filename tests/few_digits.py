@@ -1,5 +1,12 @@
-"""A data set of the user's own, named by its dotted path in the tests of evaluation."""
+"""A data set and a network of the user's own, named by their dotted paths: small, so that they compile at once."""
 
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+import score_sde as ss
 from score_sde import data
 
 
@@ -9,3 +16,21 @@ class FewDigits(data.Digits):
     def source(self, split):
         records = super().source(split)
         return [records[i] for i in range(7 if split == "test" else 32)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine(ss.networks.Network):
+    """A matrix on the flattened image, scaled by time, and a vector for each class."""
+
+    shape: tuple[int, ...]
+    num_classes: int | None = None
+
+    def init(self, key):
+        size = math.prod(self.shape)
+        matrix = 0.3 * jnp.eye(size) + 0.02 * jax.random.normal(key, (size, size))
+        return {"matrix": matrix, "classes": 0.1 * jax.random.normal(key, ((self.num_classes or 0) + 1, size))}
+
+    def apply(self, params, x, time_label, cond=None, *, keys=None):
+        label = jnp.zeros(len(x), int) if cond is None else cond["label"]
+        flat = x.reshape(len(x), -1) @ params["matrix"] * (1 + time_label[:, None] / 999)
+        return (flat + params["classes"][label]).reshape(x.shape)

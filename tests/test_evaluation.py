@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
     """A workdir of a very small conditional model, and its config."""
     config = digits.get_config("vp,conditional")
     config.data.update(name="tests.few_digits.FewDigits", dir=str(tmp_path_factory.mktemp("data")), batch_size=16)
-    config.network.update(channels=8, blocks=1, attention=())
+    config.network = dict(name="tests.few_digits.Affine")
     config.train.update(steps=20, log_every=10, eval_every=20, sample_every=0, checkpoint_every=10)
     config.eval.update(rtol=1e-3, atol=1e-3, batch_size=4)
     workdir = tmp_path_factory.mktemp("run")
@@ -105,7 +105,7 @@ def test_what_an_evaluation_writes(run, capsys):
     assert (workdir / "eval" / "likelihood.json").read_text() == before
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@pytest.mark.parametrize("size", [1, 3, 100])
 def test_every_example_once_whatever_the_batch(run, size):
     config, workdir = run
     config.eval.update(what=("likelihood",), batch_size=size, dequantisations=2)
@@ -113,12 +113,11 @@ def test_every_example_once_whatever_the_batch(run, size):
     with np.load(workdir / "eval" / "likelihood.npz") as arrays:
         values = arrays["bits_per_dim"]
     assert len(values) == read(workdir)["n"] == 7
-    if size != 7:
-        config.eval.batch_size = 7
-        (workdir / "eval").rename(workdir / "other")
-        evaluate(config, workdir)
-        with np.load(workdir / "eval" / "likelihood.npz") as arrays:
-            np.testing.assert_allclose(arrays["bits_per_dim"], values, atol=0.02)
+    config.eval.batch_size = 7
+    (workdir / "eval").rename(workdir / "other")
+    evaluate(config, workdir)
+    with np.load(workdir / "eval" / "likelihood.npz") as arrays:
+        np.testing.assert_allclose(arrays["bits_per_dim"], values, atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +215,7 @@ def test_a_likelihood_that_cannot_be_computed_names_its_examples(run, monkeypatc
 
     def bad(self, values):
         x = original(self, values)
-        return jax.numpy.where(jax.numpy.arange(len(x))[:, None, None, None] >= 2, 1e20, x)
+        return jax.numpy.where(jax.numpy.arange(len(x))[:, None, None, None] >= 2, 3e38, x)
 
     monkeypatch.setattr(data.QuantizedTransform, "forward", bad)
     with pytest.raises(ss.DivergenceError, match="test examples 2, 3 could not be computed"):

@@ -26,7 +26,7 @@ from score_sde.training.log import Log, read_records
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     config = digits.get_config("vp")
-    config.network.update(channels=8, blocks=1, attention=())
+    config.network = dict(name="tests.few_digits.Affine")
     config.data.update(dir=str(tmp_path_factory.mktemp("data")), batch_size=16)
     config.train.update(
         steps=8, log_every=4, eval_every=4, sample_every=0, checkpoint_every=2, keep=dict(last=3, every=0)
