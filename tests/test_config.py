@@ -1,6 +1,7 @@
 """Configs: names to things, JSON and back, and what is refused."""
 
 import contextlib
+import inspect
 import json
 import types
 
@@ -72,12 +73,25 @@ def test_a_long_list_is_cut_to_the_near_misses():
     assert len(str(caught.value)) < 300
 
 
-def test_abstract_classes_are_not_offered():
-    assert config_.names(sampling, ss.Sampler) == ["Ancestral", "EulerMaruyama", "Heun"]
-    assert config_.names(sde, ss.SDE) == ["SubVP", "VE", "VP"]
-    assert config_.names(networks, networks.Network) == ["DDPMpp"]
-    assert config_.names(data, data.Dataset) == ["Digits"]
-    assert config_.names(parametrization, ss.Parametrization) == ["Noise", "Score"]
+@pytest.mark.parametrize(
+    ("room", "base", "known"),
+    [
+        (sampling, ss.Sampler, {"Ancestral", "EulerMaruyama", "Heun", "ProbabilityFlow"}),
+        (sde, ss.SDE, {"SubVP", "VE", "VP"}),
+        (networks, networks.Network, {"DDPMpp"}),
+        (data, data.Dataset, {"Digits"}),
+        (parametrization, ss.Parametrization, {"Noise", "Score"}),
+    ],
+)
+def test_every_concrete_class_of_a_room_is_offered_and_no_abstract_one(room, base, known):
+    offered = config_.names(room, base)
+    assert known <= set(offered)
+    assert base.__name__ not in offered
+    for name in offered:
+        assert issubclass(getattr(room, name), base) and not inspect.isabstract(getattr(room, name))
+
+
+def test_what_is_not_of_the_base_is_not_offered():
     assert config_.names(time_grid) == ["default", "uniform"]
     with pytest.raises(ss.InputError, match="sampling has no 'sample'"):
         config_.lookup(sampling, "sample", ss.Sampler)
