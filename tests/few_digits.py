@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 import score_sde as ss
 from score_sde import data
+from score_sde.networks import layers
 
 
 class FewDigits(data.Digits):
@@ -20,10 +21,11 @@ class FewDigits(data.Digits):
 
 @dataclasses.dataclass(frozen=True)
 class Affine(ss.networks.Network):
-    """A matrix on the flattened image, scaled by time, and a vector for each class."""
+    """A matrix on the flattened image under dropout, scaled by time, and a vector for each class."""
 
     shape: tuple[int, ...]
     num_classes: int | None = None
+    dropout: float = 0.1
 
     def init(self, key):
         size = math.prod(self.shape)
@@ -32,5 +34,6 @@ class Affine(ss.networks.Network):
 
     def apply(self, params, x, time_label, cond=None, *, keys=None):
         label = jnp.zeros(len(x), int) if cond is None else cond["label"]
-        flat = x.reshape(len(x), -1) @ params["matrix"] * (1 + time_label[:, None] / 999)
+        flat = layers.dropout(x.reshape(len(x), -1), self.dropout, keys, layer=0)
+        flat = flat @ params["matrix"] * (1 + time_label[:, None] / 999)
         return (flat + params["classes"][label]).reshape(x.shape)

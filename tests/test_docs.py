@@ -51,7 +51,7 @@ def test_quickstart_without_a_workdir(tmp_path):
 
 def test_quickstart_with_a_workdir(tmp_path):
     config = digits.get_config("vp,conditional")
-    config.network.update(channels=8, blocks=1, attention=())
+    config.network.update(channels=8, multipliers=(1,), blocks=1, attention=())
     config.data.update(batch_size=16)
     config.train.update(steps=2, eval_every=0, sample_every=0)
     train(config, tmp_path)

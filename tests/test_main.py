@@ -15,6 +15,7 @@ import score_sde as ss
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
     "--config.network.channels=8",
+    "--config.network.multipliers=(1,)",
     "--config.network.blocks=1",
     "--config.data.batch_size=16",
     "--config.train.steps=4",

@@ -15,7 +15,9 @@ def count(network):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize(("blocks", "published"), [(4, 61_804_419), (8, 106_632_579)])
+@pytest.mark.parametrize(
+    ("blocks", "published"), [(4, 61_804_419), pytest.param(8, 106_632_579, marks=pytest.mark.slow)]
+)
 def test_parameter_counts_of_ddpmpp_on_cifar10(blocks, published):
     """Counted from the networks published with Song et al. 2021."""
     assert count(DDPMpp((32, 32, 3), blocks=blocks)) == published
