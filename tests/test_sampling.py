@@ -276,9 +276,10 @@ def test_a_conditional_network_under_guidance(compiles):
         return ss.sample(model, ss.Ancestral(), grid, (4, 4, 1), cond=cond, **options).x
 
     whole = run(params, 2.0, slice(None))
-    np.testing.assert_allclose(run(params, 2.0, slice(3, 8)), whole[3:8], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(run(params, 2.0, slice(3, 8), batch_size=5), whole[3:8], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(run(params, 2.0, slice(None), sharding=Jit().sharded), whole, rtol=1e-4, atol=1e-5)
+    bound = 1e-5 * np.abs(whole).max()  # the guided network's values are large, and so is their rounding
+    for part in (run(params, 2.0, slice(3, 8)), run(params, 2.0, slice(3, 8), batch_size=5)):
+        np.testing.assert_allclose(part, whole[3:8], atol=bound)
+    np.testing.assert_allclose(run(params, 2.0, slice(None), sharding=Jit().sharded), whole, atol=bound)
     other = jax.tree.map(lambda p: p * 1.1, params)
     before = len(compiles)
     assert not np.allclose(run(other, 3, slice(None), seed=5), whole)
