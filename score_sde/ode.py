@@ -27,7 +27,7 @@ MAX_STEPS = 10_000
 _FIRST_STEP, _LEAST_STEP = 0.01, 1e-9  # as parts of the whole way
 _REASONS = {1: f"more than {MAX_STEPS} steps were needed", 2: "the step size shrank to nothing"}
 # With these a third of the steps that the plain controller rejects are rejected; see docs/performance.md.
-_PROPORTIONAL, _INTEGRAL = 0.4, 0.3
+_PROPORTIONAL, _INTEGRAL, _SAFETY = 0.4, 0.3, 0.8
 _STAGES = 6  # evaluations of an attempted step: the seventh stage is the first of the next one
 
 
@@ -69,7 +69,14 @@ def solve(
     u0, u1 = jnp.sqrt(jnp.asarray(t0)), jnp.sqrt(jnp.asarray(t1))
     rtol, atol = jnp.asarray(rtol), jnp.asarray(atol)
     controller = diffrax.PIDController(
-        rtol, atol, pcoeff=_PROPORTIONAL, icoeff=_INTEGRAL, norm=_largest_rms, dtmin=_LEAST_STEP, force_dtmin=False
+        rtol,
+        atol,
+        pcoeff=_PROPORTIONAL,
+        icoeff=_INTEGRAL,
+        safety=_SAFETY,
+        norm=_largest_rms,
+        dtmin=_LEAST_STEP,
+        force_dtmin=False,
     )
 
     def field_along(way: Any, y: Any, args: Any) -> Any:

@@ -23,7 +23,8 @@ class Marginal:
     def log_prob(self, x):
         x = np.asarray(x, np.float64)
         each = np.stack([np.atleast_1d(part.logpdf(x)) for part in self.parts])
-        return np.logaddexp.reduce(np.log(self.weights)[:, None] + each, axis=0)
+        with np.errstate(divide="ignore"):  # a component may have no weight
+            return np.logaddexp.reduce(np.log(self.weights)[:, None] + each, axis=0)
 
     def sample(self, rng, n):
         component = rng.choice(len(self.weights), n, p=self.weights)

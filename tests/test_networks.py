@@ -39,7 +39,6 @@ def random_params(network, seed=0):
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
-        ((8, 8, 1), {}),
         ((16, 8, 3), {"multipliers": (1, 2, 2), "attention": (8,)}),
         ((6, 10, 2), {"embedding": "fourier", "channels": 20}),
         ((4, 4, 5), {"multipliers": (1,), "num_classes": 3, "channels": 9}),
