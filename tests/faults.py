@@ -32,7 +32,7 @@ STEPS = 300
 JOB = [
     *("--config=configs/digits.py", "--mode=train", "--config.network.channels=8", "--config.data.batch_size=16"),
     *("--config.train.log_every=7", "--config.train.eval_every=60"),
-    *("--config.train.sample_every=0", "--config.train.checkpoint_every=15", "--config.sample.grid.n=2"),
+    *("--config.train.sample_every=0", "--config.sample.grid.n=2"),
     *("--config.train.keep.last=3", "--config.train.keep.every=0", "--config.network.attention=()"),
 ]
 
@@ -40,8 +40,8 @@ JOB = [
 class Suite:
     """The runs, the reference they are held against, and the counts."""
 
-    def __init__(self, folder: pathlib.Path, seed: int, steps: int = STEPS) -> None:
-        self.folder, self.random, self.steps = folder, random.Random(seed), steps
+    def __init__(self, folder: pathlib.Path, seed: int, steps: int = STEPS, every: int = 15) -> None:
+        self.folder, self.random, self.steps, self.every = folder, random.Random(seed), steps, every
         self.data = folder / "data"
         self.table: dict[str, list[int]] = {}
         self.whole = folder / "whole"
@@ -53,7 +53,7 @@ class Suite:
         keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
         return subprocess.Popen(
             [sys.executable, "main.py", *JOB, f"--workdir={workdir}", f"--config.data.dir={self.data}"]
-            + [f"--config.train.steps={self.steps}", *more],
+            + [f"--config.train.steps={self.steps}", f"--config.train.checkpoint_every={self.every}", *more],
             cwd=ROOT,
             env=keep | {"XDG_CACHE_HOME": str(self.folder / "cache")},
             stdout=subprocess.PIPE,
@@ -98,7 +98,8 @@ class Suite:
         path = self.folder / "half"
         if not path.exists():
             process = self.start(path)
-            while not (path / "checkpoints" / "150").exists():
+            middle = self.steps // 2 // self.every * self.every
+            while not (path / "checkpoints" / str(middle)).exists():
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             out, _ = process.communicate()

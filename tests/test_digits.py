@@ -47,13 +47,13 @@ def the_likelihood_is_right(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["vp", "subvp,conditional"])
-def test_a_person_would_read_digits(tmp_path, variant):
+@pytest.mark.parametrize(("variant", "steps"), [("vp", 2000), ("subvp,conditional", 1200)])
+def test_a_person_would_read_digits(tmp_path, variant, steps):
     keep = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     mode = "--mode=train,eval,sample" if variant == "vp" else "--mode=train,sample"
     subprocess.run(
         [sys.executable, "main.py", f"--config=configs/digits.py:{variant}", f"--workdir={tmp_path}"]
-        + [mode, "--config.sample.n=200"],
+        + [mode, "--config.sample.n=200", f"--config.train.steps={steps}"],
         cwd=ROOT,
         env=keep,
         check=True,

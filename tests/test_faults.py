@@ -11,11 +11,11 @@ from tests import faults
 
 @pytest.mark.slow
 def test_no_run_is_lost(tmp_path):
-    suite = faults.Suite(tmp_path, seed=1)
-    faults.kills(suite, 3, signal.SIGKILL)
+    suite = faults.Suite(tmp_path, seed=1, steps=150)
+    faults.kills(suite, 2, signal.SIGKILL)
     faults.kills(suite, 1, signal.SIGTERM)
     faults.full_disk(suite, 1)
-    faults.unwritable(suite, 2)
+    faults.unwritable(suite, 1)
     faults.not_a_number(suite, 1)
     faults.damaged_data(suite, 1)
     faults.second_run(suite, 1)
@@ -26,7 +26,7 @@ def test_no_run_is_lost(tmp_path):
 @pytest.mark.slow
 def test_200_steps_killed_then_400_are_400_at_once(tmp_path):
     """Every array of the last checkpoint, bit for bit."""
-    suite = faults.Suite(tmp_path, seed=2, steps=400)
+    suite = faults.Suite(tmp_path, seed=2, steps=400, every=50)
     killed = suite.start(tmp_path / "parts", "--config.train.steps=200")
     while len(faults.steps(tmp_path / "parts")) < 2:
         time.sleep(0.02)
