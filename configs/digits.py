@@ -33,7 +33,14 @@ def get_config(variant: str = "vp") -> ml_collections.ConfigDict:
             sde=SDES[sdes[0] if sdes else "vp"],
             parametrization=dict(name="Noise", time_label="scaled_time", data_std=0.75),
             network=dict(name="DDPMpp", channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0),
-            loss=dict(target="noise", weight="unit", times="uniform_times", label_dropout=0.1),
+            loss=dict(
+                target="noise",
+                weight="unit",
+                times="uniform",
+                stratified=False,
+                reduction="mean",
+                label_dropout=0.1,
+            ),
             optimizer=dict(
                 name="adam",
                 schedule=dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-3, warmup_steps=100),

@@ -1,6 +1,6 @@
 """score_sde: score-based diffusion models in JAX. `import score_sde as ss`."""
 
-from score_sde import data, networks, parametrization, time_grid
+from score_sde import data, networks, parametrization, time_grid, times, weights
 from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.checkpoint import load
 from score_sde.core.errors import DivergenceError, InputError
@@ -18,39 +18,103 @@ from score_sde.likelihood import (
 )
 from score_sde.loss import denoising_loss
 from score_sde.model import Model
-from score_sde.parametrization import Noise, Parametrization, Prediction, Score
-from score_sde.sampling import Ancestral, EulerMaruyama, Heun, ProbabilityFlow, Sampler, Samples, sample
-from score_sde.sde import SDE, VE, VP, SubVP
+from score_sde.parametrization import (
+    X0,
+    Noise,
+    Parametrization,
+    Preconditioned,
+    Prediction,
+    Score,
+    Velocity,
+    VPrediction,
+)
+from score_sde.sampling import (
+    DDIM,
+    DPM2,
+    LMS,
+    Ancestral,
+    DPM2Ancestral,
+    DPMSolverPP,
+    DPMSolverPP2S,
+    Euler,
+    EulerAncestral,
+    EulerMaruyama,
+    Heun,
+    ProbabilityFlow,
+    ReverseDiffusion,
+    Sampler,
+    Samples,
+    sample,
+)
+from score_sde.sde import (
+    DDPM,
+    SDE,
+    SMLD,
+    VE,
+    VP,
+    Chain,
+    CosineDDPM,
+    CosineVP,
+    DiscreteVP,
+    Karras,
+    SigmoidVP,
+    SmoothChain,
+    StraightLine,
+    SubVP,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDIM",
+    "DDPM",
+    "DPM2",
+    "LMS",
     "SDE",
+    "SMLD",
     "VE",
     "VP",
+    "X0",
     "Ancestral",
     "BitsPerDim",
+    "Chain",
     "ClassifierFree",
+    "CosineDDPM",
+    "CosineVP",
+    "DPM2Ancestral",
+    "DPMSolverPP",
+    "DPMSolverPP2S",
     "Denoiser",
+    "DiscreteVP",
     "DivergenceError",
+    "Euler",
+    "EulerAncestral",
     "EulerMaruyama",
     "GaussianMixture",
     "Heun",
     "InputError",
+    "Karras",
     "LogProb",
     "Mixture",
     "Model",
     "NetworkDenoiser",
     "Noise",
     "Parametrization",
+    "Preconditioned",
     "Prediction",
     "ProbabilityFlow",
     "QuantizedTransform",
+    "ReverseDiffusion",
     "Sampler",
     "Samples",
     "Score",
+    "SigmoidVP",
+    "SmoothChain",
+    "StraightLine",
     "SubVP",
     "UniformDequantization",
+    "VPrediction",
+    "Velocity",
     "bits_per_dim",
     "data",
     "decode",
@@ -64,4 +128,6 @@ __all__ = [
     "parametrization",
     "sample",
     "time_grid",
+    "times",
+    "weights",
 ]

@@ -19,7 +19,8 @@ from score_sde.core.errors import InputError
 ENTRIES = (
     *("seed", "ema", "parallel", "sde.name", "parametrization.name", "network.name", "optimizer.name"),
     *("data.name", "data.dir", "data.batch_size", "data.flip", "data.labels"),
-    *("loss.target", "loss.weight", "loss.times", "loss.label_dropout", "optimizer.schedule.name", "optimizer.clip"),
+    *("loss.target", "loss.weight", "loss.times", "loss.stratified", "loss.reduction", "loss.label_dropout"),
+    *("optimizer.schedule.name", "optimizer.clip"),
     *("train.steps", "train.log_every", "train.eval_every", "train.sample_every", "train.checkpoint_every"),
     *("train.keep.last", "train.keep.every", "sample.sampler.name", "sample.grid.name", "sample.n", "sample.seed"),
     *("sample.batch_size", "sample.denoise", "sample.guidance", "eval.what", "eval.probes", "eval.rtol", "eval.atol"),
@@ -102,6 +103,18 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
     return constructor(*args, **arguments, **context)
 
 
+def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:
+    """A function that a config names, such as 'unit', or makes, such as dict(name='MinSNR', gamma=5.)."""
+    arguments = to_dict({"name": spec} if isinstance(spec, str) else spec)
+    found = lookup(namespace, arguments.get("name"))
+    if isinstance(found, type):
+        return build(namespace, arguments)
+    if len(arguments) > 1:
+        left_over = ", ".join(name for name in arguments if name != "name")
+        raise InputError(f"{arguments['name']}: no argument {left_over}; it takes no arguments.")
+    return found
+
+
 def _misfit(
     name: str,
     signature: inspect.Signature,
@@ -121,7 +134,7 @@ def _misfit(
 def check_complete(config: Mapping[str, Any]) -> None:
     """Raise InputError for a config that lacks entries that the jobs read, naming them."""
     there = flatten(config)
-    missing = [name for name in ENTRIES if name not in there]
+    missing = [name for name in ENTRIES if not any(f"{entry}.".startswith(f"{name}.") for entry in there)]
     if missing:
         raise InputError(f"The config has no {', '.join(missing)}; configs/digits.py shows every entry.")
 

@@ -7,6 +7,7 @@ the other from x_t: in float32 noise -> x_0 -> noise loses 2 % at t = 1e-5 on th
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,8 +58,23 @@ def log_sigma(sde: SDE, t: Array) -> Array:
     return jnp.log(sde.variance(t)) / 2
 
 
+def quarter_log_sigma(sde: SDE, t: Array) -> Array:
+    """log(sigma / alpha) / 4: the time label of Karras et al. 2022 (arXiv:2206.00364, Table 1)."""
+    return -sde.log_snr(t) / 8
+
+
+def index(sde: SDE, t: Array) -> Array:
+    """The label of a chain's level, as its paper's networks know it; between the levels of a smoothed chain too."""
+    return sde.label(t)
+
+
 TimeLabel = Callable[[SDE, Array], Array]
-_TIME_LABELS: dict[str, TimeLabel] = {"scaled_time": scaled_time, "log_sigma": log_sigma}
+_TIME_LABELS: dict[str, TimeLabel] = {
+    "scaled_time": scaled_time,
+    "log_sigma": log_sigma,
+    "quarter_log_sigma": quarter_log_sigma,
+    "index": index,
+}
 
 
 class Parametrization(eqx.Module):
@@ -67,8 +83,8 @@ class Parametrization(eqx.Module):
     To add one, subclass and define `coefficients`; `input_scale` may be overridden too.
 
     Attributes:
-        time_label: what tells the network the time: 'scaled_time', 'log_sigma', or a function
-            (sde, t) -> label, elementwise in t.
+        time_label: what tells the network the time: 'scaled_time', 'log_sigma', 'quarter_log_sigma',
+            'index' (of chains), or a function (sde, t) -> label, elementwise in t.
         data_std: None feeds x_t to the network as it is; a number feeds
             x_t / sqrt(alpha^2 data_std^2 + sigma^2), of unit variance at all times if the data
             have that standard deviation (Karras et al. 2022, arXiv:2206.00364, Eq. 7).
@@ -87,6 +103,15 @@ class Parametrization(eqx.Module):
 
     def check(self, sde: SDE) -> None:
         """Raise InputError where this parametrisation cannot serve this SDE."""
+        if not is_concrete(sde):
+            return
+        with jax.ensure_compile_time_eval():
+            label = float(self.label(sde, to_time(sde.t_max)))
+        if not math.isfinite(label):
+            raise InputError(
+                f"{type(self).__name__} with time_label={self.time_label!r} tells the network {label} at t_max of "
+                f"{type(sde).__name__}, where alpha = 0: use time_label='scaled_time'."
+            )
 
     def label(self, sde: SDE, t: Array) -> Array:
         """The time label the network is given, in the shape of t."""
@@ -115,6 +140,7 @@ class _NoiseLike(Parametrization):
     """The checks shared by outputs that determine x_0 only through a division by alpha."""
 
     def check(self, sde: SDE) -> None:
+        super().check(sde)
         if not is_concrete(sde):
             return
         with jax.ensure_compile_time_eval():
@@ -122,7 +148,8 @@ class _NoiseLike(Parametrization):
         if alpha < 1e-3:
             raise InputError(
                 f"{type(self).__name__} needs alpha(t_max) >= 1e-3, and {type(sde).__name__} has {alpha:.2g}: "
-                "x_0 = (x_t - sigma F) / alpha would be all rounding error; choose an SDE that keeps more signal."
+                "x_0 = (x_t - sigma F) / alpha would be all rounding error; use X0, Velocity or VPrediction, "
+                "or an SDE that keeps more signal."
             )
 
 
@@ -142,4 +169,79 @@ class Score(_NoiseLike):
         return (1 / alpha, sde.variance(t) / alpha), (0.0, -sde.sigma(t))
 
 
-__all__ = ["Noise", "Parametrization", "Prediction", "Score", "log_sigma", "scaled_time"]
+class X0(Parametrization):
+    """F = x_0: noise = (x_t - alpha F) / sigma."""
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        sigma = sde.sigma(t)
+        return (0.0, 1.0), (1 / sigma, -sde.alpha(t) / sigma)
+
+
+class Velocity(Parametrization):
+    """F = alpha' x_0 + sigma' noise, the velocity of the probability flow; on `StraightLine` noise - x_0.
+
+    With d = alpha sigma' - sigma alpha': x_0 = (sigma' x_t - sigma F) / d, noise = (alpha F - alpha' x_t) / d.
+    A chain has no derivatives in time: there use VPrediction.
+    """
+
+    def check(self, sde: SDE) -> None:
+        super().check(sde)
+        if sde.discrete:
+            raise InputError(
+                f"Velocity needs alpha' and sigma', which {type(sde).__name__} has not: use VPrediction, or a denoiser "
+                "on chain.smooth()."
+            )
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        alpha_rate, sigma_rate = sde.velocity_rates(t)
+        d = alpha * sigma_rate - sigma * alpha_rate
+        return (sigma_rate / d, -sigma / d), (-alpha_rate / d, alpha / d)
+
+
+class VPrediction(Parametrization):
+    """F = alpha noise - sigma x_0 (Salimans & Ho 2022, arXiv:2202.00512, App. D), for any alpha and sigma.
+
+    x_0 = (alpha x_t - sigma F) / (alpha^2 + sigma^2), noise = (sigma x_t + alpha F) / (alpha^2 + sigma^2).
+    """
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        size = alpha**2 + sde.variance(t)
+        return (alpha / size, -sigma / size), (sigma / size, alpha / size)
+
+
+class Preconditioned(Parametrization):
+    """The preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any alpha.
+
+    With s the data's standard deviation (`data_std`) and v = alpha^2 s^2 + sigma^2 the variance of x_t,
+
+        x_0 = (alpha s^2 / v) x_t + (sigma s / sqrt(v)) F,  noise = (sigma / v) x_t - (alpha s / sqrt(v)) F,
+
+    so that F has unit variance at all times. For alpha = 1 these are the paper's c_skip and c_out.
+    """
+
+    time_label: str | TimeLabel = eqx.field(default="quarter_log_sigma", static=True)
+    data_std: float = eqx.field(default=0.5, converter=as_float)
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha, sigma, std = sde.alpha(t), sde.sigma(t), self.data_std
+        v = (alpha * std) ** 2 + sde.variance(t)
+        root = jnp.sqrt(v)
+        return (alpha * std**2 / v, sigma * std / root), (sigma / v, -alpha * std / root)
+
+
+__all__ = [
+    "X0",
+    "Noise",
+    "Parametrization",
+    "Preconditioned",
+    "Prediction",
+    "Score",
+    "VPrediction",
+    "Velocity",
+    "index",
+    "log_sigma",
+    "quarter_log_sigma",
+    "scaled_time",
+]

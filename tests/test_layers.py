@@ -17,6 +17,8 @@ FLOORS = {
     "images": 1,
     "parametrization": 2,
     "time_grid": 2,
+    "times": 2,
+    "weights": 2,
     "denoiser": 3,
     "analytic": 4,
     "guidance": 4,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import score_sde as ss
-from score_sde.core import keys as keys_
-from score_sde.loss import uniform_times, unit
+from score_sde import times
+from score_sde.weights import unit
 
 STD = 0.6
 N = 20_000
@@ -99,7 +99,9 @@ def test_dropout_is_on_in_training_only(sde):
 
 
 def test_uniform_times_fill_the_interval(sde):
-    t = np.asarray(uniform_times(sde, keys_.examples(keys_.root(0), np.arange(N))))
+    t, factor = times.uniform(sde, jax.random.uniform(jax.random.key(0), (N,)))
+    t = np.asarray(t)
+    assert (np.asarray(factor) == 1).all()
     assert sde.t_min <= t.min() < 1e-3 and 0.999 < t.max() <= sde.t_max
     assert abs(t.mean() - 0.5) < 4 / np.sqrt(12 * N)
 

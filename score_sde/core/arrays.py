@@ -30,6 +30,15 @@ def to_time(t: ArrayLike) -> Array:
     return t.astype(jnp.float32)
 
 
+@jax.custom_jvp
+def expm1(x: Array) -> Array:
+    """exp(x) - 1, whose derivative is exp(x): JAX takes it as expm1(x) + 1, which is all rounding where x << 0."""
+    return jnp.expm1(x)
+
+
+expm1.defjvps(lambda tangent, _, x: tangent * jnp.exp(x))
+
+
 def expand(coefficient: ArrayLike, x: Array) -> Array:
     """A coefficient of shape () or (batch,) made to multiply x of shape (batch, *shape), in x's dtype."""
     c = jnp.asarray(coefficient)

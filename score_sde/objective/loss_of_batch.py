@@ -6,11 +6,14 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from jax.typing import ArrayLike
 
 from score_sde import config as config_
 from score_sde import loss as loss_
+from score_sde import times as times_
+from score_sde import weights as weights_
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.errors import InputError
@@ -27,15 +30,19 @@ class Objective:
 
     Attributes:
         blueprint: the model's parts.
-        target, weight, times: as in `denoising_loss`; times draws one time per key.
+        target, weight, reduction: as in `denoising_loss`.
+        times: a rule of `times`.
+        stratified: over how many examples times are stratified, the whole batch, or None.
         label_dropout: the probability with which a training example's label is replaced by none.
     """
 
     blueprint: Blueprint
     target: str
-    weight: loss_.Weight
-    times: loss_.Times
+    weight: weights_.Weight
+    times: times_.Times
     label_dropout: float
+    reduction: str = "mean"
+    stratified: int | None = None
 
     @classmethod
     def from_config(cls, blueprint: Blueprint, config: ml_collections.ConfigDict) -> Objective:
@@ -44,16 +51,33 @@ class Objective:
             raise InputError(f"loss.label_dropout is {spec.label_dropout}; expected a probability.")
         if spec.target not in loss_.TARGETS:
             raise InputError(f"loss.target is {spec.target!r}; expected one of {', '.join(loss_.TARGETS)}.")
-        weight = config_.lookup(loss_, spec.weight, offered=loss_.WEIGHTS)
-        times = config_.lookup(loss_, spec.times, offered=loss_.TIMES)
-        return cls(blueprint, spec.target, weight, times, spec.label_dropout)
+        if spec.reduction not in loss_.REDUCTIONS:
+            raise InputError(f"loss.reduction is {spec.reduction!r}; expected one of {', '.join(loss_.REDUCTIONS)}.")
+        weight, times = config_.rule(weights_, spec.weight), config_.rule(times_, spec.times)
+        stratified = config.data.batch_size if spec.stratified else None
+        objective = cls(blueprint, spec.target, weight, times, spec.label_dropout, spec.reduction, stratified)
+        objective.check()
+        return objective
+
+    def check(self) -> None:
+        """Raise InputError, before anything is written, where times, weight or target do not suit the SDE."""
+        sde = self.blueprint.sde
+        if sde.discrete and self.times is not times_.knots:
+            raise InputError(
+                f"loss.times draws times between the levels of {type(sde).__name__}; expected loss.times='knots' for "
+                "a chain."
+            )
+        jax.eval_shape(lambda u: weights_.on(self.target, self.weight, sde, self.times(sde, u)[0]), jnp.zeros(1))
+        if self.target == "velocity":
+            sde.velocity_rates(sde.t_max)
 
     def __call__(
         self, denoiser: Denoiser, batch: Batch, key: Array, *, train: bool, t: ArrayLike | None = None
     ) -> Array:
         """Losses of shape (batch,); key of shape () is this step's; t None draws the times."""
-        keys = keys_.examples(key, batch["index"])
-        t = self.times(self.blueprint.sde, keys_.fold(keys, 0)) if t is None else t
+        keys, factor = keys_.examples(key, batch["index"]), None
+        if t is None:
+            t, factor = self.draw_times(keys_.fold(keys, 0), batch["index"])
         transform, cond = self.blueprint.dataset.transform, None
         x0 = transform.forward(transform.dequantize(batch["image"], keys_.fold(keys, 1)))
         if self.blueprint.num_classes is not None:
@@ -61,9 +85,16 @@ class Objective:
             if train:
                 label = drop_labels(keys_.fold(keys, 2), label, self.label_dropout, self.blueprint.num_classes)
             cond = {"label": label}
-        return loss_.denoising_loss(
-            denoiser, x0, keys_.fold(keys, 3), t=t, target=self.target, weight=self.weight, cond=cond, train=train
-        )
+        settings: dict[str, Any] = {"target": self.target, "weight": self.weight, "reduction": self.reduction}
+        losses = loss_.denoising_loss(denoiser, x0, keys_.fold(keys, 3), t=t, cond=cond, train=train, **settings)
+        return losses if factor is None else factor * losses
+
+    def draw_times(self, keys: Array, index: Array) -> tuple[Array, Array]:
+        """Times and the factors of their losses, each (batch,); index is the place in the whole batch."""
+        u = keys_.draw(jax.random.uniform, keys, ())
+        if self.stratified is not None:
+            u = (index % self.stratified + u) / self.stratified
+        return self.times(self.blueprint.sde, u)
 
 
 def step_key(seed: int, step: ArrayLike) -> Array:

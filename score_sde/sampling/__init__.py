@@ -2,7 +2,26 @@
 
 from score_sde.sampling.adaptive import ProbabilityFlow
 from score_sde.sampling.base import Sampler, Samples, sample
-from score_sde.sampling.deterministic import Heun
-from score_sde.sampling.stochastic import Ancestral, EulerMaruyama
+from score_sde.sampling.deterministic import Euler, Heun
+from score_sde.sampling.exponential import DPMSolverPP, DPMSolverPP2S
+from score_sde.sampling.in_noise_level import DPM2, LMS, DPM2Ancestral
+from score_sde.sampling.stochastic import DDIM, Ancestral, EulerAncestral, EulerMaruyama, ReverseDiffusion
 
-__all__ = ["Ancestral", "EulerMaruyama", "Heun", "ProbabilityFlow", "Sampler", "Samples", "sample"]
+__all__ = [
+    "DDIM",
+    "DPM2",
+    "LMS",
+    "Ancestral",
+    "DPM2Ancestral",
+    "DPMSolverPP",
+    "DPMSolverPP2S",
+    "Euler",
+    "EulerAncestral",
+    "EulerMaruyama",
+    "Heun",
+    "ProbabilityFlow",
+    "ReverseDiffusion",
+    "Sampler",
+    "Samples",
+    "sample",
+]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from score_sde import ode
 from score_sde.core.arrays import Array
 from score_sde.denoiser import Cond, Denoiser
 from score_sde.sampling.base import Memory, Sampler
+from score_sde.sampling.checks import check_continuous
+from score_sde.sde import SDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,9 @@ class ProbabilityFlow(Sampler):
 
     def __post_init__(self) -> None:
         ode.check_tolerances(self.rtol, self.atol)
+
+    def check(self, sde: SDE, grid: np.ndarray) -> None:
+        check_continuous(self, sde)
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None

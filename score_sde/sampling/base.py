@@ -127,7 +127,8 @@ def sample(
         first: the number of the first sample.
         cond: None, or a pytree whose leaves have leading axis n.
         x: where to start, shape (n, *shape) at time grid[0]; None draws from the prior.
-        denoise: whether x is replaced at the end by E[x_0 | x] at grid[-1], one more evaluation.
+        denoise: whether x is replaced at the end by E[x_0 | x] at grid[-1], one more evaluation; where the
+            grid ends at a time without noise, as a chain's level 0, that is x itself and costs nothing.
         temperature: all noise, of the prior and of the steps, is multiplied by it; positive.
         trajectory: whether to return x at every time of the grid too.
         batch_size: samples per compiled batch, the last one padded; min(n, 256) if None.
@@ -152,6 +153,7 @@ def sample(
     devices = 1 if sharding is None else len(sharding.device_set)
     size = -(-(min(n, 256) if batch_size is None else batch_size) // devices) * devices
 
+    denoise = denoise and float(denoiser.sde.variance(times[-1])) > 0
     options = {"sampler": sampler, "shape": tuple(shape), "denoise": denoise, "trajectory": trajectory}
     batches = []
     for count, batch in _batches(n, size, first, x, cond):

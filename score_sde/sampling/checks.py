@@ -64,16 +64,30 @@ def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.nd
     if rising.size:
         k = rising[0]
         raise InputError(f"grid goes from {times[k]:g} to {times[k + 1]:g} in step {k}; expected decreasing times.")
-    low, high = np.asarray(sde.t_min, dtype), np.asarray(sde.t_max, dtype)
-    if times[0] > high or times[-1] < low:
+    sde.check_times(times, "grid")
+    if from_prior and not np.isclose(times[0], float(sde.t_max), rtol=1e-5):
         raise InputError(
-            f"grid runs from {times[0]:g} to {times[-1]:g}; expected times within [t_min, t_max] = [{low:g}, {high:g}]."
-        )
-    if from_prior and not np.isclose(times[0], high, rtol=1e-5):
-        raise InputError(
-            f"grid starts at {times[0]:g} and the prior lives at t_max = {high:g}: start there, or give x."
+            f"grid starts at {times[0]:g} and the prior lives at t_max = {float(sde.t_max):g}: start there, or give x."
         )
     return times
+
+
+def check_signal(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
+    """Refuse a walk that starts where alpha = 0, for a sampler that divides by alpha."""
+    if float(sde.alpha(grid[0])) == 0:
+        raise InputError(
+            f"{type(sampler).__name__} is not defined at t = {grid[0]:g}, where {type(sde).__name__} has alpha(t) = 0: "
+            "start a little earlier, or use DDIM, Ancestral, Euler, Heun or DPMSolverPP."
+        )
+
+
+def check_continuous(sampler: Any, sde: SDE) -> None:
+    """Refuse a chain, for a sampler that stops between its levels or needs derivatives in time."""
+    if sde.discrete:
+        raise InputError(
+            f"{type(sampler).__name__} needs times between the levels of {type(sde).__name__}: use a denoiser on "
+            "chain.smooth(), or a sampler that steps from level to level, such as DDIM, Ancestral or DPMSolverPP."
+        )
 
 
 def check_cond(cond: Any, n: int) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, as_float, dimensions, expand, is_concrete, per_example_sum, to_time
+from score_sde.core.arrays import Array, dimensions, expand, is_concrete, per_example_sum, to_time
 from score_sde.core.errors import InputError
 
 
@@ -68,10 +68,15 @@ class SDE(eqx.Module):
         t_max: where the prior lives.
         t_stop: where sampling stops; t_min unless given.
         prior_std: standard deviation of the prior N(0, prior_std^2 I); sigma(t_max) unless given.
+        default_grid: the function of `time_grid` that `time_grid.default` calls.
+        discrete: whether only some times are known and derivatives in time are not, as of a `Chain`.
     """
 
     t_min = 1e-5
     t_max = 1.0
+
+    default_grid = "uniform"  # the function of time_grid that suits this SDE
+    discrete = False  # whether only some times are known, and derivatives in time are not
 
     t_stop = _UnlessGiven(lambda sde: sde.t_min)
     prior_std = _UnlessGiven(lambda sde: sde.sigma(sde.t_max))
@@ -163,6 +168,46 @@ class SDE(eqx.Module):
         std = expand(self.prior_std, x)
         return -0.5 * per_example_sum((x / std) ** 2) - dimensions(x) * (jnp.log(std) + 0.5 * math.log(2 * math.pi))
 
+    # Times, and where they may lie.
+
+    def time_of(self, log_snr: ArrayLike) -> Array:
+        """The time at which the log signal-to-noise ratio has this value, in the shape of log_snr.
+
+        By bisection to the last digit: log-SNR falls with time. Values out of reach give t_min or t_max.
+        """
+        wanted = to_time(log_snr)
+        low, high = jnp.full_like(wanted, self.t_min), jnp.full_like(wanted, self.t_max)
+
+        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = (low + high) / 2
+            early = self.log_snr(middle) > wanted
+            return jnp.where(early, middle, low), jnp.where(early, high, middle)
+
+        # Times near t_min are small beside t_max: bisecting to their own last digit takes the range's digits too.
+        digits = jnp.finfo(wanted.dtype).nmant + 20
+        low, high = jax.lax.fori_loop(0, digits, halve, (low, high))
+        early, late = wanted >= self.log_snr(self.t_min), wanted <= self.log_snr(self.t_max)
+        return jnp.where(early, self.t_min, jnp.where(late, self.t_max, (low + high) / 2))
+
+    def label(self, t: ArrayLike) -> Array:
+        """The label that published networks give a chain's level; raises InputError where there are no levels."""
+        raise InputError(f"{type(self).__name__} has no levels to label: use time_label='scaled_time' or 'log_sigma'.")
+
+    def nearest(self, times: np.ndarray) -> np.ndarray:
+        """The times nearest to these at which this SDE is known: all of them, but for a chain."""
+        return times
+
+    def check_times(self, times: np.ndarray, name: str) -> None:
+        """Raise InputError where a time is outside [t_min, t_max], in the precision of `times`."""
+        low, high = np.asarray([self.t_min, self.t_max], times.dtype if times.dtype.kind == "f" else float)
+        outside = times[~((times >= low) & (times <= high))]
+        if outside.size:
+            raise InputError(
+                f"{name} contains {outside.flat[0]:g}; expected times within [t_min, t_max] = [{low:g}, {high:g}] of "
+                f"{type(self).__name__}."
+            )
+
     def _require_signal(self, t: ArrayLike) -> None:
         if is_concrete(self, t):
             with jax.ensure_compile_time_eval():
@@ -180,57 +225,4 @@ def _derivative(function: Callable[[Array], Array], t: Array) -> tuple[Array, Ar
     return jax.jvp(function, (t,), (jnp.ones_like(t),))
 
 
-class VP(SDE):
-    """The variance-preserving SDE, Eq. (11), the limit of DDPM.
-
-    beta(t) = beta_min + t (beta_max - beta_min),
-    log alpha(t) = -t beta_min / 2 - t^2 (beta_max - beta_min) / 4,  variance(t) = 1 - alpha(t)^2.
-    """
-
-    beta_min: float = eqx.field(default=0.1, converter=as_float)
-    beta_max: float = eqx.field(default=20.0, converter=as_float)
-    t_stop = 1e-3
-
-    def __check_init__(self) -> None:
-        if is_concrete(self.beta_min, self.beta_max) and not 0 <= self.beta_min <= self.beta_max < math.inf:
-            raise InputError(
-                f"{type(self).__name__} got beta_min={self.beta_min}, beta_max={self.beta_max}; "
-                "expected 0 <= beta_min <= beta_max."
-            )
-
-    def log_alpha(self, t: ArrayLike) -> Array:
-        t = to_time(t)
-        return -t * self.beta_min / 2 - t**2 * (self.beta_max - self.beta_min) / 4
-
-    def variance(self, t: ArrayLike) -> Array:
-        return -jnp.expm1(2 * self.log_alpha(t))
-
-
-class SubVP(VP):
-    """The sub-variance-preserving SDE, Eq. (12): VP's alpha, and variance(t) = (1 - alpha(t)^2)^2."""
-
-    def variance(self, t: ArrayLike) -> Array:
-        return jnp.expm1(2 * self.log_alpha(t)) ** 2
-
-
-class VE(SDE):
-    """The variance-exploding SDE, Eq. (9), the limit of SMLD: alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t."""
-
-    sigma_min: float = eqx.field(default=0.01, converter=as_float)
-    sigma_max: float = eqx.field(default=50.0, converter=as_float)
-
-    def __check_init__(self) -> None:
-        if is_concrete(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise InputError(
-                f"VE got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected 0 < sigma_min < sigma_max."
-            )
-
-    def log_alpha(self, t: ArrayLike) -> Array:
-        return jnp.zeros_like(to_time(t))
-
-    def variance(self, t: ArrayLike) -> Array:
-        t = to_time(t)
-        return jnp.exp(2 * (jnp.log(self.sigma_min) * (1 - t) + jnp.log(self.sigma_max) * t))
-
-
-__all__ = ["SDE", "VE", "VP", "SubVP"]
+__all__ = ["SDE"]

@@ -1,0 +1,131 @@
+"""Samplers of the probability flow in the noise level n = sigma / alpha, as k-diffusion made them known.
+
+With y = x / alpha the flow is dy/dn = noise(x, t), for every SDE. None is defined at alpha = 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, expand
+from score_sde.core.errors import InputError
+from score_sde.denoiser import Cond, Denoiser
+from score_sde.sampling.base import Memory, Sampler, evaluations
+from score_sde.sampling.checks import check_continuous, check_signal
+from score_sde.sde import SDE
+
+# Gauss-Legendre: two points integrate cubics exactly.
+_POINT = 3**-0.5
+
+
+def _level(sde: SDE, t: Array) -> Array:
+    return jnp.exp(-sde.log_snr(t) / 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class LMS(Sampler):
+    """Linear multistep: the polynomial through the last noises, integrated over the step; one evaluation a step.
+
+    y_s = y_t + sum_j noise_j times the integral from n_t to n_s of the j-th Lagrange polynomial: Adams and
+    Bashforth's method on an uneven grid. The first steps, with fewer noises at hand, are of lower order.
+
+    Attributes:
+        order: from 1, which is DDIM(0), to 4.
+    """
+
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3, 4):
+            raise InputError(f"LMS got order={self.order!r}; expected 1, 2, 3 or 4.")
+
+    def check(self, sde: SDE, grid: np.ndarray) -> None:
+        check_signal(self, sde, grid)
+
+    def init(self, x: Array) -> Memory:
+        """(the last noises, their levels, how many there are), the newest first."""
+        past = self.order - 1
+        return jnp.zeros((past, *x.shape), x.dtype), jnp.zeros(past, x.dtype), jnp.zeros((), jnp.int32)
+
+    def step(
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
+    ) -> tuple[Array, Memory, Array]:
+        sde, (noises, levels, known) = denoiser.sde, memory
+        noises = jnp.concatenate([denoiser.noise(x, t, cond)[None], noises])
+        levels = jnp.concatenate([_level(sde, t)[None].astype(x.dtype), levels])
+        start, end = levels[0], _level(sde, s).astype(x.dtype)
+        by_order = jnp.stack([self._coefficients(levels, start, end, k) for k in range(1, self.order + 1)])
+        coefficients = by_order[jnp.minimum(known, self.order - 1)]
+        y = x / expand(sde.alpha(t), x) + jnp.tensordot(coefficients, noises, 1)
+        memory = noises[: self.order - 1], levels[: self.order - 1], known + 1
+        return expand(sde.alpha(s), x) * y, memory, evaluations(x, 1)
+
+    def _coefficients(self, levels: Array, start: Array, end: Array, order: int) -> Array:
+        """The integrals of the Lagrange polynomials through the first `order` levels, then zeros."""
+        middle, half = (start + end) / 2, (end - start) / 2
+        points = middle + half * jnp.asarray([-_POINT, _POINT], levels.dtype)
+        nodes, integrals = levels[:order], []
+        for j in range(order):
+            others = [k for k in range(order) if k != j]
+            # Levels that are not known yet are equal, and their quotients, not finite, are not used.
+            factors = [(points - nodes[k]) / (nodes[j] - nodes[k]) for k in others]
+            integrals.append(half * jnp.sum(jnp.prod(jnp.stack([jnp.ones_like(points), *factors]), axis=0)))
+        return jnp.stack([*integrals, *[jnp.zeros_like(start)] * (self.order - order)])
+
+
+@dataclasses.dataclass(frozen=True)
+class DPM2(Sampler):
+    """DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927; k-diffusion's dpm_2): a midpoint in log n, order 2.
+
+    With m half way in log n between t and the level that the step goes down to, two evaluations a step:
+
+        y_m = y_t + (n_m - n_t) noise(x_t, t),  y_s = y_t + (n_down - n_t) noise(x_m, m) + n_up z.
+
+    Here n_down = n_s and n_up = 0.
+    """
+
+    def check(self, sde: SDE, grid: np.ndarray) -> None:
+        check_continuous(self, sde)
+        check_signal(self, sde, grid)
+
+    def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
+        """(n_down, n_up)."""
+        return _level(sde, s), None
+
+    def step(
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
+    ) -> tuple[Array, Memory, Array]:
+        sde = denoiser.sde
+        start, (down, up) = _level(sde, t), self.levels(sde, t, s)
+        middle = jnp.sqrt(start * down)
+        m = sde.time_of(-2 * jnp.log(middle))
+        y = x / expand(sde.alpha(t), x)
+        y_m = y + expand(middle - start, x) * denoiser.noise(x, t, cond)
+        y = y + expand(down - start, x) * denoiser.noise(expand(sde.alpha(m), x) * y_m, m, cond)
+        if up is not None:
+            y = y + expand(up, x) * keys_.normal(keys, x.shape[1:], x.dtype)
+        return expand(sde.alpha(s), x) * y, memory, evaluations(x, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class DPM2Ancestral(DPM2):
+    """DPM2 with ancestral noise: n_up = eta n_s sqrt(1 - n_s^2 / n_t^2), n_down = sqrt(n_s^2 - n_up^2).
+
+    Attributes:
+        eta: from 0, which is DPM2, to 1.
+    """
+
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"DPM2Ancestral got eta={self.eta!r}; expected a number from 0 to 1.")
+
+    def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
+        start, end = _level(sde, t), _level(sde, s)
+        up = self.eta * end * jnp.sqrt(1 - (end / start) ** 2)
+        return jnp.sqrt(jnp.maximum(end**2 - up**2, jnp.finfo(end.dtype).tiny)), up

@@ -1,0 +1,266 @@
+"""Discrete chains: SDEs that are known at N levels of noise only, and smooth curves through them.
+
+Level i = 0 is data, t = i / N; level i has the index i - 1 in the tables of the papers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NoReturn
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from scipy.interpolate import PchipInterpolator
+
+from score_sde.core.arrays import Array, expm1, is_concrete, to_time
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import InputError
+from score_sde.sde.base import SDE
+
+
+class Chain(SDE):
+    """x_i | x_0 ~ N(alpha_i x_0, variance_i I) at the levels i = 1..N, with t = i / N.
+
+    Only the levels are known: grids stop at them, training draws from them (times='knots'), and what
+    needs a derivative in time (drift, velocity, Euler-Maruyama, Heun, the likelihood) needs `smooth()`.
+    Level 0, data, has alpha = 1 and variance 0: the last step of a walk may go there.
+
+    Args:
+        alpha: the factors on x_0 from the least noise to the most, shape (N,), in [0, 1].
+        variance: the variances, shape (N,), positive.
+        descending: whether the published labels count from the most noise (as SMLD's) or the least.
+
+    Attributes:
+        log_alphas, variances: the tables from level 0 on, shape (N + 1,).
+    """
+
+    log_alphas: Any
+    variances: Any
+    descending: bool = eqx.field(static=True)
+
+    t_min = 0.0
+    t_stop = property(lambda self: 1 / self.levels)  # from level 1 the last denoising leads to data
+    discrete = True
+
+    def __init__(self, alpha: ArrayLike, variance: ArrayLike, descending: bool = False) -> None:
+        if is_concrete(alpha, variance):
+            _check_tables(np.asarray(alpha, np.float64), np.asarray(variance, np.float64), type(self).__name__)
+            # On the host and in float64, for alpha near the data is all but 1.
+            with np.errstate(divide="ignore"):
+                log_alpha: Any = np.log(np.asarray(alpha, np.float64))
+            self.log_alphas = np.concatenate([[0.0], log_alpha])
+            self.variances = np.concatenate([[0.0], np.asarray(variance, np.float64)])
+        else:
+            self.log_alphas = jnp.concatenate([jnp.zeros(1), jnp.log(alpha)])
+            self.variances = jnp.concatenate([jnp.zeros(1), jnp.asarray(variance)])
+        self.descending = descending
+
+    @property
+    def levels(self) -> int:
+        """N, the number of levels with noise."""
+        return len(self.variances) - 1
+
+    def level(self, t: ArrayLike) -> Array:
+        """The level i nearest to time t, int32 in the shape of t."""
+        return jnp.clip(jnp.round(to_time(t) * self.levels), 0, self.levels).astype(jnp.int32)
+
+    def label(self, t: ArrayLike) -> Array:
+        """The label of a published network at time t: i - 1, or N - i where labels count from the most noise."""
+        level = self.level(t)
+        return (self.levels - level if self.descending else level - 1).astype(to_time(t).dtype)
+
+    def log_alpha(self, t: ArrayLike) -> Array:
+        return jnp.asarray(self.log_alphas, float)[self.level(t)]
+
+    def variance(self, t: ArrayLike) -> Array:
+        return jnp.asarray(self.variances, float)[self.level(t)]
+
+    def smooth(self) -> SmoothChain:
+        """A continuous-time SDE through the levels, for what needs derivatives in time; see SmoothChain."""
+        return SmoothChain(self)
+
+    def drift_rate(self, t: ArrayLike) -> Array:
+        self._has_no("drift")
+
+    def velocity_rates(self, t: ArrayLike) -> tuple[Array, Array]:
+        self._has_no("velocity")
+
+    def _has_no(self, what: str) -> NoReturn:
+        raise InputError(
+            f"{type(self).__name__} is known at its {self.levels} levels only, so it has no {what}: use "
+            "chain.smooth(), a curve through the levels, or a sampler that steps from level to level, such as "
+            "Ancestral or DDIM."
+        )
+
+    def time_of(self, log_snr: ArrayLike) -> Array:
+        """The time of the level whose log signal-to-noise ratio is nearest to this, in the shape of log_snr."""
+        known = self.log_snr(jnp.arange(1, self.levels + 1) / self.levels)
+        distance = jnp.abs(known - jnp.asarray(log_snr)[..., None])
+        return (jnp.argmin(distance, axis=-1) + 1) / self.levels
+
+    def nearest(self, times: np.ndarray) -> np.ndarray:
+        """Times of the nearest levels; raises InputError where two of them fall on one level."""
+        levels = np.clip(np.round(np.asarray(times) * self.levels), 0, self.levels)
+        if len(np.unique(levels)) < len(levels):
+            raise InputError(
+                f"{type(self).__name__} has {self.levels} levels, and two of these {len(levels)} times fall on one: "
+                f"use fewer steps (a uniform grid may have {self.levels - 1}), or chain.smooth()."
+            )
+        return levels / self.levels
+
+    def check_times(self, times: np.ndarray, name: str) -> None:
+        super().check_times(times, name)
+        off = times[np.abs(times * self.levels - np.round(times * self.levels)) > 1e-3]
+        if off.size:
+            raise InputError(
+                f"{name} contains {off.flat[0]:g}; expected levels i / {self.levels} of {type(self).__name__}, as "
+                "time_grid makes them: or use chain.smooth() for any time."
+            )
+
+
+def _check_tables(alpha: np.ndarray, variance: np.ndarray, name: str) -> None:
+    if alpha.ndim != 1 or alpha.shape != variance.shape or len(alpha) < 2:
+        raise InputError(
+            f"{name} got alpha of shape {alpha.shape} and variance {variance.shape}; expected two tables of N >= 2."
+        )
+    if not (np.all((alpha >= 0) & (alpha <= 1)) and np.all(variance > 0) and np.isfinite(variance).all()):
+        raise InputError(f"{name} needs alpha in [0, 1] and positive, finite variances.")
+    snr = alpha**2 / variance
+    rising = np.flatnonzero(np.diff(snr) >= 0)
+    if rising.size:
+        i = rising[0]
+        raise InputError(
+            f"{name}: the signal-to-noise ratio goes from {snr[i]:.6g} to {snr[i + 1]:.6g} after index {i}; expected "
+            "it to fall from the first entry (least noise) to the last."
+        )
+
+
+class SmoothChain(SDE):
+    """The continuous-time SDE through the levels of a chain.
+
+    log alpha is interpolated by monotone cubics (PCHIP) over t = i / N, and the variance follows from it:
+    variance = (1 - alpha^2) rho, with log rho interpolated too (rho = 1 on a variance-preserving chain).
+    Where alpha = 1 at all levels, log sigma is interpolated. Interpolating alpha and the variance each
+    on its own would leave their difference, g^2, to chance. Time starts at level 1.
+
+    Args:
+        chain: the chain; alpha positive at all levels.
+    """
+
+    alpha_pieces: Any  # (4, N): cubics of log alpha between the levels, highest power first
+    spread_pieces: Any  # (4, N): of log rho, or of log variance if alpha = 1
+    descending: bool = eqx.field(static=True)
+    exploding: bool = eqx.field(static=True)
+
+    t_min = property(lambda self: 1 / self.levels)
+
+    def __init__(self, chain: Chain) -> None:
+        if not is_concrete(chain):
+            raise InputError("chain.smooth() needs a chain whose tables are known: call it outside jit.")
+        log_alpha = np.asarray(chain.log_alphas, np.float64)
+        variance = np.asarray(chain.variances, np.float64)
+        if not np.isfinite(log_alpha).all():
+            i = int(np.flatnonzero(~np.isfinite(log_alpha))[0])
+            raise InputError(f"The chain has alpha = 0 at level {i}, so log alpha has no curve: leave that level out.")
+        self.descending, self.exploding = chain.descending, bool((log_alpha == 0).all())
+        spread = np.log(variance[1:])
+        if not self.exploding:
+            spread = spread - np.log(-np.expm1(2 * log_alpha[1:]))
+        self.alpha_pieces = _cubics(log_alpha)
+        # Level 0 has no variance to take a logarithm of, and time starts at level 1: any straight way there does.
+        self.spread_pieces = _cubics(np.concatenate([[2 * spread[0] - spread[1]], spread]))
+
+    @property
+    def levels(self) -> int:
+        """N, the number of levels with noise."""
+        return self.alpha_pieces.shape[1]
+
+    def label(self, t: ArrayLike) -> Array:
+        """The chain's label between its levels: N t - 1, or N (1 - t)."""
+        t = to_time(t)
+        return self.levels * (1 - t) if self.descending else self.levels * t - 1
+
+    def log_alpha(self, t: ArrayLike) -> Array:
+        return self._at(self.alpha_pieces, to_time(t))
+
+    def variance(self, t: ArrayLike) -> Array:
+        t = to_time(t)
+        spread = jnp.exp(self._at(self.spread_pieces, t))
+        return spread if self.exploding else spread * -expm1(2 * self.log_alpha(t))
+
+    def _at(self, pieces: Any, t: Array) -> Array:
+        place = t * self.levels
+        piece = jnp.clip(jnp.floor(place), 0, self.levels - 1).astype(jnp.int32)
+        a, b, c, d = jnp.asarray(pieces, float)[:, piece]
+        u = place - piece
+        return ((a * u + b) * u + c) * u + d
+
+
+def _cubics(values: np.ndarray) -> np.ndarray:
+    """Coefficients of the monotone cubics through values at 0, 1, 2, ..."""
+    return np.asarray(PchipInterpolator(np.arange(len(values)), values).c)
+
+
+class DDPM(Chain):
+    """The chain of Ho et al. 2020 (arXiv:2006.11239): beta_i linear, alpha_i^2 the product of 1 - beta_1..i.
+
+    Args:
+        n: the number of levels, T in the paper.
+        beta_min, beta_max: the first and the last beta.
+    """
+
+    def __init__(self, n: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> None:
+        require_whole("n, the levels of a chain,", n, 2)
+        _from_betas(self, np.linspace(beta_min, beta_max, n))
+
+
+class CosineDDPM(Chain):
+    """The cosine chain (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17), each beta clipped.
+
+    Args:
+        n: the number of levels.
+        s: the offset.
+        clip: the largest beta; without it the last alpha would be 0.
+    """
+
+    def __init__(self, n: int = 1000, s: float = 0.008, clip: float = 0.999) -> None:
+        require_whole("n, the levels of a chain,", n, 2)
+        bar = np.cos(math.pi / 2 * (np.arange(n + 1) / n + s) / (1 + s)) ** 2
+        _from_betas(self, np.minimum(1 - bar[1:] / bar[:-1], clip))
+
+
+class DiscreteVP(Chain):
+    """The chain whose limit is `VP` (Song et al. 2021, App. B): beta_i linear from beta_min / N to beta_max / N."""
+
+    def __init__(self, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        require_whole("n, the levels of a chain,", n, 2)
+        _from_betas(self, np.linspace(beta_min / n, beta_max / n, n))
+
+
+class SMLD(Chain):
+    """The chain of NCSN (Song & Ermon 2019, arXiv:1907.05600): alpha = 1, sigma a geometric sequence.
+
+    Its limit is `VE`. From level 1 a step leads to sigma_0 = 0. Labels count from the most noise.
+    """
+
+    def __init__(self, n: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
+        require_whole("n, the levels of a chain,", n, 2)
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise InputError(
+                f"SMLD got sigma_min={sigma_min}, sigma_max={sigma_max}; expected 0 < sigma_min < sigma_max."
+            )
+        Chain.__init__(self, np.ones(n), np.geomspace(sigma_min, sigma_max, n) ** 2, descending=True)
+
+
+def _from_betas(chain: Chain, betas: np.ndarray) -> None:
+    """Fill a variance-preserving chain: alpha_i^2 = prod (1 - beta)."""
+    if not np.all((betas > 0) & (betas < 1)):
+        bad = betas[~((betas > 0) & (betas < 1))][0]
+        raise InputError(f"{type(chain).__name__} has a beta of {bad:g}; expected every beta between 0 and 1.")
+    log_alpha = np.cumsum(np.log1p(-betas)) / 2
+    Chain.__init__(chain, np.exp(log_alpha), -np.expm1(2 * log_alpha))
+
+
+__all__ = ["DDPM", "SMLD", "Chain", "CosineDDPM", "DiscreteVP", "SmoothChain"]

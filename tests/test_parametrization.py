@@ -1,0 +1,105 @@
+"""What a network's output may mean: all of them one and the same on an ideal network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import score_sde as ss
+
+MEANINGS = {
+    "noise": ss.Noise(),
+    "score": ss.Score(),
+    "x0": ss.X0(),
+    "velocity": ss.Velocity(),
+    "v": ss.VPrediction(),
+    "karras": ss.Preconditioned(data_std=0.6),
+}
+SDES = {
+    "vp": ss.VP(),
+    "subvp": ss.SubVP(),
+    "ve": ss.VE(sigma_max=20.0),
+    "cosine": ss.CosineVP(),
+    "karras": ss.Karras(),
+    "straight": ss.StraightLine(),
+    "ddpm": ss.DDPM(50),
+}
+
+
+def mixture(sde):
+    return ss.GaussianMixture(sde, [0.4, 0.6], [[1.0, -1.0], [-0.5, 0.5]], [0.3, 0.6])
+
+
+def output_of(name, sde, t, x0, noise, x):
+    """The network's output by its definition, of both halves."""
+    alpha, sigma = np.asarray(sde.alpha(t)), np.asarray(sde.sigma(t))
+    if name == "velocity":
+        rates = [np.asarray(rate) for rate in sde.velocity_rates(t)]
+        return rates[0] * x0 + rates[1] * noise
+    if name == "karras":  # (x_0 - c_skip x_t) / c_out, of Karras et al. 2022, Eq. (7), on x_t / alpha
+        level, std = sigma / alpha, 0.6
+        c_skip, c_out = std**2 / (level**2 + std**2), level * std / np.sqrt(level**2 + std**2)
+        return (x0 - c_skip * x / alpha) / c_out
+    return {"noise": noise, "score": -noise / sigma, "x0": x0, "v": alpha * noise - sigma * x0}[name]
+
+
+@pytest.mark.parametrize("which", SDES)
+@pytest.mark.parametrize("name", MEANINGS)
+def test_all_are_equal_on_an_ideal_network(x64, name, which):
+    sde, meaning = SDES[which], MEANINGS[name]
+    if which == "straight" and name in ("noise", "score"):
+        with pytest.raises(ss.InputError, match=r"alpha\(t_max\) >= 1e-3"):
+            meaning.check(sde)
+    if which == "ddpm" and name == "velocity":
+        with pytest.raises(ss.InputError, match="levels only"):
+            meaning.coefficients(sde, jnp.asarray(0.5))
+        return
+    for t in sde.nearest(np.asarray([sde.t_stop, 0.05 * sde.t_max, 0.4 * sde.t_max, 0.98 * sde.t_max])):
+        x = mixture(sde).marginal(t).sample(jax.random.split(jax.random.key(0), 5))
+        x0, noise, _ = mixture(sde).predict(x, t)
+        output = output_of(name, sde, t, np.asarray(x0), np.asarray(noise), np.asarray(x))
+        got = meaning.predict(sde, x, jnp.asarray(t), jnp.asarray(output))
+        np.testing.assert_allclose(got.x0, x0, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(got.noise, noise, rtol=1e-7, atol=1e-7)
+
+
+# Each half is a sum of two products, so in float32 it is within some roundings of their sizes; that these sizes do not
+# grow beyond those of x_0, noise and x_t at either end is what the closed forms are for.
+@pytest.mark.parametrize("which", ["vp", "subvp", "ve", "straight"])
+@pytest.mark.parametrize("name", ["v", "karras", "velocity"])
+def test_float32_at_both_ends_of_time(name, which):
+    sde, meaning = SDES[which], MEANINGS[name]
+    for t in (sde.t_stop, 0.999 * sde.t_max):
+        with jax.enable_x64(True):
+            x = mixture(sde).marginal(t).sample(jax.random.split(jax.random.key(0), 5))
+            exact = mixture(sde).predict(x, t)
+            x0, noise = np.asarray(exact.x0), np.asarray(exact.noise)
+            output = output_of(name, sde, t, x0, noise, np.asarray(x))
+            parts = meaning.coefficients(sde, jnp.asarray(t))
+            sizes = [np.abs(np.asarray(a) * x).max() + np.abs(np.asarray(b) * output).max() for a, b in parts]
+        single = [jnp.asarray(np.asarray(value), jnp.float32) for value in (x, output)]
+        got = meaning.predict(sde, single[0], jnp.float32(t), single[1])
+        for found, wanted, size in zip((got.x0, got.noise), (x0, noise), sizes, strict=True):
+            assert size < 3 * (1 + max(np.abs(part).max() for part in (x0, noise, x))), t
+            assert np.abs(found - wanted).max() < 32 * np.finfo(np.float32).eps * size, t
+
+
+def test_coefficients_of_velocity_on_a_straight_line_are_those_of_flow_matching(x64):
+    """x_0 = x_t - t F and noise = x_t + (1 - t) F, t = 1 included."""
+    t = jnp.asarray([0.1, 0.5, 1.0])
+    (a, b), (c, d) = ss.Velocity().coefficients(ss.StraightLine(), t)
+    np.testing.assert_allclose(a * jnp.ones(3), 1, rtol=1e-12)
+    np.testing.assert_allclose(b, -t, rtol=1e-12)
+    np.testing.assert_allclose(c * jnp.ones(3), 1, rtol=1e-12)
+    np.testing.assert_allclose(d, 1 - t, atol=1e-12)
+
+
+def test_labels_of_published_networks():
+    t = jnp.asarray([0.25, 1.0])
+    np.testing.assert_allclose(ss.Preconditioned().label(ss.Karras(), jnp.asarray(3.0)), np.log(3) / 4, rtol=1e-6)
+    np.testing.assert_allclose(ss.Noise(time_label="index").label(ss.DDPM(1000), t), [249, 999])
+    np.testing.assert_allclose(ss.Score(time_label="index").label(ss.SMLD(1000), t), [750, 0])
+    with pytest.raises(ss.InputError, match="VP has no levels"):
+        ss.NetworkDenoiser(ss.VP(), ss.Noise(time_label="index"), lambda *a: a, ())
+    with pytest.raises(ss.InputError, match=r"inf at t_max of StraightLine.*scaled_time"):
+        ss.NetworkDenoiser(ss.StraightLine(), ss.Preconditioned(), lambda *a: a, ())

@@ -1,0 +1,127 @@
+"""Weights mean the same for every target; rules of drawing times have the laws they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+import score_sde as ss
+from score_sde import times, weights
+
+N = 4000
+SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0), "straight": ss.StraightLine()}
+
+
+@pytest.fixture(params=SDES)
+def sde(request):
+    return SDES[request.param]
+
+
+WEIGHTS = {
+    "likelihood": (weights.likelihood, "noise"),
+    "karras": (weights.Karras(0.6), "x0"),
+    "min_snr": (weights.MinSNR(5.0), "x0"),
+    "sigmoid": (weights.Sigmoid(), "noise"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_weight_means_the_same_for_every_target(x64, sde, name):
+    """alpha error(x_0) + sigma error(noise) = 0, so the three targets' losses are one."""
+    weight, of = WEIGHTS[name]
+    x0 = jax.random.normal(jax.random.key(1), (16, 3))
+    keys, t = jax.random.split(jax.random.key(0), 16), jnp.linspace(0.05, 0.9, 16)
+    model = ss.GaussianMixture(sde, [1.0], [np.zeros(3)], 0.7)
+    losses = [
+        ss.denoising_loss(model, x0, keys, t=t, target=target, weight=weight) for target in ("noise", "x0", "velocity")
+    ]
+    np.testing.assert_allclose(losses, np.broadcast_to(losses[0], (3, 16)), rtol=1e-9)
+    plain = ss.denoising_loss(model, x0, keys, t=t, target=of)
+    np.testing.assert_allclose(losses[0], weight(sde, t) * plain, rtol=1e-9)
+
+
+def test_the_weights_are_those_of_their_papers(x64):
+    t = np.linspace(0.1, 0.9, 9)
+    sde = ss.VP()
+    beta, snr = 0.1 + 19.9 * t, np.asarray(sde.alpha(t) ** 2 / sde.variance(t))
+    np.testing.assert_allclose(weights.likelihood(sde, t) * sde.variance(t), beta, rtol=1e-10)
+    np.testing.assert_allclose(weights.MinSNR(5.0)(sde, t), np.minimum(snr, 5), rtol=1e-10)
+    np.testing.assert_allclose(weights.Sigmoid(2.0)(sde, t), 1 / (1 + np.exp(np.log(snr) - 2)), rtol=1e-10)
+    sigma = np.geomspace(0.01, 50, 9)
+    published = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
+    np.testing.assert_allclose(weights.Karras(0.5)(ss.Karras(), sigma), published, rtol=1e-10)
+
+
+def test_half_the_sum_is_the_original_setting():
+    x0, keys = jnp.ones((4, 3, 2)), jax.random.split(jax.random.key(0), 4)
+    model = ss.GaussianMixture(ss.VP(), [1.0], [np.zeros((3, 2))], 0.7)
+    mean, half = (ss.denoising_loss(model, x0, keys, t=0.4, reduction=how) for how in ("mean", "half_sum"))
+    np.testing.assert_allclose(half, 3 * mean, rtol=1e-6)
+
+
+def test_velocity_matching_on_a_straight_line_is_flow_matching():
+    """The loss of Lipman et al. 2023 written out: |v(x_t, t) - (noise - x_0)|^2."""
+    sde = ss.StraightLine()
+    x0, keys = jax.random.normal(jax.random.key(3), (8, 2)), jax.random.split(jax.random.key(0), 8)
+    model, t, seen = ss.GaussianMixture(sde, [1.0], [[0.5, 0.0]], 0.7), jnp.linspace(0.1, 1.0, 8), []
+
+    class Spy(ss.Denoiser):
+        def predict(self, x, t, cond=None, *, keys=None):
+            seen.append(x)
+            return model.predict(x, t)
+
+    loss = ss.denoising_loss(Spy(sde), x0, keys, t=t, target="velocity")
+    x_t = seen[0]
+    noise = (x_t - (1 - t[:, None]) * x0) / t[:, None]
+    by_hand = jnp.mean((model.velocity(x_t, t) - (noise - x0)) ** 2, axis=1)
+    np.testing.assert_allclose(loss, by_hand, rtol=1e-4)
+
+
+U = (np.arange(N) + 0.5) / N
+
+
+def law(rule, sde):
+    t, factor = rule(sde, jnp.asarray(U))
+    return np.asarray(t), np.asarray(factor)
+
+
+def test_log_normal_and_logit_normal_times(x64, sde):
+    t, factor = law(times.LogNormal(-1.2, 1.2), ss.Karras())
+    assert stats.kstest(np.log(t), stats.norm(-1.2, 1.2).cdf).statistic < 2 / N
+    assert (factor == 1).all()
+    t, _ = law(times.LogitNormal(0.3, 0.8), sde)
+    part = (t - sde.t_min) / (sde.t_max - sde.t_min)
+    assert stats.kstest(np.log(part / (1 - part)), stats.norm(0.3, 0.8).cdf).statistic < 2 / N
+
+
+@pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
+def test_importance_times_have_the_density_of_the_likelihood_weight(x64, name):
+    """p proportional to g^2 / sigma^2: weight times factor is constant, and means are those of uniform times."""
+    sde = SDES[name]
+    t, factor = law(times.importance, sde)
+    weighted = factor * np.asarray(weights.likelihood(sde, t))
+    np.testing.assert_allclose(weighted, weighted[0], rtol=1e-6)
+    exact = integrate.quad(lambda u: float(sde.sigma(u)), sde.t_min, sde.t_max)[0] / (sde.t_max - sde.t_min)
+    np.testing.assert_allclose(np.mean(factor * np.asarray(sde.sigma(t))), exact, rtol=1e-3)
+
+
+def test_knots_are_the_levels_each_as_often(x64):
+    t, _ = law(times.knots, ss.DDPM(10))
+    levels, counts = np.unique(np.round(t * 10), return_counts=True)
+    assert levels.tolist() == list(range(1, 11)) and (counts == N // 10).all()
+    with pytest.raises(ss.InputError, match="VP has no levels"):
+        times.knots(ss.VP(), jnp.asarray(U))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: weights.MinSNR(0.0), "gamma is 0.0"),
+        (lambda: weights.Karras(-1.0), "data_std is -1.0"),
+        (lambda: times.LogNormal(0.0, 0.0), "std is 0.0"),
+    ],
+)
+def test_bad_rules_are_refused(make, words):
+    with pytest.raises(ss.InputError, match=words):
+        make()
