@@ -67,7 +67,8 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, OSError, ImportError, SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
-        sys.exit(f"error: {_one_line(error)}")
+        # What a config file raises comes with its traceback as text.
+        sys.exit(f"error: {_one_line(error).rpartition('InputError: ')[2]}")
 
 
 if __name__ == "__main__":

@@ -2,45 +2,41 @@
 
 python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
 
-Variants, joined by commas: vp (the default), subvp, ve; conditional.
+Variants, joined by commas: an SDE (vp, the default, or another word of configs/variants.py), a parametrisation
+(noise, score, x0, velocity, v, preconditioned), conditional, likelihood (that weighting, and its times).
 """
+
+from collections.abc import Collection
 
 import ml_collections
 
-from score_sde.core.errors import InputError
+from configs import variants
 
-SDES = {
-    "vp": dict(name="VP", beta_min=0.1, beta_max=20.0),
-    "subvp": dict(name="SubVP", beta_min=0.1, beta_max=20.0),
-    "ve": dict(name="VE", sigma_min=0.01, sigma_max=15.0),
-}
+DATA_STD = 0.75
 
 
-def get_config(variant: str = "vp") -> ml_collections.ConfigDict:
-    words = [word for word in variant.split(",") if word]
-    unknown = [word for word in words if word not in (*SDES, "conditional")]
-    sdes = [word for word in words if word in SDES]
-    if unknown or len(sdes) > 1:
-        raise InputError(
-            f"configs/digits.py has no variant {variant!r}; expected one of {', '.join(SDES)}, "
-            "and 'conditional' if wanted, joined by commas."
-        )
-    conditional = "conditional" in words
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    groups: dict[str, Collection[str]] = dict(
+        sde=variants.SDES, parametrization=variants.PARAMETRIZATIONS, labels=("conditional",), loss=("likelihood",)
+    )
+    words = variants.choose("configs/digits.py", variant, groups)
+    sde = words["sde"] or "vp"
+    model = variants.model(sde, words["parametrization"], DATA_STD)
     return ml_collections.ConfigDict(
         dict(
             seed=0,
-            data=dict(name="Digits", dir="", batch_size=64, flip=False, labels=conditional),
-            sde=SDES[sdes[0] if sdes else "vp"],
-            parametrization=dict(name="Noise", time_label="scaled_time", data_std=0.75),
-            network=dict(name="DDPMpp", channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0),
-            loss=dict(
-                target="noise",
-                weight="unit",
-                times="uniform",
-                stratified=False,
-                reduction="mean",
-                label_dropout=0.1,
+            data=dict(name="Digits", dir="", batch_size=64, flip=False, labels=words["labels"] is not None),
+            **model,
+            network=dict(
+                name="DDPMpp",
+                channels=32,
+                multipliers=(1, 2),
+                blocks=1,
+                attention=(4,),
+                dropout=0.0,
+                **variants.embedding(sde),
             ),
+            loss=variants.loss(sde, model["parametrization"]["name"], words["loss"], DATA_STD),
             optimizer=dict(
                 name="adam",
                 schedule=dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-3, warmup_steps=100),
@@ -56,8 +52,7 @@ def get_config(variant: str = "vp") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=1000),
             ),
             sample=dict(
-                sampler=dict(name="Ancestral"),
-                grid=dict(name="default", n=250),
+                **variants.sampling(sde, steps=250),
                 n=100,
                 seed=0,
                 batch_size=100,

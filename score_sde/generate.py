@@ -1,4 +1,4 @@
-"""Images from a denoiser, as a config's `sample` entry asks for them."""
+"""Examples from a denoiser, as a config's `sample` entry asks for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Images:
     """Images number first .. first + n - 1 of a seed.
 
     Attributes:
-        values: whole numbers on the data's own range, shape (n, height, width, channels).
+        values: on the data's own range, whole numbers where the data are, shape (n, *shape).
         labels: the classes asked for, int32 (n,); None for an unconditional model.
         nfe: denoiser evaluations for each, int32 (n,).
     """

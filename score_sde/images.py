@@ -36,6 +36,42 @@ def image_grid(images: np.ndarray, maximum: int, columns: int | None = None, lea
     return canvas
 
 
+def shown(shape: tuple[int, ...]) -> int:
+    """How many examples of this shape a picture shows: 100 images, or 5,000 points."""
+    return 100 if len(shape) == 3 else 5000
+
+
+def picture(examples: np.ndarray, maximum: int | None) -> np.ndarray:
+    """Examples as uint8 (height, width, 3): images in rows of ten, points of the plane as dots.
+
+    Args:
+        examples: images, shape (n, height, width, channels), or vectors, shape (n, dimensions), of which the
+            first two coordinates are shown.
+        maximum: the value shown as white; None for the largest one, the least then being black.
+    """
+    if examples.ndim != 4:
+        return _dots(examples.reshape(len(examples), -1))
+    if maximum is None:
+        low, high = float(examples.min()), float(examples.max())
+        examples, maximum = (examples - low) / ((high - low) or 1.0), 1
+    return image_grid(examples, maximum, columns=10 if len(examples) >= 10 else None)
+
+
+def _dots(points: np.ndarray) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    if points.shape[1] == 1:
+        axes.hist(points[:, 0], bins=100)
+    else:
+        axes.scatter(points[:, 0], points[:, 1], s=2, linewidths=0)
+        axes.set_aspect("equal", adjustable="datalim")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def save_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Write uint8 (height, width, 3) as a PNG file, whole or not at all."""
     from PIL import Image

@@ -186,7 +186,7 @@ class Velocity(Parametrization):
 
     def check(self, sde: SDE) -> None:
         super().check(sde)
-        if sde.discrete:
+        if sde.levels is not None:
             raise InputError(
                 f"Velocity needs alpha' and sigma', which {type(sde).__name__} has not: use VPrediction, or a denoiser "
                 "on chain.smooth()."

@@ -27,7 +27,7 @@ def uniform(sde: SDE, u: Array) -> tuple[Array, Array]:
 
 def knots(sde: SDE, u: Array) -> tuple[Array, Array]:
     """The levels 1..N of a chain, each as often as the others."""
-    levels = getattr(sde, "levels", None)
+    levels = sde.levels
     if levels is None:
         raise InputError(f"{type(sde).__name__} has no levels: draw times by 'uniform'.")
     return (jnp.minimum(jnp.floor(u * levels), levels - 1) + 1) / levels, jnp.ones_like(u)

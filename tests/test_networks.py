@@ -7,7 +7,7 @@ import pytest
 
 import score_sde as ss
 from score_sde.core import keys as keys_
-from score_sde.networks import DDPMpp, layers
+from score_sde.networks import MLP, DDPMpp, layers
 
 
 def count(network):
@@ -193,3 +193,42 @@ def test_bad_settings_are_refused(options, words):
     with pytest.raises(ss.InputError) as caught:
         small(**options)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_the_mlp_by_hand():
+    """With one block and octaves, in NumPy; then classes, dropout and bad settings."""
+    network = MLP((2, 3), width=8, octaves=2)
+    params = random_params(network)
+    x, label = np.random.default_rng(0).standard_normal((4, 2, 3)).astype("f"), np.asarray([0.0, 1.0, 7.0, 999.0], "f")
+
+    def dense(at, h):
+        return h @ np.asarray(at["kernel"]) + np.asarray(at["bias"])
+
+    def swish(h):
+        return h / (1 + np.exp(-h))
+
+    flat = x.reshape(4, 6)
+    h = dense(
+        params["inputs"], np.concatenate([flat, *(f(k * flat) for f in (np.sin, np.cos) for k in (1, 2))], axis=1)
+    )
+    time = dense(params["embedding"]["hidden"], np.asarray(layers.positional_embedding(jnp.asarray(label), 2)))
+    time = dense(params["embedding"]["out"], swish(time))
+    for i in range(3):
+        inner = swish(dense(params["first"][i], swish(h + time)))
+        h = (h + dense(params["second"][i], inner)) / np.sqrt(2)
+    expected = dense(params["out"], swish(h)).reshape(x.shape)
+    np.testing.assert_allclose(network(params, x, label), expected, rtol=1e-4, atol=1e-5)
+
+    network = MLP((2,), num_classes=3, width=8, dropout=0.5)
+    params, keys = random_params(network), jax.random.split(jax.random.key(0), 4)
+    x, cond = jnp.ones((4, 2)), {"label": jnp.asarray([0, 1, 2, 3])}
+    out = network(params, x, label[:1].repeat(4), cond)
+    assert len(np.unique(np.asarray(out)[:, 0])) == 4  # three classes, and none
+    np.testing.assert_allclose(network(params, x, label[:1].repeat(4))[0], out[3], rtol=1e-6)
+    noisy = network(params, x, label, cond, keys=keys)
+    np.testing.assert_allclose(
+        network(params, x[1:], label[1:], {"label": jnp.asarray([1, 2, 3])}, keys=keys[1:]), noisy[1:], rtol=1e-5
+    )
+    for bad in ({"width": 6}, {"blocks": 0}, {"octaves": -1}, {"embedding": "none"}, {"dropout": 1.0}):
+        with pytest.raises(ss.InputError, match=str(next(iter(bad.values())))):
+            MLP((2,), **bad)

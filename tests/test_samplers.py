@@ -61,7 +61,7 @@ def test_ddim_is_ancestral_at_1_and_euler_in_the_noise_level_at_0(x64, sde):
     euler = alpha[1] * (X / alpha[0] + (sigma[1] / alpha[1] - sigma[0] / alpha[0]) * noise)
     for sampler in (ss.DDIM(), ss.DPMSolverPP(order=1), ss.DPMSolverPP(), ss.LMS(order=1), ss.LMS(order=4)):
         same(step(sampler, sde)[0], euler)  # multistep methods begin with it
-    if not sde.discrete:
+    if sde.levels is None:
         same(step(ss.DPM2Ancestral(eta=0.0), sde)[0], step(ss.DPM2(), sde)[0])
 
 
@@ -74,7 +74,7 @@ def test_ancestral_with_eta_by_the_formula_of_k_diffusion(x64, sde):
     z = jnp.stack([jax.random.normal(key, (2,), jnp.float64) for key in KEYS])
     y = X / sde.alpha(t) + (down - n_t) * mixture(sde).noise(jnp.asarray(X), t) + up * z
     same(step(ss.EulerAncestral(eta=eta), sde)[0], sde.alpha(s) * y)
-    if not sde.discrete:
+    if sde.levels is None:
         m = float(sde.time_of(-np.log(n_t * down)))
         middle = np.sqrt(n_t * down)
         x_m = sde.alpha(m) * (X / sde.alpha(t) + (middle - n_t) * mixture(sde).noise(jnp.asarray(X), t))

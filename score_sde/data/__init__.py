@@ -2,14 +2,22 @@
 
 from score_sde.data.base import Dataset, Records, Source, all_examples, cache_dir, training_batches
 from score_sde.data.digits import Digits
-from score_sde.data.transform import QuantizedTransform, UniformDequantization
+from score_sde.data.toy import Checkerboard, GaussianRing, Plane, SwissRoll, TwoMoons
+from score_sde.data.transform import ContinuousTransform, QuantizedTransform, Transform, UniformDequantization
 
 __all__ = [
+    "Checkerboard",
+    "ContinuousTransform",
     "Dataset",
     "Digits",
+    "GaussianRing",
+    "Plane",
     "QuantizedTransform",
     "Records",
     "Source",
+    "SwissRoll",
+    "Transform",
+    "TwoMoons",
     "UniformDequantization",
     "all_examples",
     "cache_dir",

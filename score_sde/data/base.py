@@ -5,21 +5,21 @@ from __future__ import annotations
 import abc
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.data.transform import QuantizedTransform
+from score_sde.data.transform import Transform
 
 
 class Source(Protocol):
-    """Examples by number: {'image': (height, width, channels), 'label': int}."""
+    """Examples by number: {'image': (*shape), 'label': int}."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
 class Records:
@@ -37,7 +37,7 @@ class Records:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
         try:
             return self._source[index]
         except Exception as error:  # whatever the reader of a damaged file raises
@@ -52,19 +52,19 @@ def _named(source: Source) -> Records:
 
 
 class Dataset(abc.ABC):
-    """A data set of labelled images.
+    """A data set of labelled examples: images, points, or arrays of any other shape.
 
     To add one, subclass and define `source`; a config names it by its dotted path.
 
     Attributes:
-        shape: (height, width, channels) of an image.
+        shape: of an example, (height, width, channels) of an image.
         num_classes: labels are 0 .. num_classes - 1.
-        transform: between the images' values and the model's scale.
+        transform: between the examples' values and the model's scale.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     num_classes: int
-    transform: QuantizedTransform
+    transform: Transform
 
     @abc.abstractmethod
     def source(self, split: str) -> Source:
@@ -109,7 +109,7 @@ def training_batches(
 
 
 def all_examples(source: Source) -> dict[str, np.ndarray]:
-    """Every example, stacked in order: {'image': (n, height, width, channels), 'label': (n,)}."""
+    """Every example, stacked in order: {'image': (n, *shape), 'label': (n,)}."""
     source = _named(source)
     examples = [source[i] for i in range(len(source))]
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -53,14 +54,41 @@ class UniformDequantization(eqx.Module):
             )
 
 
+class Transform(Protocol):
+    """Between the data's own values and the model's scale; one object serves training, sampling and likelihood.
+
+    Attributes:
+        maximum: the largest value, where values are whole numbers from 0 to it; None for real numbers.
+        dequantization: how values become continuous; None for data that are.
+    """
+
+    @property
+    def maximum(self) -> int | None: ...
+
+    @property
+    def dequantization(self) -> UniformDequantization | None: ...
+
+    def dequantize(self, values: ArrayLike, keys: Array | None = None) -> Array: ...
+
+    def forward(self, values: ArrayLike) -> Array: ...
+
+    def inverse(self, x: ArrayLike) -> Array: ...
+
+    def quantize(self, x: ArrayLike) -> Array: ...
+
+    def log_det(self, values: ArrayLike) -> Array: ...
+
+
 class QuantizedTransform(eqx.Module):
-    """Whole numbers 0 .. maximum to [-1, 1] and back; one object serves training, sampling and likelihood.
+    """Whole numbers 0 .. maximum to [-1, 1] and back.
 
     Attributes:
         maximum: the largest value, such as 255, or 16 for the digits.
     """
 
     maximum: int = eqx.field(static=True)
+
+    dequantization = UniformDequantization()
 
     def __check_init__(self) -> None:
         if self.maximum < 1:
@@ -102,3 +130,45 @@ class QuantizedTransform(eqx.Module):
         """log |det d forward / d values| in nats, -dimensions log(maximum / 2): (batch, *shape) -> (batch,)."""
         values = jnp.asarray(values)
         return jnp.full(values.shape[:1], -dimensions(values) * math.log(self.maximum / 2))
+
+
+class ContinuousTransform(eqx.Module):
+    """Real numbers to (values - mean) / std and back, for data that are not quantised.
+
+    Attributes:
+        mean, std: numbers, or arrays that fit an example.
+    """
+
+    mean: Any = eqx.field(default=0.0, converter=as_float)
+    std: Any = eqx.field(default=1.0, converter=as_float)
+
+    dequantization = None
+    maximum = None
+
+    def __check_init__(self) -> None:
+        if not (np.all(np.asarray(self.std) > 0) and np.isfinite(self.std).all() and np.isfinite(self.mean).all()):
+            raise InputError(
+                f"ContinuousTransform got mean={self.mean}, std={self.std}; expected std > 0, both finite."
+            )
+
+    def dequantize(self, values: ArrayLike, keys: Array | None = None) -> Array:
+        """The values as they are: there is nothing to dequantise."""
+        return jnp.asarray(values, float)
+
+    def forward(self, values: ArrayLike) -> Array:
+        """(values - mean) / std, shape (batch, *shape)."""
+        return (jnp.asarray(values, float) - self.mean) / self.std
+
+    def inverse(self, x: ArrayLike) -> Array:
+        """std x + mean, the inverse of `forward`."""
+        return jnp.asarray(x) * self.std + self.mean
+
+    def quantize(self, x: ArrayLike) -> Array:
+        """`inverse(x)`: there is nothing to round."""
+        return self.inverse(x)
+
+    def log_det(self, values: ArrayLike) -> Array:
+        """log |det d forward / d values| in nats, the sum of -log(std): (batch, *shape) -> (batch,)."""
+        values = jnp.asarray(values)
+        each = jnp.broadcast_to(-jnp.log(jnp.asarray(self.std)), values.shape[1:])
+        return jnp.full(values.shape[:1], jnp.sum(each))

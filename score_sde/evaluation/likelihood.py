@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import numpy as np
 import tqdm
@@ -49,6 +50,9 @@ def over_split(job: Job) -> tuple[dict[str, Any], str]:
 
 def _batches(job: Job, examples: dict[str, np.ndarray]) -> Iterator[BitsPerDim]:
     n, settings, model = len(examples["label"]), job.settings, job.model
+    dequantization = model.transform.dequantization
+    # A chain has a flow on the curve through its levels only.
+    denoiser = eqx.tree_at(lambda d: d.sde, job.denoiser, job.denoiser.sde.smooth())
     size = batch_size(n, settings.batch_size, len(job.devices.devices))
     starts = range(0, n, size)
     for low in tqdm.tqdm(starts, unit="batch", disable=not sys.stderr.isatty()):
@@ -60,12 +64,12 @@ def _batches(job: Job, examples: dict[str, np.ndarray]) -> Iterator[BitsPerDim]:
         keys = job.devices.place_sharded(keys_.examples(keys_.root(settings.seed), place))
         try:
             bits = bits_per_dim(
-                job.denoiser,
+                denoiser,
                 values,
                 keys,
                 transform=model.transform,
-                dequantization=data.UniformDequantization(),
-                draws=settings.dequantisations,
+                dequantization=dequantization,
+                draws=1 if dequantization is None else settings.dequantisations,
                 cond=None if model.num_classes is None else {"label": labels},
                 probes=settings.probes,
                 rtol=settings.rtol,

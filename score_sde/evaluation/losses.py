@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from score_sde import images
+from score_sde import images, time_grid
 from score_sde.objective import HeldOut
+from score_sde.sde import SDE
 
 if TYPE_CHECKING:
     from score_sde.evaluation.evaluate import Job
@@ -26,7 +27,7 @@ def held_out(job: Job) -> tuple[dict[str, Any], str]:
 def per_level(job: Job) -> tuple[dict[str, Any], str]:
     """The mean loss at each of a grid of times, every example at each; with a plot."""
     sde, held = job.model.denoiser.sde, _held_out(job)
-    times = np.linspace(float(sde.t_min), float(sde.t_max), _LEVELS)
+    times = _levels(sde)
     each = [_mean(held.each(job.denoiser.params, np.float32(t))) for t in times]
     means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
     picture = job.folder / "loss_per_level.png"
@@ -39,6 +40,12 @@ def per_level(job: Job) -> tuple[dict[str, Any], str]:
         "n": len(job.source),
     }
     return found, f"loss at {len(times)} levels of noise, from {means[0]:.3g} to {means[-1]:.3g}; plot: {picture}"
+
+
+def _levels(sde: SDE) -> np.ndarray:
+    """Times from the least noise to the most, even as the SDE's own grid is."""
+    times = time_grid.default(sde, min(_LEVELS, sde.levels or _LEVELS) - 1)[::-1]
+    return times if sde.levels else np.concatenate([[float(sde.t_min)], times[1:]])
 
 
 def _held_out(job: Job) -> HeldOut:

@@ -2,5 +2,6 @@
 
 from score_sde.networks.base import ModuleNetwork, Network
 from score_sde.networks.ddpmpp import DDPMpp
+from score_sde.networks.mlp import MLP
 
-__all__ = ["DDPMpp", "ModuleNetwork", "Network"]
+__all__ = ["MLP", "DDPMpp", "ModuleNetwork", "Network"]

@@ -62,7 +62,7 @@ class Objective:
     def check(self) -> None:
         """Raise InputError, before anything is written, where times, weight or target do not suit the SDE."""
         sde = self.blueprint.sde
-        if sde.discrete and self.times is not times_.knots:
+        if sde.levels is not None and self.times is not times_.knots:
             raise InputError(
                 f"loss.times draws times between the levels of {type(sde).__name__}; expected loss.times='knots' for "
                 "a chain."

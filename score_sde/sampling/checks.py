@@ -83,7 +83,7 @@ def check_signal(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
 
 def check_continuous(sampler: Any, sde: SDE) -> None:
     """Refuse a chain, for a sampler that stops between its levels or needs derivatives in time."""
-    if sde.discrete:
+    if sde.levels is not None:
         raise InputError(
             f"{type(sampler).__name__} needs times between the levels of {type(sde).__name__}: use a denoiser on "
             "chain.smooth(), or a sampler that steps from level to level, such as DDIM, Ancestral or DPMSolverPP."

@@ -69,14 +69,13 @@ class SDE(eqx.Module):
         t_stop: where sampling stops; t_min unless given.
         prior_std: standard deviation of the prior N(0, prior_std^2 I); sigma(t_max) unless given.
         default_grid: the function of `time_grid` that `time_grid.default` calls.
-        discrete: whether only some times are known and derivatives in time are not, as of a `Chain`.
+        levels: N where only the times i / N are known, as of a `Chain`, and derivatives in time are not; else None.
     """
 
     t_min = 1e-5
     t_max = 1.0
 
     default_grid = "uniform"  # the function of time_grid that suits this SDE
-    discrete = False  # whether only some times are known, and derivatives in time are not
 
     t_stop = _UnlessGiven(lambda sde: sde.t_min)
     prior_std = _UnlessGiven(lambda sde: sde.sigma(sde.t_max))
@@ -189,6 +188,14 @@ class SDE(eqx.Module):
         low, high = jax.lax.fori_loop(0, digits, halve, (low, high))
         early, late = wanted >= self.log_snr(self.t_min), wanted <= self.log_snr(self.t_max)
         return jnp.where(early, self.t_min, jnp.where(late, self.t_max, (low + high) / 2))
+
+    @property
+    def levels(self) -> int | None:
+        return None
+
+    def smooth(self) -> SDE:
+        """This SDE at every time, for what needs derivatives: itself, but for a `Chain`."""
+        return self
 
     def label(self, t: ArrayLike) -> Array:
         """The label that published networks give a chain's level; raises InputError where there are no levels."""

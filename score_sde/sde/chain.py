@@ -42,7 +42,6 @@ class Chain(SDE):
 
     t_min = 0.0
     t_stop = property(lambda self: 1 / self.levels)  # from level 1 the last denoising leads to data
-    discrete = True
 
     def __init__(self, alpha: ArrayLike, variance: ArrayLike, descending: bool = False) -> None:
         if is_concrete(alpha, variance):
@@ -154,7 +153,7 @@ class SmoothChain(SDE):
     descending: bool = eqx.field(static=True)
     exploding: bool = eqx.field(static=True)
 
-    t_min = property(lambda self: 1 / self.levels)
+    t_min = property(lambda self: 1 / self.alpha_pieces.shape[1])
 
     def __init__(self, chain: Chain) -> None:
         if not is_concrete(chain):
@@ -172,15 +171,10 @@ class SmoothChain(SDE):
         # Level 0 has no variance to take a logarithm of, and time starts at level 1: any straight way there does.
         self.spread_pieces = _cubics(np.concatenate([[2 * spread[0] - spread[1]], spread]))
 
-    @property
-    def levels(self) -> int:
-        """N, the number of levels with noise."""
-        return self.alpha_pieces.shape[1]
-
     def label(self, t: ArrayLike) -> Array:
         """The chain's label between its levels: N t - 1, or N (1 - t)."""
-        t = to_time(t)
-        return self.levels * (1 - t) if self.descending else self.levels * t - 1
+        t, n = to_time(t), self.alpha_pieces.shape[1]
+        return n * (1 - t) if self.descending else n * t - 1
 
     def log_alpha(self, t: ArrayLike) -> Array:
         return self._at(self.alpha_pieces, to_time(t))
@@ -191,8 +185,8 @@ class SmoothChain(SDE):
         return spread if self.exploding else spread * -expm1(2 * self.log_alpha(t))
 
     def _at(self, pieces: Any, t: Array) -> Array:
-        place = t * self.levels
-        piece = jnp.clip(jnp.floor(place), 0, self.levels - 1).astype(jnp.int32)
+        place = t * pieces.shape[1]
+        piece = jnp.clip(jnp.floor(place), 0, pieces.shape[1] - 1).astype(jnp.int32)
         a, b, c, d = jnp.asarray(pieces, float)[:, piece]
         u = place - piece
         return ((a * u + b) * u + c) * u + d

@@ -208,11 +208,11 @@ class Trainer:
         began = time.perf_counter()
         denoiser = self.blueprint.denoiser(state.ema)
         try:
-            drawn = self.generator(denoiser, min(self.generator.batch_size, 100))
+            drawn = self.generator(denoiser, min(self.generator.batch_size, images.shown(self.generator.shape)))
         except DivergenceError as error:
             print(f"step {step}: no picture: {error}", file=sys.stderr)
             return
-        picture = images.image_grid(drawn.values, self.blueprint.dataset.transform.maximum, columns=10)
+        picture = images.picture(drawn.values, self.blueprint.dataset.transform.maximum)
         images.save_png(self.workdir / "samples" / f"step_{step:07d}.png", picture)
         log.write_picture(step, "samples", picture)
         self.seconds["sampling"] += time.perf_counter() - began

@@ -1,0 +1,83 @@
+"""Points in the plane, under a minute on two CPU cores: to see at once what an SDE or a parametrisation does.
+
+python main.py --config=configs/toy.py:checkerboard,straight --workdir=runs/toy --mode=train,eval,sample
+
+Variants, joined by commas: a law (mixture, the default, checkerboard, swiss_roll, two_moons), an SDE (vp, the default,
+or another word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), conditional,
+likelihood (that weighting, and its times).
+"""
+
+from collections.abc import Collection
+
+import ml_collections
+
+from configs import variants
+
+LAWS = {"mixture": "GaussianRing", "checkerboard": "Checkerboard", "swiss_roll": "SwissRoll", "two_moons": "TwoMoons"}
+DATA_STD = 1.0
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    groups: dict[str, Collection[str]] = dict(
+        law=LAWS,
+        sde=variants.SDES,
+        parametrization=variants.PARAMETRIZATIONS,
+        labels=("conditional",),
+        loss=("likelihood",),
+    )
+    words = variants.choose("configs/toy.py", variant, groups)
+    sde = words["sde"] or "vp"
+    model = variants.model(sde, words["parametrization"], DATA_STD)
+    return ml_collections.ConfigDict(
+        dict(
+            seed=0,
+            data=dict(
+                name=LAWS[words["law"] or "mixture"],
+                dir="",
+                batch_size=256,
+                flip=False,
+                labels=words["labels"] is not None,
+            ),
+            **model,
+            network=dict(name="MLP", width=64, blocks=3, octaves=3, dropout=0.0, **variants.embedding(sde)),
+            loss=variants.loss(sde, model["parametrization"]["name"], words["loss"], DATA_STD) | dict(stratified=True),
+            optimizer=dict(
+                name="adam",
+                schedule=dict(
+                    name="warmup_cosine_decay_schedule",
+                    init_value=0.0,
+                    peak_value=1e-2,
+                    warmup_steps=100,
+                    decay_steps=2000,
+                ),
+                clip=1.0,
+            ),
+            ema=0.995,
+            train=dict(
+                steps=2000,
+                log_every=100,
+                eval_every=1000,
+                sample_every=0,
+                checkpoint_every=1000,
+                keep=dict(last=2, every=0),
+            ),
+            sample=dict(
+                **variants.sampling(sde, steps=100),
+                n=5000,
+                seed=0,
+                batch_size=5000,
+                denoise=True,
+                guidance=1.0,
+            ),
+            eval=dict(
+                what=("loss", "loss_per_level", "likelihood"),
+                probes=2,
+                rtol=1e-4,
+                atol=1e-4,
+                dequantisations=1,
+                batch_size=2000,
+                seed=0,
+            ),
+            parallel="jit",
+        )
+    )

@@ -1,0 +1,102 @@
+"""The words of a variant, and what the family of SDEs and parametrisations asks of the other entries."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from score_sde.core.errors import InputError
+
+# The SDEs by word; sigma_max of VE and SMLD is set by the data's size, so a config may change it.
+SDES: dict[str, dict[str, Any]] = {
+    "vp": dict(name="VP", beta_min=0.1, beta_max=20.0),
+    "subvp": dict(name="SubVP", beta_min=0.1, beta_max=20.0),
+    "ve": dict(name="VE", sigma_min=0.01, sigma_max=15.0),
+    "cosine": dict(name="CosineVP"),
+    "sigmoid": dict(name="SigmoidVP"),
+    "karras": dict(name="Karras", sigma_min=0.002, sigma_max=80.0),
+    "straight": dict(name="StraightLine"),
+    "ddpm": dict(name="DDPM", n=1000),
+    "cosine_ddpm": dict(name="CosineDDPM", n=1000),
+    "discrete_vp": dict(name="DiscreteVP", n=1000),
+    "smld": dict(name="SMLD", n=1000, sigma_min=0.01, sigma_max=15.0),
+}
+CHAINS = ("ddpm", "cosine_ddpm", "discrete_vp", "smld")
+
+PARAMETRIZATIONS = {
+    "noise": "Noise",
+    "score": "Score",
+    "x0": "X0",
+    "velocity": "Velocity",
+    "v": "VPrediction",
+    "preconditioned": "Preconditioned",
+}
+
+
+def choose(config: str, variant: str, groups: Mapping[str, Collection[str]]) -> dict[str, str | None]:
+    """The word of each group that a variant names, None where it names none.
+
+    Raises:
+        InputError: for a word of no group, or two words of one.
+    """
+    chosen: dict[str, str | None] = dict.fromkeys(groups)
+    for word in filter(None, variant.split(",")):
+        group = next((name for name, words in groups.items() if word in words), None)
+        if group is None:
+            near = difflib.get_close_matches(word, [each for words in groups.values() for each in words], n=1)
+            why = f"{word!r}" + (f" ({near[0]}?)" if near else "")
+        elif chosen[group] not in (None, word):
+            why = f"{word!r} beside {chosen[group]!r}"
+        else:
+            chosen[group] = word
+            continue
+        listed = "; ".join(", ".join(words) for words in groups.values())
+        raise InputError(
+            f"{config} has no variant {variant!r}: {why}; expected at most one word of each of: {listed}; joined by "
+            "commas."
+        )
+    return chosen
+
+
+def model(sde: str, parametrization: str | None, data_std: float) -> dict[str, Any]:
+    """The entries sde and parametrization; None is what the SDE is best known with."""
+    meaning = parametrization or {"karras": "preconditioned", "straight": "velocity", "cosine_ddpm": "v"}.get(
+        sde, "noise"
+    )
+    label = "index" if sde in CHAINS else "quarter_log_sigma" if sde == "karras" else "scaled_time"
+    return dict(
+        sde=dict(SDES[sde]),
+        parametrization=dict(name=PARAMETRIZATIONS[meaning], time_label=label, data_std=data_std),
+    )
+
+
+def embedding(sde: str) -> dict[str, Any]:
+    """The network's entries on its time label: that of Karras is a logarithm, from -1.6 to 1.1."""
+    return dict(embedding="fourier" if sde == "karras" else "positional", fourier_scale=1.0)
+
+
+def loss(sde: str, parametrization: str, weighting: str | None, data_std: float) -> dict[str, Any]:
+    """The entry loss: the squared error that the parametrisation is trained with, or the likelihood's."""
+    entry = dict(target="noise", weight="unit", times="uniform", stratified=False, reduction="mean", label_dropout=0.1)
+    if weighting == "likelihood":
+        return entry | dict(weight="likelihood", times="importance")
+    if sde in CHAINS:
+        entry["times"] = "knots"
+    if parametrization == "Velocity":
+        entry["target"] = "velocity"
+    if parametrization == "X0":
+        entry |= dict(target="x0", weight=dict(name="MinSNR", gamma=5.0))
+    if sde == "karras":
+        entry |= dict(target="x0", weight=dict(name="Karras", data_std=data_std))
+        entry |= dict(times=dict(name="LogNormal", mean=-1.2, std=1.2))
+    return entry
+
+
+def sampling(sde: str, steps: int) -> dict[str, Any]:
+    """The entries sampler and grid of config.sample."""
+    deterministic = sde in ("karras", "straight")
+    return dict(
+        sampler=dict(name="Heun" if deterministic else "Ancestral"),
+        grid=dict(name="default", n=40 if deterministic else steps),
+    )

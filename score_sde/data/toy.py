@@ -1,0 +1,99 @@
+"""Points in the plane from laws that a picture shows: what a model of two dimensions is tried on."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from score_sde.data.base import Dataset, Source
+from score_sde.data.transform import ContinuousTransform
+
+_SIZES = {"train": 20_000, "test": 2_000}
+
+
+class Points:
+    """A source of points, drawn once."""
+
+    def __init__(self, points: np.ndarray, labels: np.ndarray) -> None:
+        self.points, self.labels = points.astype(np.float32), labels.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
+        return {"image": self.points[index], "label": self.labels[index]}
+
+
+class Plane(Dataset):
+    """20,000 points for training and 2,000 for testing, of about unit variance; nothing is stored.
+
+    To add one, subclass and define `draw`.
+    """
+
+    shape = (2,)
+    transform = ContinuousTransform()
+
+    def __init__(self, dir: str | os.PathLike[str] | None = None) -> None:
+        pass
+
+    @abc.abstractmethod
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """n points, shape (n, 2), and their labels, shape (n,)."""
+
+    def source(self, split: str) -> Source:
+        return Points(*self.draw(np.random.default_rng([2021, sorted(_SIZES).index(split)]), _SIZES[split]))
+
+
+class GaussianRing(Plane):
+    """Eight Gaussians of standard deviation 0.1 on a circle of radius 1.4; the label is which."""
+
+    num_classes = 8
+    radius, std = 1.4, 0.1
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(8, size=n)
+        return self.means()[labels] + self.std * rng.standard_normal((n, 2)), labels
+
+    def means(self) -> np.ndarray:
+        """The centres, shape (8, 2)."""
+        angles = 2 * np.pi * np.arange(8) / 8
+        return self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+class Checkerboard(Plane):
+    """Uniform on the eight dark squares of a 4 x 4 board of side 4; the label is which. Its entropy is log 8 nats."""
+
+    num_classes = 8
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(8, size=n)
+        row = labels // 2
+        corner = np.stack([2 * (labels % 2) + row % 2, row], axis=1) - 2.0
+        return corner + rng.random((n, 2)), labels
+
+
+class SwissRoll(Plane):
+    """A spiral of one and a half turns under a little noise; the label is the inner or the outer half of its way."""
+
+    num_classes = 2
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.datasets import make_swiss_roll
+
+        points, way = make_swiss_roll(n, noise=0.4, random_state=int(rng.integers(2**31)))
+        return points[:, [0, 2]] / 7, (way > 3 * np.pi).astype(int)
+
+
+class TwoMoons(Plane):
+    """Two interleaving half circles under a little noise; the label is which."""
+
+    num_classes = 2
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        from sklearn.datasets import make_moons
+
+        points, labels = make_moons(n, noise=0.07, random_state=int(rng.integers(2**31)))
+        return (points - [0.5, 0.25]) * 1.4, labels
