@@ -264,7 +264,7 @@ def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, w
         ({"parallel": "both"}, "'both'; expected one of jit, pmap"),
         ({"train.steps": 0}, "train.steps is 0"),
         ({"ema": 1.0}, "ema is 1.0"),
-        ({"data.name": "Letters"}, "data has no 'Letters'; expected one of Digits"),
+        ({"data.name": "Letters"}, "data has no 'Letters'; expected one of Checkerboard, Digits"),
     ],
 )
 def test_bad_configs_are_refused_and_nothing_is_written(unet, tmp_path, change, words):

@@ -48,7 +48,7 @@ class _Churned(Sampler):
             check_signal(self, sde, grid)
 
     def churn(self, keys: Array, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
-        """(x, t) after the added noise; no further than t_max."""
+        """(x, t) after the added noise; no further than t_max, beyond which no network has been trained."""
         if self.gamma == 0:
             return x, t
         log_snr = sde.log_snr(t)
@@ -56,6 +56,8 @@ class _Churned(Sampler):
         higher = sde.time_of(log_snr - 2 * math.log1p(self.gamma))
         higher = jnp.where((level >= self.s_min) & (level <= self.s_max), jnp.maximum(higher, t), t)
         r, v = sde.transition(t, higher)
+        # Between equal times v is what rounding leaves of zero, of either sign.
+        v = jnp.where(higher > t, jnp.maximum(v, 0), 0)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
         return expand(r, x) * x + expand(self.s_noise * jnp.sqrt(v), x) * z, higher
 
@@ -82,7 +84,8 @@ class Heun(_Churned):
     x_s = x_t + (s - t) (velocity(x_t, t) + velocity(x', s)) / 2,
 
     in the SDE's own time; with churn if gamma > 0. On `Karras` with time_grid.karras it is Algorithms 1
-    and 2 of Karras et al. 2022 (arXiv:2206.00364), the paper's last step to 0 being the last denoising.
+    and 2 of Karras et al. 2022 (arXiv:2206.00364), the paper's last step to 0 being the last denoising, but that
+    churn goes no further than t_max and the last denoising has none.
     """
 
     def step(

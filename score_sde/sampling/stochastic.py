@@ -62,7 +62,8 @@ class ReverseDiffusion(Sampler):
 
         x_s = (2 - r) x_t + v score + sqrt(v) z.
 
-    On a chain r = sqrt(1 - beta_i), v = beta_i for VP, and r = 1, v = sigma_i^2 - sigma_(i-1)^2 for SMLD.
+    On a chain r = sqrt(1 - beta_i), v = beta_i for VP, and r = 1, v = sigma_i^2 - sigma_(i-1)^2 for SMLD. A step to
+    data, a chain's level 0, draws no noise.
     """
 
     def step(
@@ -71,7 +72,7 @@ class ReverseDiffusion(Sampler):
         r, v = denoiser.sde.transition(s, t)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
         mean = expand(2 - r, x) * x + expand(v, x) * denoiser.score(x, t, cond)
-        return mean + expand(jnp.sqrt(v), x) * z, memory, evaluations(x, 1)
+        return mean + expand(_unless_data(denoiser.sde, s, jnp.sqrt(v)), x) * z, memory, evaluations(x, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Ancestral(Sampler):
 
     std^2 = v sigma_s^2 / sigma_t^2 ('posterior', the reverse variance were x_0 known) or v
     ('forward', which on VP is the reverse variance for data of unit variance). Ho et al. 2020 (arXiv:2006.11239),
-    Eq. (6-7), for VP; Song et al. 2021, App. F, for VE; here for any SDE.
+    Eq. (6-7), for VP; Song et al. 2021, App. F, for VE; here for any SDE. A step to data, a chain's level 0, draws
+    no noise.
 
     Attributes:
         variance: 'posterior' or 'forward'.
@@ -102,7 +104,7 @@ class Ancestral(Sampler):
         sde = denoiser.sde
         r, v = sde.transition(s, t)
         variance_s, variance_t = sde.variance(s), sde.variance(t)
-        std = _posterior_std(sde, s, t) if self.variance == "posterior" else jnp.sqrt(v)
+        std = _posterior_std(sde, s, t) if self.variance == "posterior" else _unless_data(sde, s, jnp.sqrt(v))
         x0, noise, _ = denoiser.predict(x, t, cond)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
         mean = expand(sde.alpha(s), x) * x0 + expand(r * variance_s / jnp.sqrt(variance_t), x) * noise
@@ -151,6 +153,11 @@ class EulerAncestral(DDIM):
     """
 
     eta: float = 1.0
+
+
+def _unless_data(sde: SDE, s: Array, std: Array) -> Array:
+    """The noise of a step, none where it leads to data (Ho et al. 2020, Algorithm 2)."""
+    return jnp.where(sde.variance(s) > 0, std, 0)
 
 
 def _posterior_std(sde: SDE, s: Array, t: Array) -> Array:
