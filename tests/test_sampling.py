@@ -26,28 +26,6 @@ def draw(sde, sampler, steps, n=N, model=None, **options):
     return ss.sample(model, sampler, grid, (2,), n=n, seed=0, batch_size=n, **options)
 
 
-def from_marginal(sde, n=N):
-    """Exact draws at t_max, so that the prior's own error does not count."""
-    return mixture(sde).marginal(sde.t_max).sample(jax.random.split(jax.random.key(11), n))
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
-def test_mean_and_covariance_of_a_mixture(sde, sampler):
-    """Within four standard errors, and 2 % of the variance for the bias of 250 steps."""
-    x = draw(sde, sampler, 250, x=from_marginal(sde)).x.astype(np.float64)
-    data = mixture(sde).data
-    mean, covariance = np.asarray(data.mean()), np.asarray(data.covariance())
-    std = np.sqrt(np.diag(covariance))
-    assert np.all(np.abs(x.mean(axis=0) - mean) < 4 * std / np.sqrt(N) + 0.01)
-    # The standard error of a covariance is at most sqrt(3) std_i std_j / sqrt(N) here (kurtosis < 3).
-    bound = 4 * np.sqrt(3 / N) * np.outer(std, std) + 0.02 * np.outer(std, std)
-    assert np.all(np.abs(np.cov(x.T) - covariance) < bound)
-    # Both modes, in their proportions: the components' densities at a point tell them apart.
-    right = (x[:, 0] > 0.6).mean()
-    exact = (np.asarray(data.sample(jax.random.split(jax.random.key(3), N)))[:, 0] > 0.6).mean()
-    assert abs(right - exact) < 5 * np.sqrt(0.3 * 0.7 * 2 / N) + 0.01
-
-
 def gaussian_variance(sde, t, std=0.5):
     """Var x_t of data N(0, std^2)."""
     return float(sde.alpha(t)) ** 2 * std**2 + float(sde.variance(t))

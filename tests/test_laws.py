@@ -1,0 +1,135 @@
+"""Every sampler on every SDE and chain: mean, covariance and energy distance of a mixture, whose law is known."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import rice
+
+import score_sde as ss
+from score_sde import time_grid
+
+SDES = {
+    "vp": ss.VP(),
+    "subvp": ss.SubVP(),
+    "ve": ss.VE(sigma_max=20.0),
+    "cosine": ss.CosineVP(),
+    "sigmoid": ss.SigmoidVP(),
+    "karras": ss.Karras(sigma_min=0.01, sigma_max=20.0),
+    "straight": ss.StraightLine(),
+    "discrete_vp": ss.DiscreteVP(250),
+    "smld": ss.SMLD(250, sigma_max=20.0),
+    "smooth_smld": ss.SMLD(250, sigma_max=20.0).smooth(),
+}
+SAMPLERS = {
+    "euler_maruyama": ss.EulerMaruyama(),
+    "less_noise": ss.EulerMaruyama(noise=0.4),
+    "more_noise": ss.EulerMaruyama(noise=1.5),
+    "reverse_diffusion": ss.ReverseDiffusion(),
+    "ancestral": ss.Ancestral(),
+    "ancestral_forward": ss.Ancestral("forward"),
+    "ddim": ss.DDIM(),
+    "ddim_0.6": ss.DDIM(eta=0.6),
+    "euler": ss.Euler(),
+    "heun": ss.Heun(),
+    "churn": ss.Heun(gamma=0.05),
+    "euler_ancestral": ss.EulerAncestral(),
+    "2m": ss.DPMSolverPP(),
+    "2s": ss.DPMSolverPP2S(),
+    "lms": ss.LMS(),
+    "dpm2": ss.DPM2(),
+    "dpm2_ancestral": ss.DPM2Ancestral(),
+    "probability_flow": ss.ProbabilityFlow(1e-3, 1e-3),
+}
+# Euler's method in the SDE's own time is the least exact of all.
+N, COMPARED, STEPS = 20_000, 2_000, {"euler": 1200}
+# The quick tests try one SDE or another with each kind of sampler, the slow ones all pairs.
+QUICK = {
+    ("vp", "ancestral"),
+    ("ve", "euler_maruyama"),
+    ("subvp", "heun"),
+    ("straight", "ddim"),
+    ("discrete_vp", "2m"),
+    ("smld", "reverse_diffusion"),
+    ("karras", "lms"),
+    ("cosine", "dpm2_ancestral"),
+}
+
+
+def mixture(sde):
+    return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
+
+
+def defined():
+    """The pairs that are defined: a chain has no times between its levels and no derivatives."""
+    for name, sde in SDES.items():
+        for which, sampler in SAMPLERS.items():
+            try:
+                sampler.check(sde, grid_of(name, which))
+            except ss.InputError:
+                assert sde.levels is not None
+            else:
+                yield pytest.param(name, which, marks=() if (name, which) in QUICK else pytest.mark.slow)
+
+
+@functools.cache
+def grid_of(name, which):
+    """Even in log-SNR, all levels of a chain; on a straight line from just after alpha = 0."""
+    sde, steps = SDES[name], STEPS.get(which, 200)
+    if sde.levels is not None:
+        return time_grid.uniform(sde, sde.levels - 1)
+    start = 0.99 if name == "straight" else float(sde.t_max)
+    ends = np.asarray(sde.log_snr(np.asarray([start, float(sde.t_stop)])), np.float64)
+    times = np.array(sde.time_of(np.linspace(*ends, steps + 1)), np.float64)
+    times[0], times[-1] = start, float(sde.t_stop)
+    return times
+
+
+@functools.cache
+def ends_of(name):
+    """Exact draws where the walk starts, and where it ends."""
+    model, grid = mixture(SDES[name]), grid_of(name, "")
+    keys = jax.random.split(jax.random.key(11), N), jax.random.split(jax.random.key(12), N)
+    return tuple(np.asarray(model.marginal(t).sample(k)) for t, k in zip((grid[0], grid[-1]), keys, strict=True))
+
+
+def energy_distance(x, y):
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), over all pairs."""
+    return 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
+
+
+@pytest.mark.parametrize(("name", "which"), list(defined()))
+def test_the_law_of_a_mixture(name, which):
+    """Within 4 standard errors, and 2 % of the spread for the bias of the steps.
+
+    Under one law the energy distance of n points and n points is on average 2 E|X - Y| / n, and more than
+    4 times that far less often than once in a thousand.
+    """
+    sde, sampler = SDES[name], SAMPLERS[which]
+    start, exact = ends_of(name)
+    grid = grid_of(name, which)
+    if which == "probability_flow":
+        grid = grid[[0, -1]]
+    x = ss.sample(mixture(sde), sampler, grid, (2,), n=N, seed=0, x=start, denoise=False, batch_size=N).x
+    x, law = x.astype(np.float64), mixture(sde).marginal(grid[-1])
+    mean, covariance = np.asarray(law.mean()), np.asarray(law.covariance())
+    std = np.sqrt(np.diag(covariance))
+    assert np.all(np.abs(x.mean(axis=0) - mean) < (4 / np.sqrt(N) + 0.02) * std)
+    # The standard error of a covariance is at most sqrt(3 / N) std_i std_j here (kurtosis below 3).
+    assert np.all(np.abs(np.cov(x.T) - covariance) < (4 * np.sqrt(3 / N) + 0.03) * np.outer(std, std))
+    x, exact = x[:COMPARED], exact[:COMPARED]
+    assert energy_distance(x, exact) < 4 * 2 * cdist(x, exact).mean() / COMPARED
+
+
+def test_the_energy_distance_tells_laws_apart():
+    """Of two normal laws that are a shift d apart: against its closed form, and under one law within the bound."""
+    rng = np.random.default_rng(0)
+    x, y, z = (rng.standard_normal((COMPARED, 2)) + shift for shift in (0.0, 0.0, [1.0, 0.0]))
+    bound = 4 * 2 * cdist(x, y).mean() / COMPARED
+    assert energy_distance(x, y) < bound < energy_distance(x, z)
+    # E|X - Y| of a difference N(d, 2 I) in the plane has the mean of a Rice law.
+    exact = 2 * (rice.mean(1 / np.sqrt(2), scale=np.sqrt(2)) - rice.mean(0, scale=np.sqrt(2)))
+    # Its slope in the shift is below 1, and the shift of two sample means has the standard error sqrt(2 / n).
+    assert energy_distance(x, z) == pytest.approx(exact, abs=4 * np.sqrt(2 / COMPARED) + bound)
