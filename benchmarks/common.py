@@ -27,8 +27,12 @@ def machine() -> str:
     )
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The median seconds of each function, run in turn so that a slow moment of the machine hits all alike."""
+def interleaved(
+    functions: dict[str, Callable[[], Any]],
+    repeats: int,
+    of: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """The median (or `of`) of each function's seconds, run in turn so that a slow moment hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         jax.block_until_ready(function())
@@ -37,11 +41,11 @@ def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[s
             start = time.perf_counter()
             jax.block_until_ready(function())
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: of(values) for name, values in seconds.items()}
 
 
 def report(rows: dict[str, float], unit: float = 1e3, name: str = "ms") -> None:
-    """Each row's median, and its ratio to the first."""
+    """Each row's seconds, and their ratio to the first."""
     first = next(iter(rows.values()))
     for row, seconds in rows.items():
         print(f"{row:<32} {seconds * unit:9.2f} {name}   {seconds / first:6.3f} x")

@@ -123,6 +123,13 @@ def test_every_variant_builds_or_says_why_not(module, sde):
             parts(config)
 
 
+def test_weights_that_are_not_finite_are_refused():
+    """The likelihood's weight is -log_snr', which has no end on a path that ends without signal."""
+    config = toy.get_config("straight,likelihood")
+    with pytest.raises(ss.InputError, match=r"not finite on StraightLine.*times='uniform'"):
+        parts(config)
+
+
 @pytest.mark.parametrize("law", toy.LAWS)
 def test_every_law_has_its_variant(law):
     assert isinstance(Blueprint.from_config(toy.get_config(f"{law},v")).dataset, getattr(data, toy.LAWS[law]))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import config as config_
@@ -67,7 +68,19 @@ class Objective:
                 f"loss.times draws times between the levels of {type(sde).__name__}; expected loss.times='knots' for "
                 "a chain."
             )
-        jax.eval_shape(lambda u: weights_.on(self.target, self.weight, sde, self.times(sde, u)[0]), jnp.zeros(1))
+
+        @jax.jit
+        def weights(u: Array) -> tuple[Array, Array]:
+            t, factor = self.times(sde, u)
+            return t, factor * weights_.on(self.target, self.weight, sde, t)
+
+        t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.5, 1.0 - 2.0**-24])))
+        if not np.isfinite(weight).all():
+            raise InputError(
+                f"loss.weight and loss.times give the times {t} the weights {weight}: not finite on "
+                f"{type(sde).__name__}, which has no signal or no noise left there; use weight='unit' and "
+                "times='uniform', or an SDE that stops before."
+            )
         if self.target == "velocity":
             sde.velocity_rates(sde.t_max)
 

@@ -1,0 +1,112 @@
+"""Trains a config in every variant, and makes the tables of docs/family.md: bits/dim, seconds, sampler, evaluations.
+
+python benchmarks/family.py --runs=runs/family
+
+Each variant is one run of main.py in a folder of its own; runs that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from benchmarks.common import machine
+from benchmarks.samplers import table, write
+from configs import toy, variants
+from score_sde import config as config_
+from score_sde import data
+
+ROOT = pathlib.Path(__file__).parent.parent
+OTHERS = [word for word in variants.SDES if word != "vp"]
+MEANINGS = [f"vp,{word}" for word in variants.PARAMETRIZATIONS if word != "noise"] + ["straight,x0", "vp,likelihood"]
+RUNS = {
+    "digits": ["vp", *OTHERS, *MEANINGS],
+    "toy": [*(f"{law},vp" for law in toy.LAWS), *(f"checkerboard,{word}" for word in [*OTHERS, *MEANINGS])],
+}
+COLUMNS = [
+    "variant",
+    "parametrisation",
+    "bits/dim",
+    "evaluations",
+    "sampler",
+    "evaluations",
+    "energy distance",
+    "seconds",
+]
+
+
+def run(name: str, variant: str, folder: pathlib.Path, flags: list[str]) -> None:
+    """One run of main.py; its seconds, from start to end, go to seconds.json."""
+    if (folder / "seconds.json").exists():
+        return
+    command = [sys.executable, "main.py", f"--config=configs/{name}.py:{variant}", f"--workdir={folder}"]
+    began = time.perf_counter()
+    done = subprocess.run([*command, "--mode=train,eval,sample", *flags], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name}:{variant}: {done.stderr.strip().splitlines()[-1]}")
+    (folder / "seconds.json").write_text(json.dumps(round(time.perf_counter() - began, 1)))
+
+
+def row(folder: pathlib.Path) -> list[str]:
+    """The cells of a run, behind its name."""
+    config = config_.from_json((folder / "config.json").read_text())
+    found = json.loads((folder / "eval" / "likelihood.json").read_text())
+    with np.load(folder / "samples" / "samples.npz") as arrays:
+        samples, nfe = arrays["points" if "points" in arrays else "images"], float(arrays["nfe"].mean())
+    return [
+        config.parametrization.name,
+        f"{found['bits_per_dim']:.3f} ± {found['stderr']:.3f}",
+        f"{found['nfe']:.0f}",
+        config.sample.sampler.name,
+        f"{nfe:.0f}",
+        f"{1e3 * relative_energy_distance(samples, of_test(config.data.name)):.1f}",
+        f"{json.loads((folder / 'seconds.json').read_text()):.0f}",
+    ]
+
+
+def of_test(name: str) -> np.ndarray:
+    return data.all_examples(getattr(data, name)().source("test"))["image"]
+
+
+def relative_energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """(2 E|X - Y| - E|X - X'| - E|Y - Y'|) / (2 E|X - Y|), over pairs of different examples; 0 for one law."""
+    x, y = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (x, y))
+    within = sum(cdist(part, part).sum() / (len(part) * (len(part) - 1)) for part in (x, y))
+    between = 2 * cdist(x, y).mean()
+    return float((between - within) / between)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", default="runs/family", help="where the runs go")
+    parser.add_argument("--only", default="", help="a pattern: variants, such as 'toy/checkerboard,.*'")
+    arguments = parser.parse_args()
+    print(machine())
+    flags = {"digits": ["--config.train.steps=1000", "--config.sample.n=300"], "toy": []}
+    tables: dict[str, str] = {}
+    for name, wanted in RUNS.items():
+        rows: dict[str, list[str]] = {}
+        for variant in wanted:
+            folder = pathlib.Path(arguments.runs) / name / variant
+            if re.fullmatch(arguments.only or ".*", f"{name}/{variant}"):
+                run(name, variant, folder, flags[name])
+            if (folder / "seconds.json").exists():
+                rows[variant] = row(folder)
+                print(name, variant, *rows[variant], flush=True)
+        if len(rows) == len(wanted):
+            tables[name] = table(COLUMNS, rows)
+    write(ROOT / "docs" / "family.md", tables)
+
+
+if __name__ == "__main__":
+    main()
