@@ -116,6 +116,7 @@ def orders(steps: tuple[int, ...]) -> dict[str, dict[str, list[float]]]:
                 continue
             found[name] = {which: [error(sampler, sde, n) for n in steps] for which, (sde, _) in SDES.items()}
             print(name, {which: f"{_order(errors):.2f}" for which, errors in found[name].items()}, flush=True)
+            jax.clear_caches()  # hundreds of programs would exhaust the memory maps that a process may have
     return found
 
 
@@ -144,6 +145,7 @@ def energy_distances(evaluations: tuple[int, ...]) -> tuple[dict[str, dict[str, 
                 row.append(distance(x.astype(np.float64)))
             found[name][which] = row
         print(name, found[name], flush=True)
+        jax.clear_caches()
     return found, distance(again)
 
 

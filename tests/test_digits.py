@@ -35,9 +35,9 @@ def the_likelihood_is_right(workdir):
     assert 1.0 < found["bits_per_dim"] <= 2.20
     assert found["stderr"] < 0.03
     model = ss.load(workdir)
-    images = REAL.images[1500:1504, ..., None]
-    keys = jax.random.split(jax.random.key(0), 4)
-    options = {"transform": model.transform, "dequantization": ss.UniformDequantization(), "rtol": 1e-4, "atol": 1e-4}
+    images = REAL.images[1500:1502, ..., None]
+    keys = jax.random.split(jax.random.key(0), 2)
+    options = {"transform": model.transform, "dequantization": ss.UniformDequantization(), "rtol": 1e-3, "atol": 1e-3}
     exact = ss.bits_per_dim(model.denoiser, images, keys, trace="exact", **options)
     estimated = ss.bits_per_dim(model.denoiser, images, keys, probes=16, **options)
     # Student's t with 15 degrees of freedom exceeds 4.07 once in a thousand; 0.005 is the solver's part.

@@ -200,10 +200,9 @@ def test_a_condition_reaches_the_model():
     x = np.asarray([[1.0, 1.2], [-1.0, -0.8], [1.0, 1.2]], np.float32)
     labels = {"label": np.asarray([0, 1, 2])}
     out = ss.log_prob(mixture, x, None, cond=labels, trace="exact")
-    single = ss.GaussianMixture(sde, [1.0], [[1.0, 1.0]], 0.3)
-    np.testing.assert_allclose(out.value[0], ss.log_prob(single, x[:1], None, trace="exact").value[0], atol=1e-3)
-    np.testing.assert_allclose(out.value[0], out.value[1], atol=1e-2)
-    np.testing.assert_allclose(out.value[2], ss.log_prob(mixture, x[2:], None, trace="exact").value[0], atol=1e-3)
+    parts = np.asarray(mixture.marginal(sde.t_min).component_log_prob(jnp.asarray(x)))  # with the weights 1/2
+    exact = [parts[0, 0] + np.log(2), parts[1, 1] + np.log(2), np.logaddexp(*parts[2])]
+    np.testing.assert_allclose(out.value, exact, atol=2e-2)  # the prior is not quite the marginal at t_max
 
 
 PRIOR_OF_ANOTHER_SHAPE = type("P", (), {"log_prob": lambda self, x: jnp.zeros((len(x), 1))})()

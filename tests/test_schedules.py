@@ -46,6 +46,14 @@ def test_published_coefficients_in_float64(x64, name):
     np.testing.assert_allclose(sde.sigma(T), sigma, rtol=1e-10)
 
 
+def test_schedules_that_reach_0_stop_before():
+    """Where enough signal is left for every parametrisation; the cosine's end is that of Lu et al. 2022, App. D."""
+    assert ss.CosineVP().t_max == 0.9946
+    for sde in (ss.CosineVP(), ss.SigmoidVP()):
+        assert 1e-3 < float(sde.alpha(sde.t_max)) < 0.02
+        ss.Noise().check(sde)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_float32_is_accurate_at_both_ends(name):
     sde = SCHEDULES[name][0]

@@ -1,17 +1,20 @@
 """Points in the plane against the laws they are said to follow, and configs of every variant."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 import score_sde as ss
 from configs import digits, toy, variants
-from score_sde import data, images
+from score_sde import data, evaluation, images, training
+from score_sde.core import keys as keys_
 from score_sde.generate import Generator
 from score_sde.model import Blueprint
-from score_sde.objective import Objective
+from score_sde.objective import Objective, step_key
 
 LAWS = [data.GaussianRing, data.Checkerboard, data.SwissRoll, data.TwoMoons]
 
@@ -123,6 +126,26 @@ def test_every_variant_builds_or_says_why_not(module, sde):
             parts(config)
 
 
+def test_stratified_times_have_one_in_each_part_of_the_whole_batch():
+    """Uniform within its part, and a function of the example's place: shares of a batch draw what the whole does."""
+    config = toy.get_config("vp")
+    objective = Objective.from_config(Blueprint.from_config(config), config)
+    sde, n = objective.blueprint.sde, config.data.batch_size
+    place = np.arange(n, dtype=np.uint32)
+    draws = []
+    for step in range(4):
+        keys = keys_.examples(step_key(0, step), place)
+        t, factor = objective.draw_times(keys, place)
+        u = (np.asarray(t, np.float64) - sde.t_min) / (sde.t_max - sde.t_min) * n
+        np.testing.assert_array_equal(np.floor(u + 1e-4 * (u - np.round(u) < 0)), place)
+        assert (factor == 1).all()
+        draws.append(u - place)
+        share = slice(n // 2, n // 2 + 5)
+        np.testing.assert_array_equal(objective.draw_times(keys[share], place[share])[0], t[share])
+    assert stats.kstest(np.concatenate(draws), "uniform").pvalue > 1e-4
+    assert np.abs(np.corrcoef(draws)[0, 1:]).max() < 0.3
+
+
 def test_weights_that_are_not_finite_are_refused():
     """The likelihood's weight is -log_snr', which has no end on a path that ends without signal."""
     config = toy.get_config("straight,likelihood")
@@ -146,3 +169,31 @@ def test_every_law_has_its_variant(law):
 def test_bad_variants_are_named(variant, words):
     with pytest.raises(ss.InputError, match=words):
         toy.get_config(variant)
+
+
+# Each SDE's kind of time, of loss and of sampler once: a chain, the straight line, Karras, and importance.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variant", ["mixture,karras", "two_moons,straight", "mixture,ddpm,v", "swiss_roll,vp,likelihood"]
+)
+def test_a_toy_learns_its_law(tmp_path, variant):
+    config = toy.get_config(variant)
+    config.sample.update(n=2000, batch_size=2000)
+    config.eval.update(what=("likelihood",), rtol=1e-3, atol=1e-3, probes=1)
+    training.train(config, tmp_path)
+    evaluation.evaluate(config, tmp_path)
+    evaluation.draw_samples(config, tmp_path)
+    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
+        x = arrays["points"].astype(np.float64)
+    law = getattr(data, config.data.name)
+    y, z = points(law, "test")[0], points(law)[0][:2000]
+
+    def energy_distance(x, y):
+        return 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
+
+    # A law that is moved by a tenth of its spread is about 0.005 away.
+    assert energy_distance(x, y) < energy_distance(z, y) + 0.005
+    if "mixture" in variant:
+        bits = json.loads((tmp_path / "eval" / "likelihood.json").read_text())
+        entropy = np.log2(8) / 2 + np.log2(2 * np.pi * np.e * 0.1**2) / 2  # of components that do not overlap
+        assert -3 * bits["stderr"] < bits["bits_per_dim"] - entropy < 0.1 + 3 * bits["stderr"]
