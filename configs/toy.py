@@ -4,7 +4,7 @@ python main.py --config=configs/toy.py:checkerboard,straight --workdir=runs/toy 
 
 Variants, joined by commas: a law (mixture, the default, checkerboard, swiss_roll, two_moons), an SDE (vp, the default,
 or another word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), conditional,
-likelihood (that weighting, and its times).
+likelihood (that weighting, and its times; not on chains or straight, which have no g^2 everywhere).
 """
 
 from collections.abc import Collection
@@ -62,7 +62,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=0),
             ),
             sample=dict(
-                **variants.sampling(sde, steps=100),
+                **variants.sampling(sde, model["parametrization"]["name"], steps=100),
                 n=5000,
                 seed=0,
                 batch_size=5000,

@@ -77,14 +77,17 @@ def embedding(sde: str) -> dict[str, Any]:
 
 
 def loss(sde: str, parametrization: str, weighting: str | None, data_std: float) -> dict[str, Any]:
-    """The entry loss: the squared error that the parametrisation is trained with, or the likelihood's."""
+    """The entry loss: the error of the network's own output F where that is evenly spread, else of the noise."""
     entry = dict(target="noise", weight="unit", times="uniform", stratified=False, reduction="mean", label_dropout=0.1)
     if weighting == "likelihood":
         return entry | dict(weight="likelihood", times="importance")
     if sde in CHAINS:
         entry["times"] = "knots"
-    if parametrization == "Velocity":
+    if parametrization == "Velocity" and sde == "straight":
         entry["target"] = "velocity"
+    if parametrization in ("VPrediction", "Preconditioned"):
+        std = 1.0 if parametrization == "VPrediction" else data_std
+        entry |= dict(target="x0", weight=dict(name="Karras", data_std=std))
     if parametrization == "X0":
         entry |= dict(target="x0", weight=dict(name="MinSNR", gamma=5.0))
     if sde == "karras":
@@ -93,9 +96,10 @@ def loss(sde: str, parametrization: str, weighting: str | None, data_std: float)
     return entry
 
 
-def sampling(sde: str, steps: int) -> dict[str, Any]:
+def sampling(sde: str, parametrization: str, steps: int) -> dict[str, Any]:
     """The entries sampler and grid of config.sample."""
-    deterministic = sde in ("karras", "straight")
+    # On a straight line an error of x_0 is one of velocity over t: a step in time to t near 0 would enlarge it.
+    deterministic = sde == "karras" or (sde == "straight" and parametrization != "X0")
     return dict(
         sampler=dict(name="Heun" if deterministic else "Ancestral"),
         grid=dict(name="default", n=40 if deterministic else steps),

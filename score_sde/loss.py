@@ -80,6 +80,10 @@ def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str, reductio
         if times.shape not in ((), x0.shape[:1]):
             raise InputError(f"t has shape {times.shape}; expected () or ({len(x0)},), one time per example.")
         sde.check_times(times, "t")
+        if not np.all(np.asarray(sde.variance(times)) > 0):
+            raise InputError(f"t contains {times.min():g}, where {type(sde).__name__} has no noise to tell from data.")
+    if is_concrete(x0) and not np.isfinite(x0).all():
+        raise InputError("x0 contains NaN or infinity; expected finite data on the model's scale.")
 
 
 __all__ = ["denoising_loss"]

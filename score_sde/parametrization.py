@@ -162,7 +162,11 @@ class Noise(_NoiseLike):
 
 
 class Score(_NoiseLike):
-    """F = score of the marginal (Song et al. 2021): noise = -sigma F, x_0 = (x_t + sigma^2 F) / alpha."""
+    """F = score of the marginal (Song et al. 2021): noise = -sigma F, x_0 = (x_t + sigma^2 F) / alpha.
+
+    F is as large as 1 / sigma, which a network learns slowly near the data unless it divides its own output by
+    sigma, as published VE networks do.
+    """
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         alpha = sde.alpha(t)
@@ -190,6 +194,15 @@ class Velocity(Parametrization):
             raise InputError(
                 f"Velocity needs alpha' and sigma', which {type(sde).__name__} has not: use VPrediction, or a denoiser "
                 "on chain.smooth()."
+            )
+        if not is_concrete(sde):
+            return
+        with jax.ensure_compile_time_eval():
+            rates = [float(rate) for rate in sde.velocity_rates(sde.t_max)]
+        if not all(map(math.isfinite, rates)):
+            raise InputError(
+                f"Velocity needs finite alpha' and sigma', and {type(sde).__name__} has {rates[0]:g} and {rates[1]:g} "
+                "at t_max: use VPrediction, or a smaller t_max."
             )
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -223,6 +236,10 @@ class Preconditioned(Parametrization):
 
     time_label: str | TimeLabel = eqx.field(default="quarter_log_sigma", static=True)
     data_std: float = eqx.field(default=0.5, converter=as_float)
+
+    def __check_init__(self) -> None:
+        if self.data_std is None:
+            raise InputError("Preconditioned got data_std=None; expected the data's standard deviation, such as 0.5.")
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         alpha, sigma, std = sde.alpha(t), sde.sigma(t), self.data_std

@@ -56,7 +56,7 @@ def _even_in(
             t = ends[~np.isfinite(levels)][0]
             raise InputError(
                 f"{type(sde).__name__} has alpha(t) = 0 at t = {t:g}, where the log signal-to-noise ratio is not "
-                "finite: use time_grid.uniform, or a path that ends before."
+                f"finite: use time_grid.uniform, or an SDE that ends before, {type(sde).__name__}(t_max={0.999 * t:g})."
             )
         start, end = forth(levels)
         times = np.array(sde.time_of(back(np.linspace(start, end, n + 1))), np.float64)

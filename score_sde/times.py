@@ -48,7 +48,7 @@ def importance(sde: SDE, u: Array) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
-    """log(sigma / alpha) ~ N(mean, std^2), cut off at t_min and t_max (Karras et al. 2022, Table 1)."""
+    """log(sigma / alpha) ~ N(mean, std^2), outside moved to t_min and t_max (Karras et al. 2022, Table 1)."""
 
     mean: float = -1.2
     std: float = 1.2

@@ -55,28 +55,32 @@ class Karras:
 
 @dataclasses.dataclass(frozen=True)
 class MinSNR:
-    """min(alpha^2 / sigma^2, gamma) on x_0 (Hang et al. 2023, arXiv:2303.09556, Eq. 5)."""
+    """min(SNR, gamma) on x_0, that is min(1, gamma / SNR) on the noise (Hang et al. 2023, arXiv:2303.09556)."""
 
     gamma: float = 5.0
-    of: ClassVar[str] = "x0"
+    of: ClassVar[str] = "noise"  # finite where alpha = 0, as the same weight of x_0 put on the noise is not
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
             raise InputError(f"gamma is {self.gamma!r}; expected a positive number, such as 5.")
 
     def __call__(self, sde: SDE, t: Array) -> Array:
-        return jnp.minimum(jnp.exp(sde.log_snr(t)), self.gamma)
+        return jnp.minimum(1, self.gamma * jnp.exp(-sde.log_snr(t)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid:
-    """The logistic function of (bias - log_snr), on the noise (Kingma & Gao 2023, arXiv:2303.00848, Sec. 4.3)."""
+    """The logistic function of (bias - log_snr), per unit of log-SNR, on the noise (Kingma & Gao 2023).
+
+    arXiv:2303.00848: the loss is a mean over log-SNR, so that in t the weight is S(bias - log_snr) (-log_snr'), with
+    -log_snr' = g^2 / sigma^2, the likelihood's weight.
+    """
 
     bias: float = 2.0
     of: ClassVar[str] = "noise"
 
     def __call__(self, sde: SDE, t: Array) -> Array:
-        return jax.nn.sigmoid(self.bias - sde.log_snr(t))
+        return jax.nn.sigmoid(self.bias - sde.log_snr(t)) * likelihood(sde, t)
 
 
 def on(target: str, weight: Weight, sde: SDE, t: Array) -> Array:

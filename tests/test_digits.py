@@ -1,4 +1,4 @@
-"""The main job at full length, judged by a classifier that has seen only the real digits."""
+"""The main job at six tenths of its length, judged by a classifier that has seen only the real digits."""
 
 import json
 import os
@@ -47,13 +47,13 @@ def the_likelihood_is_right(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant", "steps"), [("vp", 2000), ("subvp,conditional", 1200)])
-def test_a_person_would_read_digits(tmp_path, variant, steps):
+@pytest.mark.parametrize("variant", ["vp", "subvp,conditional"])
+def test_a_person_would_read_digits(tmp_path, variant):
     keep = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     mode = "--mode=train,eval,sample" if variant == "vp" else "--mode=train,sample"
     subprocess.run(
         [sys.executable, "main.py", f"--config=configs/digits.py:{variant}", f"--workdir={tmp_path}"]
-        + [mode, "--config.sample.n=200", f"--config.train.steps={steps}"],
+        + [mode, "--config.sample.n=200", "--config.train.steps=1200"],
         cwd=ROOT,
         env=keep,
         check=True,

@@ -121,3 +121,10 @@ def test_bad_input_is_refused(change, words):
     with pytest.raises(ss.InputError) as caught:
         ss.denoising_loss(gaussian(ss.VP()), data(2), arguments.pop("keys"), **arguments)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_data_that_are_not_finite_and_times_without_noise_are_refused():
+    with pytest.raises(ss.InputError, match="x0 contains NaN"):
+        ss.denoising_loss(gaussian(ss.VP()), data(2).at[0, 0].set(jnp.nan), keys(2), t=0.5)
+    with pytest.raises(ss.InputError, match="t contains 0, where DDPM has no noise"):
+        ss.denoising_loss(gaussian(ss.DDPM(10)), data(2), keys(2), t=0.0)

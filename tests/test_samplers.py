@@ -252,9 +252,12 @@ def test_where_alpha_is_0():
     for sampler in (ss.DDIM(), ss.DDIM(1.0), ss.Ancestral(), ss.Euler(), ss.Heun(), ss.DPMSolverPP()):
         out = ss.sample(model, sampler, grid, (2,), n=4, seed=0)
         assert np.isfinite(out.x).all()
+    before = ss.StraightLine(t_max=0.999)
     for sampler in (ss.EulerMaruyama(), ss.LMS(), ss.DPM2(), ss.DPMSolverPP2S(), ss.Euler(gamma=0.1)):
         with pytest.raises(ss.InputError, match="t = 1"):
             ss.sample(model, sampler, grid, (2,), n=4, seed=0)
+        out = ss.sample(mixture(before), sampler, time_grid.log_snr(before, 30), (2,), n=4, seed=0)
+        assert np.abs(out.x).max() < 4  # the remedy that is named
 
 
 @pytest.mark.parametrize("chain", [ss.DDPM(20), ss.SMLD(20, sigma_max=5.0)], ids=["ddpm", "smld"])

@@ -147,8 +147,16 @@ def test_the_other_chains_are_those_of_their_papers(x64):
 
 @pytest.mark.parametrize(
     "chain",
-    [ss.DDPM(40), ss.DiscreteVP(40), ss.SMLD(40), ss.Chain([0.9, 0.7, 0.2], [0.05, 0.2, 0.7])],
-    ids=["ddpm", "vp", "smld", "own"],
+    [
+        ss.DDPM(40),
+        ss.DiscreteVP(40),
+        ss.SMLD(40),
+        ss.Chain([0.9, 0.7, 0.2], [0.05, 0.2, 0.7]),
+        ss.Chain(np.linspace(0.999, 0.1, 20), np.linspace(0.2, 1.0, 20)),
+        ss.Chain([0.99, 0.5], [0.5, 0.6]),
+        ss.Chain([1.0, 0.9, 0.5], [0.01, 0.2, 0.8]),
+    ],
+    ids=["ddpm", "vp", "smld", "own", "uneven", "two", "clean"],
 )
 def test_a_smooth_chain_goes_through_the_levels(x64, chain):
     smooth = chain.smooth()
@@ -168,6 +176,44 @@ def test_a_smooth_chain_has_the_limit_of_its_paper(x64, make, limit):
     errors = [np.abs(make(n).smooth().diffusion_squared(t) / limit.diffusion_squared(t) - 1).max() for n in (500, 2000)]
     assert errors[1] < 0.02
     assert 2.5 < errors[0] / errors[1] < 6
+
+
+@pytest.mark.parametrize(
+    "sde", [sde for sde in EVERY if float(sde.alpha(sde.t_max)) > 0], ids=lambda sde: type(sde).__name__
+)
+def test_time_of_in_float32(sde):
+    """As exact in log-SNR as float32 times are."""
+    wanted = np.linspace(*np.asarray(sde.log_snr(np.asarray([sde.t_min, sde.t_max]))), 30)[1:-1].astype("f")
+    t = sde.time_of(wanted)
+    with jax.enable_x64(True):
+        slope = np.abs(np.asarray(sde.diffusion_squared(t) / sde.variance(t)))
+        found = np.asarray(sde.log_snr(np.asarray(t, np.float64)))
+    digits = np.finfo(np.float32).eps
+    assert np.all(np.abs(found - wanted) < 30 * digits * (10 + np.abs(wanted) + slope * np.asarray(t)))
+
+
+def test_where_schedules_end_at_0():
+    """sigma' of the cosine is 0 there and alpha' finite; alpha' of the sigmoid is not, and what needs it says so."""
+    cosine, sigmoid, s = ss.CosineVP(t_max=1.0), ss.SigmoidVP(t_max=1.0), 0.008
+    slope = -HALF_PI / (1 + s) / np.cos(HALF_PI * s / (1 + s))
+    np.testing.assert_allclose(cosine.velocity_rates(1.0), [slope, 0.0], rtol=1e-5, atol=1e-6)
+    ss.Velocity().check(cosine)
+    model = ss.GaussianMixture(cosine, [1.0], [[0.3, 0.0]], 0.5)
+    x = ss.sample(model, ss.Heun(), time_grid.uniform(cosine, 40), (2,), n=500, seed=0).x
+    assert abs(x[:, 0].mean() - 0.3) < 0.1 and abs(x.std() - 0.5) < 0.1
+    with pytest.raises(ss.InputError, match=r"Velocity needs finite.*-inf"):
+        ss.Velocity().check(sigmoid)
+    model, grid = ss.GaussianMixture(sigmoid, [1.0], [[0.3, 0.0]], 0.5), time_grid.uniform(sigmoid, 40)
+    for sampler in (ss.Euler(), ss.Heun(), ss.ProbabilityFlow()):
+        with pytest.raises(ss.InputError, match=r"t = 1, where SigmoidVP has alpha' = -inf.*t_max=0.999"):
+            ss.sample(model, sampler, grid, (2,), n=2, seed=0)
+    assert np.isfinite(ss.sample(model, ss.DDIM(), grid, (2,), n=2, seed=0).x).all()
+
+
+def test_a_long_chain_knows_its_own_grid():
+    chain = ss.DDPM(60_000, beta_min=1e-6, beta_max=3e-4)
+    model = ss.GaussianMixture(chain, [1.0], [[0.0, 0.0]], 0.5)
+    assert np.isfinite(ss.sample(model, ss.DDIM(), time_grid.uniform(chain, 7), (2,), n=2, seed=0).x).all()
 
 
 def test_what_a_chain_has_not():

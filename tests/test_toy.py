@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -153,6 +154,23 @@ def test_weights_that_are_not_finite_are_refused():
         parts(config)
 
 
+def test_a_small_error_of_x0_stays_small_on_the_straight_line():
+    """With the config's sampler: in the flow's own time it would be divided by the last t."""
+    config = toy.get_config("straight,x0")
+    sde = Blueprint.from_config(config).sde
+    ring = data.GaussianRing()
+    ideal = ss.GaussianMixture(sde, np.ones(8), ring.means(), ring.std)
+
+    class Off(ss.Denoiser):
+        def predict(self, x, t, cond=None, *, keys=None):
+            x0 = ideal.predict(x, t).x0
+            return ss.Prediction.from_x0(self.sde, x, t, x0 + 0.03 * jnp.sin(3 * x0))
+
+    generator = Generator.from_config(config.sample, sde, ring.transform, (2,), None)
+    x = generator(Off(sde), 500).values
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1.4, atol=0.6)
+
+
 @pytest.mark.parametrize("law", toy.LAWS)
 def test_every_law_has_its_variant(law):
     assert isinstance(Blueprint.from_config(toy.get_config(f"{law},v")).dataset, getattr(data, toy.LAWS[law]))
@@ -178,6 +196,7 @@ def test_bad_variants_are_named(variant, words):
 )
 def test_a_toy_learns_its_law(tmp_path, variant):
     config = toy.get_config(variant)
+    config.train.steps = config.optimizer.schedule.decay_steps = 1200
     config.sample.update(n=2000, batch_size=2000)
     config.eval.update(what=("likelihood",), rtol=1e-3, atol=1e-3, probes=1)
     training.train(config, tmp_path)

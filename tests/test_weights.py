@@ -21,7 +21,7 @@ def sde(request):
 WEIGHTS = {
     "likelihood": (weights.likelihood, "noise"),
     "karras": (weights.Karras(0.6), "x0"),
-    "min_snr": (weights.MinSNR(5.0), "x0"),
+    "min_snr": (weights.MinSNR(5.0), "noise"),
     "sigmoid": (weights.Sigmoid(), "noise"),
 }
 
@@ -46,11 +46,23 @@ def test_the_weights_are_those_of_their_papers(x64):
     sde = ss.VP()
     beta, snr = 0.1 + 19.9 * t, np.asarray(sde.alpha(t) ** 2 / sde.variance(t))
     np.testing.assert_allclose(weights.likelihood(sde, t) * sde.variance(t), beta, rtol=1e-10)
-    np.testing.assert_allclose(weights.MinSNR(5.0)(sde, t), np.minimum(snr, 5), rtol=1e-10)
-    np.testing.assert_allclose(weights.Sigmoid(2.0)(sde, t), 1 / (1 + np.exp(np.log(snr) - 2)), rtol=1e-10)
+    of_x0 = weights.on("x0", weights.MinSNR(5.0), sde, jnp.asarray(t))
+    np.testing.assert_allclose(of_x0, np.minimum(snr, 5), rtol=1e-10)
+    # A mean over log-SNR: its slope in t is differenced, log_snr = -log(e^b - 1) with b the beta so far.
+    b = [0.1 * u + 19.9 * u**2 / 2 for u in (t - 1e-6, t + 1e-6)]
+    slope = np.diff([-np.log(np.expm1(part)) for part in b], axis=0)[0] / 2e-6
+    np.testing.assert_allclose(weights.Sigmoid(2.0)(sde, t), -slope / (1 + np.exp(np.log(snr) - 2)), rtol=1e-6)
     sigma = np.geomspace(0.01, 50, 9)
     published = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     np.testing.assert_allclose(weights.Karras(0.5)(ss.Karras(), sigma), published, rtol=1e-10)
+
+
+def test_weights_where_alpha_is_0():
+    """At the end of a straight line min-SNR is 1 on the noise and 0 on x_0, its limits."""
+    sde, t = ss.StraightLine(), jnp.asarray([1.0 - 2.0**-24, 1.0])
+    np.testing.assert_allclose(weights.on("noise", weights.MinSNR(), sde, t), 1)
+    np.testing.assert_allclose(weights.on("x0", weights.MinSNR(), sde, t), 0, atol=1e-12)
+    np.testing.assert_allclose(weights.on("velocity", weights.MinSNR(), sde, t), 0, atol=1e-12)
 
 
 def test_half_the_sum_is_the_original_setting():

@@ -22,6 +22,7 @@ from score_sde.denoiser import Denoiser
 from score_sde.guidance import drop_labels
 from score_sde.model import Blueprint
 
+_LAST = 1.0 - 2.0**-24  # the last number below 1 in float32
 Batch = dict[str, Any]  # 'image' (batch, *shape), 'label' (batch,), 'index' (batch,): place in the whole batch
 
 
@@ -52,11 +53,12 @@ class Objective:
             raise InputError(f"loss.label_dropout is {spec.label_dropout}; expected a probability.")
         if spec.target not in loss_.TARGETS:
             raise InputError(f"loss.target is {spec.target!r}; expected one of {', '.join(loss_.TARGETS)}.")
-        if spec.reduction not in loss_.REDUCTIONS:
-            raise InputError(f"loss.reduction is {spec.reduction!r}; expected one of {', '.join(loss_.REDUCTIONS)}.")
+        reduction = spec.get("reduction", "mean")  # workdirs from before it was an entry have none
+        if reduction not in loss_.REDUCTIONS:
+            raise InputError(f"loss.reduction is {reduction!r}; expected one of {', '.join(loss_.REDUCTIONS)}.")
         weight, times = config_.rule(weights_, spec.weight), config_.rule(times_, spec.times)
-        stratified = config.data.batch_size if spec.stratified else None
-        objective = cls(blueprint, spec.target, weight, times, spec.label_dropout, spec.reduction, stratified)
+        stratified = config.data.batch_size if spec.get("stratified", False) else None
+        objective = cls(blueprint, spec.target, weight, times, spec.label_dropout, reduction, stratified)
         objective.check()
         return objective
 
@@ -74,7 +76,7 @@ class Objective:
             t, factor = self.times(sde, u)
             return t, factor * weights_.on(self.target, self.weight, sde, t)
 
-        t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.5, 1.0 - 2.0**-24])))
+        t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.5, _LAST])))
         if not np.isfinite(weight).all():
             raise InputError(
                 f"loss.weight and loss.times give the times {t} the weights {weight}: not finite on "
@@ -106,7 +108,7 @@ class Objective:
         """Times and the factors of their losses, each (batch,); index is the place in the whole batch."""
         u = keys_.draw(jax.random.uniform, keys, ())
         if self.stratified is not None:
-            u = (index % self.stratified + u) / self.stratified
+            u = jnp.minimum((index % self.stratified + u) / self.stratified, _LAST)
         return self.times(self.blueprint.sde, u)
 
 

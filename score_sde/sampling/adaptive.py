@@ -10,7 +10,7 @@ from score_sde import ode
 from score_sde.core.arrays import Array
 from score_sde.denoiser import Cond, Denoiser
 from score_sde.sampling.base import Memory, Sampler
-from score_sde.sampling.checks import check_continuous
+from score_sde.sampling.checks import check_continuous, check_velocity
 from score_sde.sde import SDE
 
 
@@ -34,6 +34,7 @@ class ProbabilityFlow(Sampler):
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_continuous(self, sde)
+        check_velocity(self, sde, grid)
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None

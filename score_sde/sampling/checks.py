@@ -77,7 +77,19 @@ def check_signal(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
     if float(sde.alpha(grid[0])) == 0:
         raise InputError(
             f"{type(sampler).__name__} is not defined at t = {grid[0]:g}, where {type(sde).__name__} has alpha(t) = 0: "
-            "start a little earlier, or use DDIM, Ancestral, Euler, Heun or DPMSolverPP."
+            f"use an SDE that ends before, {type(sde).__name__}(t_max={0.999 * grid[0]:g}), or DDIM, Ancestral, Euler, "
+            "Heun or DPMSolverPP."
+        )
+
+
+def check_velocity(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
+    """Refuse a walk that starts where alpha' or sigma' is infinite, for a sampler of the probability flow in time."""
+    rates = [float(rate) for rate in sde.velocity_rates(grid[0])]
+    if not np.isfinite(rates).all():
+        raise InputError(
+            f"{type(sampler).__name__} is not defined at t = {grid[0]:g}, where {type(sde).__name__} has alpha' = "
+            f"{rates[0]:g} and sigma' = {rates[1]:g}: use an SDE that ends before, {type(sde).__name__}"
+            f"(t_max={0.999 * grid[0]:g}), or DDIM, Ancestral or DPMSolverPP."
         )
 
 

@@ -13,7 +13,7 @@ from score_sde.core.arrays import Array, expand
 from score_sde.core.errors import InputError
 from score_sde.denoiser import Cond, Denoiser
 from score_sde.sampling.base import Memory, Sampler, evaluations
-from score_sde.sampling.checks import check_continuous, check_signal
+from score_sde.sampling.checks import check_continuous, check_signal, check_velocity
 from score_sde.sde import SDE
 
 
@@ -44,6 +44,7 @@ class _Churned(Sampler):
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_continuous(self, sde)
+        check_velocity(self, sde, grid)
         if self.gamma > 0:
             check_signal(self, sde, grid)
 

@@ -27,8 +27,8 @@ class DPMSolverPP(Sampler):
     """DPM-Solver++ (2M), the multistep method (Lu et al. 2022, arXiv:2211.01095, Algorithm 2).
 
     x_0 is carried on in a straight line from the last step's to this one's: x_0 + (h / 2 h_last) (x_0 - x_0_last).
-    The first step has no last one and is of first order, that is DDIM(0); so is one from alpha = 0 or to
-    sigma = 0. One evaluation a step.
+    The first step has no last one and is of first order, that is DDIM(0); so are one to sigma = 0, and the first two
+    of a walk from alpha = 0. One evaluation a step.
 
     Attributes:
         order: 2, or 1 for DDIM(0).

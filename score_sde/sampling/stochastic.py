@@ -21,8 +21,8 @@ from score_sde.sde import SDE
 class EulerMaruyama(Sampler):
     """The Euler-Maruyama discretisation of a reverse-time SDE (Song et al. 2021, Eq. 6), weak order 1.
 
-    With lambda = noise g, a family of SDEs with the same marginals (Song et al. 2021, App. H, with lambda for
-    their bar sigma; Huang et al. 2021, arXiv:2106.02808, Eq. 20):
+    With lambda = noise g, a family of SDEs with the same marginals (Huang et al. 2021, arXiv:2106.02808; Karras et
+    al. 2022, arXiv:2206.00364, Eq. 6):
 
         x_s = x_t - (f x_t - (g^2 + lambda^2) / 2 score) (t - s) + lambda sqrt(t - s) z.
 

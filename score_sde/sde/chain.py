@@ -90,7 +90,7 @@ class Chain(SDE):
         raise InputError(
             f"{type(self).__name__} is known at its {self.levels} levels only, so it has no {what}: use "
             "chain.smooth(), a curve through the levels, or a sampler that steps from level to level, such as "
-            "Ancestral or DDIM."
+            "Ancestral or DDIM; in a loss, a weight without g, such as MinSNR."
         )
 
     def time_of(self, log_snr: ArrayLike) -> Array:
@@ -111,7 +111,8 @@ class Chain(SDE):
 
     def check_times(self, times: np.ndarray, name: str) -> None:
         super().check_times(times, name)
-        off = times[np.abs(times * self.levels - np.round(times * self.levels)) > 1e-3]
+        # Of a long chain float32 keeps the level to a part of itself.
+        off = times[np.abs(times * self.levels - np.round(times * self.levels)) > max(1e-3, self.levels * 2.0**-22)]
         if off.size:
             raise InputError(
                 f"{name} contains {off.flat[0]:g}; expected levels i / {self.levels} of {type(self).__name__}, as "
@@ -139,19 +140,19 @@ def _check_tables(alpha: np.ndarray, variance: np.ndarray, name: str) -> None:
 class SmoothChain(SDE):
     """The continuous-time SDE through the levels of a chain.
 
-    log alpha is interpolated by monotone cubics (PCHIP) over t = i / N, and the variance follows from it:
-    variance = (1 - alpha^2) rho, with log rho interpolated too (rho = 1 on a variance-preserving chain).
-    Where alpha = 1 at all levels, log sigma is interpolated. Interpolating alpha and the variance each
-    on its own would leave their difference, g^2, to chance. Time starts at level 1.
+    log alpha is interpolated by monotone cubics (PCHIP) over t = i / N, and the variance follows from it. On a
+    variance-preserving chain it is 1 - alpha^2; on any other the log signal-to-noise ratio is interpolated too,
+    and variance = alpha^2 / SNR (where alpha = 1, that is log sigma). So SNR falls between the levels as well and
+    g^2 = -variance (log SNR)' is never negative; alpha and the variance, each on its own, would leave it to
+    chance. Time starts at level 1.
 
     Args:
         chain: the chain; alpha positive at all levels.
     """
 
     alpha_pieces: Any  # (4, N): cubics of log alpha between the levels, highest power first
-    spread_pieces: Any  # (4, N): of log rho, or of log variance if alpha = 1
+    snr_pieces: Any  # (4, N): of log SNR; None on a variance-preserving chain
     descending: bool = eqx.field(static=True)
-    exploding: bool = eqx.field(static=True)
 
     t_min = property(lambda self: 1 / self.alpha_pieces.shape[1])
 
@@ -163,13 +164,12 @@ class SmoothChain(SDE):
         if not np.isfinite(log_alpha).all():
             i = int(np.flatnonzero(~np.isfinite(log_alpha))[0])
             raise InputError(f"The chain has alpha = 0 at level {i}, so log alpha has no curve: leave that level out.")
-        self.descending, self.exploding = chain.descending, bool((log_alpha == 0).all())
-        spread = np.log(variance[1:])
-        if not self.exploding:
-            spread = spread - np.log(-np.expm1(2 * log_alpha[1:]))
-        self.alpha_pieces = _cubics(log_alpha)
-        # Level 0 has no variance to take a logarithm of, and time starts at level 1: any straight way there does.
-        self.spread_pieces = _cubics(np.concatenate([[2 * spread[0] - spread[1]], spread]))
+        self.descending = chain.descending
+        self.alpha_pieces, self.snr_pieces = _cubics(log_alpha), None
+        if not np.allclose(variance, -np.expm1(2 * log_alpha), rtol=1e-9, atol=0):
+            log_snr = 2 * log_alpha[1:] - np.log(variance[1:])
+            # Level 0 has an infinite one, and time starts at level 1: any straight way there does.
+            self.snr_pieces = _cubics(np.concatenate([[2 * log_snr[0] - log_snr[1]], log_snr]))
 
     def label(self, t: ArrayLike) -> Array:
         """The chain's label between its levels: N t - 1, or N (1 - t)."""
@@ -181,8 +181,9 @@ class SmoothChain(SDE):
 
     def variance(self, t: ArrayLike) -> Array:
         t = to_time(t)
-        spread = jnp.exp(self._at(self.spread_pieces, t))
-        return spread if self.exploding else spread * -expm1(2 * self.log_alpha(t))
+        if self.snr_pieces is None:
+            return -expm1(2 * self.log_alpha(t))
+        return jnp.exp(2 * self.log_alpha(t) - self._at(self.snr_pieces, t))
 
     def _at(self, pieces: Any, t: Array) -> Array:
         place = t * pieces.shape[1]

@@ -57,7 +57,7 @@ class CosineVP(VariancePreserving):
 
     alpha(1) = 0, where drift and diffusion are infinite, so t_max is a little less: 0.9946, as in
     DPM-Solver (Lu et al. 2022, arXiv:2206.00927, App. D), where alpha = 0.0084. With t_max=1 only what
-    steps by alpha and sigma themselves can start there.
+    does without drift and diffusion can start there.
     """
 
     s: float = eqx.field(default=0.008, converter=as_float)
@@ -68,10 +68,12 @@ class CosineVP(VariancePreserving):
             raise InputError(f"CosineVP got s={self.s}, t_max={self.t_max}; expected s >= 0 and 0 < t_max <= 1.")
 
     def log_alpha(self, t: ArrayLike) -> Array:
-        # With a the angle at 0 and b the angle gone since, 1 - alpha^2 = sin(b) sin(b + 2a) / cos(a)^2.
-        t = to_time(t)
+        return _log_alpha(self.alpha(t) ** 2, self.variance(t))
+
+    def variance(self, t: ArrayLike) -> Array:
+        # With a the angle at 0 and b the angle gone since; not through log alpha, which has no derivative at alpha = 0.
         a, b = self._angle(self.s), self._angle(t)
-        return _log_alpha(self.alpha(t) ** 2, jnp.sin(b) * jnp.sin(b + 2 * a) / jnp.cos(a) ** 2)
+        return jnp.sin(b) * jnp.sin(b + 2 * a) / jnp.cos(a) ** 2
 
     def alpha(self, t: ArrayLike) -> Array:
         # The cosine of an angle near pi/2 is the sine of what is left of it, which has no rounding at t = 1.
@@ -88,7 +90,8 @@ class SigmoidVP(VariancePreserving):
 
         alpha(t)^2 = (S(u(1)) - S(u(t))) / (S(u(1)) - S(u(0))),  variance(t) = 1 - alpha(t)^2,
 
-    so that alpha^2 falls from 1 to 0. alpha(1) = 0, so t_max is 0.999 (where alpha = 0.017); see CosineVP.
+    so that alpha^2 falls from 1 to 0. alpha(1) = 0, so t_max is 0.999 (where alpha = 0.017). With t_max=1
+    alpha' is infinite there too, and only what steps by alpha and sigma themselves can start (DDIM, Ancestral).
     """
 
     start: float = eqx.field(default=-3.0, converter=as_float)
@@ -178,8 +181,14 @@ class StraightLine(SDE):
     Lipman et al. 2023 (arXiv:2210.02747, Eq. 20, with sigma_min = 0 and time reversed), Liu et al. 2023
     (arXiv:2209.03003). Its probability flow is dx/dt = E[noise - x_0 | x_t], so matching the velocity on
     this path is flow matching. At t = 1 alpha is 0: velocity, transition and perturb are defined there,
-    drift and diffusion are not.
+    drift and diffusion are not; what needs them starts a little earlier, StraightLine(t_max=0.999).
     """
+
+    t_max: float = eqx.field(default=1.0, converter=as_float)
+
+    def __check_init__(self) -> None:
+        if is_concrete(self.t_max) and not 0 < self.t_max <= 1:
+            raise InputError(f"StraightLine got t_max={self.t_max}; expected 0 < t_max <= 1.")
 
     def alpha(self, t: ArrayLike) -> Array:
         return 1 - to_time(t)
