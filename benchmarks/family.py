@@ -18,6 +18,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 
 from benchmarks.common import machine
@@ -74,6 +75,22 @@ def row(folder: pathlib.Path) -> list[str]:
     ]
 
 
+def picture(folders: dict[str, pathlib.Path]) -> None:
+    """The samples of all runs in the plane, into docs/family.png."""
+    columns = 6
+    rows = -(-len(folders) // columns)
+    figure = Figure(figsize=(2 * columns, 2.15 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns).flat
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, (name, folder) in zip(panels, folders.items(), strict=False):
+        with np.load(folder / "samples" / "samples.npz") as arrays:
+            axes.scatter(*arrays["points"].T, s=0.5, linewidths=0)
+        axes.set(aspect="equal", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4))
+        axes.set_title(name, fontsize=8)
+    figure.savefig(ROOT / "docs" / "family.png", dpi=80)
+
+
 def of_test(name: str) -> np.ndarray:
     return data.all_examples(getattr(data, name)().source("test"))["image"]
 
@@ -105,6 +122,8 @@ def main() -> None:
                 print(name, variant, *rows[variant], flush=True)
         if rows:
             tables[name] = table(COLUMNS, rows)
+        if rows and name == "toy":
+            picture({variant: pathlib.Path(arguments.runs) / name / variant for variant in rows})
     write(ROOT / "docs" / "family.md", tables)
 
 
