@@ -80,7 +80,7 @@ def picture(folders: dict[str, pathlib.Path]) -> None:
     columns = 6
     rows = -(-len(folders) // columns)
     figure = Figure(figsize=(2 * columns, 2.15 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns).flat
+    panels = list(figure.subplots(rows, columns).flat)
     for axes in panels:
         axes.set_axis_off()
     for axes, (name, folder) in zip(panels, folders.items(), strict=False):
