@@ -29,10 +29,13 @@ from score_sde import data
 
 ROOT = pathlib.Path(__file__).parent.parent
 OTHERS = [word for word in variants.SDES if word != "vp"]
-MEANINGS = [f"vp,{word}" for word in variants.PARAMETRIZATIONS if word != "noise"] + ["straight,x0", "vp,likelihood"]
+MEANINGS = [f"vp,{word}" for word in variants.PARAMETRIZATIONS if word != "noise"]
 RUNS = {
     "digits": ["vp", *OTHERS, *MEANINGS],
-    "toy": [*(f"{law},vp" for law in toy.LAWS), *(f"checkerboard,{word}" for word in [*OTHERS, *MEANINGS])],
+    "toy": [
+        *(f"{law},vp" for law in toy.LAWS),
+        *(f"checkerboard,{word}" for word in [*OTHERS, *MEANINGS, "straight,x0", "vp,likelihood"]),
+    ],
 }
 COLUMNS = [
     "variant",
