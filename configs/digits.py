@@ -7,8 +7,6 @@ Variants, joined by commas: an SDE (vp, the default, or another word of configs/
 chains and straight, which have no g^2 everywhere).
 """
 
-from collections.abc import Collection
-
 import ml_collections
 
 from configs import variants
@@ -17,10 +15,7 @@ DATA_STD = 0.75
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    groups: dict[str, Collection[str]] = dict(
-        sde=variants.SDES, parametrization=variants.PARAMETRIZATIONS, labels=("conditional",), loss=("likelihood",)
-    )
-    words = variants.choose("configs/digits.py", variant, groups)
+    words = variants.choose("configs/digits.py", variant)
     sde = words["sde"] or "vp"
     model = variants.model(sde, words["parametrization"], DATA_STD)
     return ml_collections.ConfigDict(

@@ -7,8 +7,6 @@ or another word of configs/variants.py), a parametrisation (noise, score, x0, ve
 likelihood (that weighting, and its times; not on chains or straight, which have no g^2 everywhere).
 """
 
-from collections.abc import Collection
-
 import ml_collections
 
 from configs import variants
@@ -18,14 +16,7 @@ DATA_STD = 1.0
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    groups: dict[str, Collection[str]] = dict(
-        law=LAWS,
-        sde=variants.SDES,
-        parametrization=variants.PARAMETRIZATIONS,
-        labels=("conditional",),
-        loss=("likelihood",),
-    )
-    words = variants.choose("configs/toy.py", variant, groups)
+    words = variants.choose("configs/toy.py", variant, law=LAWS)
     sde = words["sde"] or "vp"
     model = variants.model(sde, words["parametrization"], DATA_STD)
     return ml_collections.ConfigDict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from score_sde.core.errors import InputError
@@ -34,12 +34,22 @@ PARAMETRIZATIONS = {
 }
 
 
-def choose(config: str, variant: str, groups: Mapping[str, Collection[str]]) -> dict[str, str | None]:
-    """The word of each group that a variant names, None where it names none.
+# What every config of the family may be told, one word of each.
+GROUPS: dict[str, Collection[str]] = {
+    "sde": SDES,
+    "parametrization": PARAMETRIZATIONS,
+    "labels": ("conditional",),
+    "loss": ("likelihood",),
+}
+
+
+def choose(config: str, variant: str, **more: Collection[str]) -> dict[str, str | None]:
+    """The word of each group, of `more` and of GROUPS, that a variant names; None where it names none.
 
     Raises:
         InputError: for a word of no group, or two words of one.
     """
+    groups = more | GROUPS
     chosen: dict[str, str | None] = dict.fromkeys(groups)
     for word in filter(None, variant.split(",")):
         group = next((name for name, words in groups.items() if word in words), None)

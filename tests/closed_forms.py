@@ -1,10 +1,21 @@
-"""Denoisers in closed form that the library does not have, written as a user would: mixtures with full covariances."""
+"""Laws that the tests share: a mixture in the plane, and mixtures with full covariances, written as a user would."""
 
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 import score_sde as ss
+
+
+def mixture(sde):
+    """The exact denoiser of two Gaussians in the plane, apart but not alone."""
+    return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
+
+
+def energy_distance(x, y):
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), over all pairs."""
+    return 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
 
 
 def random_covariance(rng, size):

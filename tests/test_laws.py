@@ -10,6 +10,7 @@ from scipy.stats import rice
 
 import score_sde as ss
 from score_sde import time_grid
+from tests.closed_forms import energy_distance, mixture
 
 SDES = {
     "vp": ss.VP(),
@@ -58,10 +59,6 @@ QUICK = {
 }
 
 
-def mixture(sde):
-    return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
-
-
 def defined():
     """The pairs that are defined: a chain has no times between its levels and no derivatives."""
     for name, sde in SDES.items():
@@ -93,11 +90,6 @@ def ends_of(name):
     model, grid = mixture(SDES[name]), grid_of(name, "")
     keys = jax.random.split(jax.random.key(11), N), jax.random.split(jax.random.key(12), N)
     return tuple(np.asarray(model.marginal(t).sample(k)) for t, k in zip((grid[0], grid[-1]), keys, strict=True))
-
-
-def energy_distance(x, y):
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), over all pairs."""
-    return 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
 
 
 @pytest.mark.parametrize(("name", "which"), list(defined()))

@@ -9,6 +9,7 @@ import pytest
 
 import score_sde as ss
 from score_sde import time_grid
+from tests.closed_forms import mixture
 
 X = np.random.default_rng(0).standard_normal((3, 2))
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -24,10 +25,6 @@ SDES = {
     "smld": ss.SMLD(100, sigma_max=20.0),
     "smooth": ss.DDPM(100).smooth(),
 }
-
-
-def mixture(sde):
-    return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
 
 
 def two_times(sde):

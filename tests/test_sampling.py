@@ -11,14 +11,11 @@ from conftest import SDES
 
 import score_sde as ss
 from score_sde.parallel import Jit
+from tests.closed_forms import mixture
 
 SAMPLERS = [ss.EulerMaruyama(), ss.Ancestral(), ss.Ancestral("forward"), ss.Heun()]
 IDS = ["euler_maruyama", "ancestral", "ancestral_forward", "heun"]
 N = 40_000
-
-
-def mixture(sde):
-    return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
 
 
 def draw(sde, sampler, steps, n=N, model=None, **options):

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.spatial.distance import cdist
 
 import score_sde as ss
 from configs import digits, toy, variants
@@ -16,6 +15,7 @@ from score_sde.core import keys as keys_
 from score_sde.generate import Generator
 from score_sde.model import Blueprint
 from score_sde.objective import Objective, step_key
+from tests.closed_forms import energy_distance
 
 LAWS = [data.GaussianRing, data.Checkerboard, data.SwissRoll, data.TwoMoons]
 
@@ -206,9 +206,6 @@ def test_a_toy_learns_its_law(tmp_path, variant):
         x = arrays["points"].astype(np.float64)
     law = getattr(data, config.data.name)
     y, z = points(law, "test")[0], points(law)[0][:2000]
-
-    def energy_distance(x, y):
-        return 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
 
     # A law that is moved by a tenth of its spread is about 0.005 away.
     assert energy_distance(x, y) < energy_distance(z, y) + 0.005
