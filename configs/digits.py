@@ -4,7 +4,7 @@ python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eva
 
 Variants, joined by commas: an SDE (vp, the default, or another word of configs/variants.py), a parametrisation
 (noise, score, x0, velocity, v, preconditioned), conditional, likelihood (that weighting and its times; not on
-chains and straight, which have no g^2 everywhere).
+chains and straight, which have no g^2 everywhere), pc (sample by predictor and corrector).
 """
 
 import ml_collections
@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=1000),
             ),
             sample=dict(
-                **variants.sampling(sde, model["parametrization"]["name"], steps=250),
+                **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=250),
                 n=100,
                 seed=0,
                 batch_size=100,

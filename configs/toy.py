@@ -4,7 +4,8 @@ python main.py --config=configs/toy.py:checkerboard,straight --workdir=runs/toy 
 
 Variants, joined by commas: a law (mixture, the default, checkerboard, swiss_roll, two_moons), an SDE (vp, the default,
 or another word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), conditional,
-likelihood (that weighting, and its times; not on chains or straight, which have no g^2 everywhere).
+likelihood (that weighting, and its times; not on chains or straight, which have no g^2 everywhere), pc (sample by
+predictor and corrector).
 """
 
 import ml_collections
@@ -53,7 +54,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=0),
             ),
             sample=dict(
-                **variants.sampling(sde, model["parametrization"]["name"], steps=100),
+                **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=100),
                 n=5000,
                 seed=0,
                 batch_size=5000,

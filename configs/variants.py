@@ -40,6 +40,7 @@ GROUPS: dict[str, Collection[str]] = {
     "parametrization": PARAMETRIZATIONS,
     "labels": ("conditional",),
     "loss": ("likelihood",),
+    "sampler": ("pc",),
 }
 
 
@@ -107,8 +108,12 @@ def loss(sde: str, parametrization: str, weighting: str | None, data_std: float)
     return entry
 
 
-def sampling(sde: str, parametrization: str, steps: int) -> dict[str, Any]:
-    """The entries sampler and grid of config.sample."""
+def sampling(sde: str, parametrization: str, sampler: str | None, steps: int) -> dict[str, Any]:
+    """The entries sampler and grid of config.sample; 'pc' is the predictor-corrector sampler of Song et al. 2021."""
+    if sampler == "pc":
+        corrector = dict(name="Langevin", snr=0.16, steps=1, norms="expected")
+        pair = dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
+        return dict(sampler=pair, grid=dict(name="default", n=steps))
     # On a straight line an error of x_0 is one of velocity over t: a step in time to t near 0 would enlarge it.
     deterministic = sde == "karras" or (sde == "straight" and parametrization != "X0")
     return dict(

@@ -7,9 +7,9 @@ import importlib
 import inspect
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType, NoneType
+from typing import Any, get_args, get_type_hints
 
 import ml_collections
 
@@ -81,6 +81,9 @@ def _dotted(path: str, base: type) -> Any:
 def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
     """The thing a spec names, made with the spec's other entries as keyword arguments.
 
+    An entry that is a spec itself, such as the predictor of dict(name='PredictorCorrector', predictor=dict(name='DDIM'),
+    corrector=None), is built too, as a thing of the class that the constructor's annotation names.
+
     Args:
         namespace: where the name is looked up.
         spec: a mapping with 'name', the rest being arguments.
@@ -100,7 +103,24 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
         signature.bind(*args, **arguments, **context)
     except TypeError as error:
         raise InputError(_misfit(constructor.__name__, signature, len(args), context, arguments, error)) from error
+    for name, value in arguments.items():
+        if isinstance(value, dict) and "name" in value:
+            arguments[name] = build(namespace, value, base=_annotated(constructor, name))
     return constructor(*args, **arguments, **context)
+
+
+def _annotated(constructor: Callable[..., Any], argument: str) -> type:
+    """The class that an argument's annotation names, alone or beside None."""
+    function = constructor.__init__ if isinstance(constructor, type) else constructor
+    annotation = get_type_hints(function).get(argument)
+    classes = [
+        each for each in get_args(annotation) or (annotation,) if isinstance(each, type) and each is not NoneType
+    ]
+    if len(classes) != 1 or classes[0].__module__ == "builtins":
+        raise InputError(
+            f"{constructor.__name__}: {argument} is a spec, and none is expected there; give a plain value."
+        )
+    return classes[0]
 
 
 def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:

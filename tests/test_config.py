@@ -5,6 +5,7 @@ import inspect
 import json
 import types
 
+import jax.numpy as jnp
 import ml_collections
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -29,6 +30,39 @@ def test_a_spec_is_a_constructor_with_arguments():
     assert config_.build(sampling, ml_collections.ConfigDict(dict(name="Ancestral"))) == ss.Ancestral()
     grid = config_.build(time_grid, dict(name="uniform", n=3), ss.VP())
     assert grid.shape == (4,)
+
+
+class Still(ss.Corrector):
+    """A user's own corrector."""
+
+    def correct(self, keys, denoiser, x, t, cond=None):
+        return x, jnp.zeros(len(x), jnp.int32)
+
+
+def test_a_spec_within_a_spec_is_built_too():
+    spec = dict(
+        name="PredictorCorrector", predictor=dict(name="DDIM", eta=0.5), corrector=dict(name="Langevin", snr=0.1)
+    )
+    built = config_.build(sampling, ml_collections.ConfigDict(spec), base=ss.Sampler)
+    assert built == ss.PredictorCorrector(ss.DDIM(eta=0.5), ss.Langevin(snr=0.1))
+    spec = dict(name="PredictorCorrector", predictor=None, corrector=dict(name=f"{__name__}.Still"))
+    assert isinstance(config_.build(sampling, spec, base=ss.Sampler).corrector, Still)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (dict(name="PredictorCorrector", predictor=dict(name="Langevin"), corrector=None), ["'Langevin'", "DDIM"]),
+        (dict(name="PredictorCorrector", predictor=None, corrector=dict(name="DDIM")), ["'DDIM'", "AnnealedLangevin"]),
+        (dict(name="PredictorCorrector", predictor=dict(name="os.system"), corrector=None), ["'os.system'", "Sampler"]),
+        (dict(name="PredictorCorrector", predictor=dict(name="DDIM")), ["corrector", "predictor"]),
+        (dict(name="Ancestral", variance=dict(name="posterior")), ["Ancestral", "variance", "plain value"]),
+    ],
+)
+def test_a_spec_within_a_spec_that_does_not_fit(spec, words):
+    with pytest.raises(ss.InputError) as caught:
+        config_.build(sampling, spec, base=ss.Sampler)
+    assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_a_dotted_path_reaches_a_users_class():

@@ -1,17 +1,21 @@
-"""Samplers: ways to walk a time grid from noise to data."""
+"""Samplers: ways to walk a time grid from noise to data; correctors, which stay at a time."""
 
-from score_sde.sampling.adaptive import ProbabilityFlow
+from score_sde.sampling.adaptive import AdaptiveReverseSDE, ProbabilityFlow
 from score_sde.sampling.base import Sampler, Samples, sample
 from score_sde.sampling.deterministic import Euler, Heun
 from score_sde.sampling.exponential import DPMSolverPP, DPMSolverPP2S
 from score_sde.sampling.in_noise_level import DPM2, LMS, DPM2Ancestral
+from score_sde.sampling.langevin import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from score_sde.sampling.stochastic import DDIM, Ancestral, EulerAncestral, EulerMaruyama, ReverseDiffusion
 
 __all__ = [
     "DDIM",
     "DPM2",
     "LMS",
+    "AdaptiveReverseSDE",
     "Ancestral",
+    "AnnealedLangevin",
+    "Corrector",
     "DPM2Ancestral",
     "DPMSolverPP",
     "DPMSolverPP2S",
@@ -19,6 +23,8 @@ __all__ = [
     "EulerAncestral",
     "EulerMaruyama",
     "Heun",
+    "Langevin",
+    "PredictorCorrector",
     "ProbabilityFlow",
     "ReverseDiffusion",
     "Sampler",
