@@ -81,8 +81,9 @@ def _dotted(path: str, base: type) -> Any:
 def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
     """The thing a spec names, made with the spec's other entries as keyword arguments.
 
-    An entry that is a spec itself, such as the predictor of dict(name='PredictorCorrector', predictor=dict(name='DDIM'),
-    corrector=None), is built too, as a thing of the class that the constructor's annotation names.
+    An entry that is a spec itself, such as the predictor of dict(name='PredictorCorrector',
+    predictor=dict(name='DDIM'), corrector=None), is built too, as a thing of the class that the constructor's
+    annotation names.
 
     Args:
         namespace: where the name is looked up.
@@ -111,7 +112,7 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
 
 def _annotated(constructor: Callable[..., Any], argument: str) -> type:
     """The class that an argument's annotation names, alone or beside None."""
-    function = constructor.__init__ if isinstance(constructor, type) else constructor
+    function = getattr(constructor, "__init__", None) if isinstance(constructor, type) else constructor
     annotation = get_type_hints(function).get(argument)
     classes = [
         each for each in get_args(annotation) or (annotation,) if isinstance(each, type) and each is not NoneType
