@@ -27,6 +27,7 @@ FLOORS = {
     "sampling": 5,
     "likelihood": 5,
     "model": 6,
+    "verify": 6,
     "checkpoint": 7,
     "generate": 7,
     "objective": 7,

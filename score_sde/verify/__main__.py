@@ -1,0 +1,66 @@
+"""python -m score_sde.verify package.module:Name [name=VALUE ...] [--json] [--on=SDE,...] [--mixture=JSON]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from score_sde.analytic import Mixture
+from score_sde.core.errors import InputError
+from score_sde.verify import report, target
+from score_sde.verify.report import Check
+from score_sde.verify.run import chosen, verify
+
+_EXAMPLE = """{"weights": [1, 2], "means": [[0, 0], [1, 1]], "stds": [0.1, 0.2]}"""
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m score_sde.verify",
+        description="Check an SDE, a sampler, a corrector or a parametrisation against laws in closed form. "
+        "Exit status: 0 where all passed, 1 where something failed, 2 for input that cannot be used.",
+    )
+    parser.add_argument("path", help="what to check, as package.module:Name: a class, or an object made of one")
+    parser.add_argument("arguments", nargs="*", metavar="name=VALUE", help="arguments of a class, in JSON or as text")
+    parser.add_argument("--json", action="store_true", help="print the whole report as JSON, and nothing else")
+    parser.add_argument("--on", metavar="SDE,...", help="check on these SDEs alone, such as VP,VE")
+    parser.add_argument("--mixture", metavar="JSON", help=f"other data than two Gaussians in the plane: {_EXAMPLE}")
+    return parser.parse_intermixed_args(argv)
+
+
+def _mixture(text: str) -> Mixture:
+    try:
+        given = json.loads(text)
+        return Mixture(**given)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--mixture is no mixture: {error}; expected, for example, {_EXAMPLE}.") from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parse(argv)
+    try:
+        thing = target.resolve(options.path, options.arguments)
+        kind = target.kind_of(thing)
+        mixture = None if options.mixture is None else _mixture(options.mixture)
+        on = None if options.on is None else options.on.split(",")
+        chosen(kind, on)
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    if not options.json:
+        print(f"{thing!r}, {kind}\n" + "\n".join(report.table(())), flush=True)
+    found = verify(thing, mixture=mixture, on=on, tell=None if options.json else _show)
+    print(found.to_json() if options.json else report.summary(found))
+    return 0 if found.passed else 1
+
+
+def _show(check: Check) -> None:
+    print("\n".join(report.rows(check)), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""All checks of one thing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from score_sde.analytic import Mixture
+from score_sde.core.errors import InputError
+from score_sde.sde import SDE
+from score_sde.verify import corrector, laws, parametrization, sampler, sde, target
+from score_sde.verify.report import Check, Report, ask
+
+_ROOMS: dict[str, Any] = {"SDE": sde, "sampler": sampler, "corrector": corrector, "parametrization": parametrization}
+
+
+def verify(
+    thing: Any,
+    *,
+    mixture: Mixture | None = None,
+    on: Sequence[str] | None = None,
+    tell: Callable[[Check], None] | None = None,
+) -> Report:
+    """Check an SDE, a sampler, a corrector or a parametrisation against a mixture of Gaussians, in a minute or so.
+
+    An SDE: alpha and variance, what is said to follow from them, marginals by simulation, time reversal, likelihood,
+    order of convergence. A sampler or corrector: on several SDEs, interface, draws keyed by their example, the
+    halves of one step, laws, order. A parametrisation: its two halves, labels, and what an ideal network under it
+    gives. Figures of draws have bounds of 4 standard errors or more beside what fine steps may leave.
+
+    Args:
+        thing: what is to be checked, not a class.
+        mixture: the data; None for two Gaussians in the plane.
+        on: the SDEs on which a sampler, corrector or parametrisation is checked; None for all, such as VP, VE.
+        tell: called with each check as it is made.
+
+    Returns:
+        Report; `passed`, `failed` and `str(report)` say how it went.
+
+    Raises:
+        InputError: for something of another kind, or an SDE that is not there.
+    """
+    kind, start = target.kind_of(thing), time.perf_counter()
+    data = mixture if mixture is not None else laws.default_mixture()
+    checks = []
+    for check in ask(_ROOMS[kind].questions(thing, data, chosen(kind, on))):
+        checks.append(check)
+        if tell is not None:
+            tell(check)
+    return Report(repr(thing), kind, tuple(checks), time.perf_counter() - start)
+
+
+def chosen(kind: str, on: Sequence[str] | None) -> Mapping[str, SDE]:
+    """The SDEs of these names; raises InputError for one that is not there."""
+    known: Mapping[str, SDE] = _ROOMS[kind].SDES
+    if on is None:
+        return known
+    missing = [name for name in on if name not in known]
+    if missing or not on:
+        what = f"expected some of {', '.join(known)}" if known else f"a {kind} is checked on itself alone"
+        raise InputError(f"on is {', '.join(on)!r}; {what}.")
+    return {name: known[name] for name in on}

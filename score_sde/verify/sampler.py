@@ -1,0 +1,239 @@
+"""Is a sampler one: its draws, the two halves of one step, the laws that it ends in, and how fast it gets there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import ode
+from score_sde.analytic import GaussianMixture, Mixture
+from score_sde.core.errors import InputError
+from score_sde.core.jit import module_jit
+from score_sde.sampling import Sampler, sample
+from score_sde.sde import SDE, VE, VP, DiscreteVP, StraightLine, SubVP
+from score_sde.verify import laws, steps
+from score_sde.verify.report import NotAsked, Question
+
+SDES: dict[str, SDE] = {
+    "VP": VP(),
+    "SubVP": SubVP(),
+    "VE": VE(sigma_max=20.0),
+    "StraightLine": StraightLine(),
+    "DiscreteVP": DiscreteVP(250),
+}
+_STEPS = 400
+_FROZEN, _DEFINED = "frozen and hashable", "SDEs that it is defined on"
+_BATCH, _APART = "sample i does not depend on the batch", "draws of different samples are independent"
+_KEYS = "draw by each example's own key: jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)"
+
+
+def questions(sampler: Sampler, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
+    """What is asked of a sampler."""
+    defined = {name: sde for name, sde in sdes.items() if _is_defined(sampler, sde)}
+    lacking = ", ".join(name for name in sdes if name not in defined)
+    frozen = "declare it with @dataclasses.dataclass(frozen=True)"
+    where = f"not on {lacking}" if lacking else ""
+    found = [
+        Question(_FROZEN, "", lambda: _unhashable(sampler), 0, frozen),
+        Question(
+            _DEFINED, "", lambda: (len(defined), where), 1, "check() or step() refuses all of them", at_least=True
+        ),
+    ]
+    for name, sde in defined.items():
+        found += _on_one(sampler, name, sde, data)
+    return found
+
+
+def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture) -> list[Question]:
+    model = laws.model_of(sde, data)
+    walked = functools.cache(lambda: _walk(sampler, model))
+    # Of a single Gaussian one half would tell the other, so a step is looked at on two.
+    plane = laws.model_of(sde, laws.default_mixture())
+    one = functools.cache(lambda: steps.halves(_stepper(sampler), plane, *_two_times(sde)))
+
+    def ask(what: str, measure: Callable[[], Any], bound: float, meaning: str, *needs: str) -> Question:
+        return Question(what, name, measure, bound, meaning, needs=(_FROZEN, _DEFINED, *needs))
+
+    lost = "the walk ends in another law than the SDE's marginal at the last time"
+    found = [
+        ask("a step keeps shape and dtype", lambda: _interface(sampler, sde), 0, "x, memory or nfe changes its kind"),
+        ask(
+            _BATCH,
+            lambda: steps.batch_dependence(_stepper(sampler), plane, *_two_times(sde)),
+            1e-6,
+            _KEYS,
+        ),
+        ask(
+            _APART,
+            lambda: steps.shared_noise(_stepper(sampler), plane, *_two_times(sde)),
+            5.0,
+            "samples, or all calls, share their noise: draw with the keys that are given",
+        ),
+        ask(
+            "one step: what becomes of x_0",
+            lambda: one()[0],
+            0.1,
+            "the factor on x_0 does not go from alpha(t) to alpha(s)",
+            _BATCH,
+            _APART,
+        ),
+        ask(
+            "one step: what becomes of the noise",
+            lambda: one()[1],
+            0.1,
+            "noise kept and noise drawn (standard deviation ~ sqrt(dt)) do not make up sigma(s)",
+            _BATCH,
+            _APART,
+        ),
+        ask("law: moments", lambda: laws.moments(walked()[0], walked()[1]), laws.MOMENTS_BOUND, lost),
+        ask("law: energy distance", lambda: laws.energy(walked()[0], walked()[2]), laws.ENERGY_BOUND, lost),
+        ask("nfe is what was evaluated", lambda: _miscount(sampler, model), 0, "nfe of a step is not its evaluations"),
+    ]
+    if name in ("VP", "VE"):
+        meaning = "with more steps the error does not fall: the method is not consistent with the SDE"
+        order = ask("order of convergence", lambda: _order(sampler, sde, data), 0.7, meaning)
+        found.append(order._replace(at_least=True))
+    return found
+
+
+def _is_defined(sampler: Sampler, sde: SDE) -> bool:
+    """Whether neither check nor step raises InputError; what else may be wrong shows when it is asked."""
+    try:
+        sampler.check(sde, laws.fine_grid(sde, 2))
+        _step_of_pictures(sampler, sde)
+    except InputError:
+        return False
+    except Exception:
+        return True
+    return True
+
+
+def _unhashable(sampler: Sampler) -> int:
+    try:
+        return int(hash(sampler) != hash(sampler))
+    except TypeError:
+        return 1
+
+
+def _two_times(sde: SDE) -> tuple[float, float]:
+    """A short step from where half of x is noise, the next level of a chain."""
+    t = laws.time_at(sde, 0.0)
+    return t, t - 1 / sde.levels if sde.levels is not None else laws.time_at(sde, 0.02)
+
+
+def _stepper(sampler: Sampler) -> steps.Step:
+    """A step as a function of (model, keys, x, t, s), compiled."""
+    return lambda *args: _first_step(*args, sampler=sampler)[0]
+
+
+@functools.partial(module_jit, static_argnames=("sampler",))
+def _first_step(model: GaussianMixture, keys: Any, x: Any, t: Any, s: Any, *, sampler: Sampler) -> tuple[Any, ...]:
+    memory = sampler.init(x)
+    return *sampler.step(keys, model, x, t, s, memory), memory
+
+
+def _step_of_pictures(sampler: Sampler, sde: SDE) -> tuple[Any, ...]:
+    """(x before, x after, memory after, nfe, memory before) on 5 pictures of 2 x 3 x 1."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((5, 2, 3, 1)), float)
+    model = GaussianMixture(sde, np.ones(2), rng.standard_normal((2, 2, 3, 1)), 0.5)
+    t, s = (jnp.asarray(time) for time in _two_times(sde))
+    return x, *_first_step(model, jax.random.split(jax.random.key(0), 5), x, t, s, sampler=sampler)
+
+
+def _interface(sampler: Sampler, sde: SDE) -> tuple[float, str]:
+    """How many of the things that a step must keep it does not, in both precisions."""
+    wrong = []
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            x, out, kept, nfe, memory = _step_of_pictures(sampler, sde)
+            kinds = [[f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(each)] for each in (memory, kept)]
+            for what, good in (
+                (f"x of {out.dtype}{out.shape} from {x.dtype}{x.shape}", (out.shape, out.dtype) == (x.shape, x.dtype)),
+                (f"nfe of {nfe.dtype}{nfe.shape}", (nfe.shape, nfe.dtype) == ((5,), jnp.int32)),
+                (f"memory of {kinds[1]} from {kinds[0]}", kinds[0] == kinds[1]),
+                ("x is not finite", bool(jnp.isfinite(out).all())),
+            ):
+                wrong += [] if good else [what]
+    return len(wrong), "; ".join(wrong)
+
+
+def _has_own_steps(sampler: Sampler, model: GaussianMixture) -> bool:
+    """Whether it chooses its own steps: whether the whole way costs more evaluations than a short step."""
+    grid = laws.fine_grid(model.sde, _STEPS)
+    x, keys = jnp.asarray(laws.exact(model, grid[0], 6, 8)), jax.random.split(jax.random.key(1), 8)
+    whole, short = (
+        _first_step(model, keys, x, jnp.asarray(grid[0], x.dtype), jnp.asarray(s, x.dtype), sampler=sampler)[2]
+        for s in (grid[-1], grid[1])
+    )
+    return not np.array_equal(whole, short)
+
+
+def _walk(sampler: Sampler, model: GaussianMixture) -> tuple[np.ndarray, Mixture, np.ndarray]:
+    """(x, its law, exact draws) at the end of a fine grid, from exact draws at its start."""
+    grid = laws.fine_grid(model.sde, _STEPS)
+    if _has_own_steps(sampler, model):
+        grid = grid[[0, -1]]
+    start = laws.exact(model, grid[0], 1)
+    n = len(start)
+    x = sample(model, sampler, grid, start.shape[1:], n=n, seed=0, x=start, denoise=False, batch_size=n).x
+    return x, model.marginal(grid[-1]), laws.exact(model, grid[-1], 2)
+
+
+def _miscount(sampler: Sampler, model: GaussianMixture) -> tuple[float, str]:
+    grid = laws.fine_grid(model.sde, 3)[:4]
+    start = laws.exact(model, grid[0], 3, 1)
+    with steps.counting(model) as (counted, evaluations):
+        nfe = int(sample(counted, sampler, grid, start.shape[1:], n=1, seed=0, x=start, denoise=False).nfe[0])
+    return abs(nfe - evaluations()), f"nfe {nfe}, evaluated {evaluations()} in {len(grid) - 1} steps"
+
+
+def _order(sampler: Sampler, sde: SDE, data: Mixture) -> tuple[float, str]:
+    """The slope of the error in the number of steps, over the middle of the way.
+
+    Of a deterministic sampler the error is the distance from the probability flow; of a stochastic one the relative
+    error of the variance of Gaussian data, where it is above the Monte-Carlo noise.
+    """
+    model = laws.model_of(sde, data)
+    ends = 0.8 * float(sde.t_max), 0.2 * float(sde.t_max)
+    if _has_own_steps(sampler, model):
+        raise NotAsked("it chooses its own steps")
+    deterministic = steps.spread(_stepper(sampler), model, *_two_times(sde)) == 0
+    found = _distances(sampler, model, ends) if deterministic else _variance_errors(sampler, sde, ends)
+    floor = 1e-4 if deterministic else 0.02
+    shown = "error by steps " + ", ".join(f"{n}: {error:.2g}" for n, error in found.items())
+    if not np.all(np.isfinite(list(found.values()))):
+        return float("nan"), shown
+    above = [n for n, error in found.items() if error > floor]
+    if len(above) < 2:
+        raise NotAsked(f"{shown}, less than {floor:g}")
+    n, m = above[0], above[-1]
+    return float(np.log(found[n] / found[m]) / np.log(m / n)), shown
+
+
+def _distances(sampler: Sampler, model: GaussianMixture, ends: tuple[float, float]) -> dict[int, float]:
+    """The root mean square distance from the probability flow of 64 points, by the number of steps."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(laws.exact(model, ends[0], 4, 64), float)
+        exact = ode.flow(model, x, *ends, rtol=1e-9, atol=1e-9).y
+        return {
+            n: float(jnp.sqrt(jnp.mean((steps.walk(sampler, model, x, ends, n) - exact) ** 2))) for n in (64, 128, 256)
+        }
+
+
+def _variance_errors(sampler: Sampler, sde: SDE, ends: tuple[float, float]) -> dict[int, float]:
+    """The relative error of the variance of Gaussian data, by the number of steps."""
+    shape = (16,)
+    model = GaussianMixture(sde, np.ones(1), np.zeros((1, *shape)), 0.5)
+    x = jnp.asarray(laws.exact(model, ends[0], 5))
+    exact = float(np.asarray(model.marginal(ends[1]).stds).ravel()[0]) ** 2
+    found = {}
+    for n in (4, 8, 16, 32, 64):
+        end = np.asarray(steps.walk(sampler, model, x, ends, n), np.float64)
+        found[n] = abs(float(np.mean(end**2)) / exact - 1)
+    return found

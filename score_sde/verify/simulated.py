@@ -1,0 +1,103 @@
+"""What is simulated with an SDE: itself, its reversal, its likelihood, its samples."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import likelihood as likelihood_
+from score_sde import ode, time_grid
+from score_sde.analytic import Mixture
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, expand
+from score_sde.sampling import Ancestral, EulerMaruyama, Heun, sample
+from score_sde.sde import SDE
+from score_sde.verify import laws, steps
+from score_sde.verify.report import NotAsked
+
+_STEPS = 400
+Law = tuple[np.ndarray, Mixture, np.ndarray]
+
+
+def forward(sde: SDE, data: Mixture) -> list[Law]:
+    """(x, its law, exact draws) at three times of the forward SDE, from exact draws at t_min (level 1 of a chain)."""
+    model = laws.model_of(sde, data)
+    times = laws.times_of(sde)
+    alpha = np.asarray(sde.alpha(times), np.float64)
+    end = float(times[alpha >= 0.05 * alpha.max()][-1])
+    if sde.levels is not None:
+        grid = times[times <= end + 1e-9]
+    else:
+        grid = float(sde.t_min) + (end - float(sde.t_min)) * (np.arange(_STEPS + 1) / _STEPS) ** 2
+    path = _simulate(
+        sde, jnp.asarray(laws.exact(model, grid[0], 5)), jnp.asarray(grid, jnp.float32), sde.levels is None
+    )
+    stops = [len(grid) * k // 3 - 1 for k in (1, 2, 3)]
+    return [(np.asarray(path[k - 1]), model.marginal(grid[k]), laws.exact(model, grid[k], 6)) for k in stops]
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _simulate(sde: SDE, x: Array, grid: Array, continuous: bool) -> Array:
+    """x at each time after the first: Heun's steps of the stated drift and diffusion, or a chain's kernel."""
+
+    def step(x: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        key, s, t = at
+        z = jax.random.normal(key, x.shape)
+        if not continuous:
+            r, v = sde.transition(s, t)
+            x = r * x + jnp.sqrt(v) * z
+            return x, x
+        h = t - s
+        noise = expand(sde.diffusion((s + t) / 2) * jnp.sqrt(h), x) * z
+        slope = sde.drift(x, s)
+        x = x + h / 2 * (slope + sde.drift(x + h * slope + noise, t)) + noise
+        return x, x
+
+    return jax.lax.scan(step, x, (jax.random.split(keys_.root(7), len(grid) - 1), grid[:-1], grid[1:]))[1]
+
+
+def reversal(sde: SDE, data: Mixture) -> Law:
+    """(x, its law, exact draws) at t_stop, from exact draws at the start by the reverse-time SDE."""
+    sde = sde.smooth()  # the levels of a chain may be too few for any sampler
+    model, grid = laws.model_of(sde, data), laws.fine_grid(sde, _STEPS)
+    start = laws.exact(model, grid[0], 8)
+    shape, n = start.shape[1:], len(start)
+    x = sample(model, EulerMaruyama(), grid, shape, n=n, seed=0, x=start, denoise=False, batch_size=n).x
+    return x, model.marginal(grid[-1]), laws.exact(model, grid[-1], 9)
+
+
+def likelihood(sde: SDE, data: Mixture) -> float:
+    curve = sde.smooth()
+    if not np.all(np.isfinite(np.asarray(curve.velocity_rates(curve.t_max)))):
+        raise NotAsked("the probability flow is not finite at t_max")
+    with jax.enable_x64(True):
+        model = laws.model_of(curve, data)
+        x = jnp.asarray(laws.exact(model, curve.t_min, 10, 16), float)
+        prior = model.marginal(curve.t_max)
+        value = likelihood_.log_prob(model, x, None, prior=prior, trace="exact", rtol=1e-6, atol=1e-6).value
+        return float(jnp.abs(value - model.marginal(curve.t_min).log_prob(x)).max())
+
+
+def order(sde: SDE, data: Mixture) -> float:
+    """Of the distance from the probability flow over the middle of the way, with 16, 32 and 64 steps."""
+    if sde.levels is not None:
+        raise NotAsked("a chain has no derivatives in time")
+    model, ends = laws.model_of(sde, data), (0.8 * float(sde.t_max), 0.2 * float(sde.t_max))
+    with jax.enable_x64(True):
+        x = jnp.asarray(laws.exact(model, ends[0], 11, 32), float)
+        exact = ode.flow(model, x, *ends, rtol=1e-10, atol=1e-10).y
+        errors = [float(jnp.abs(steps.walk(Heun(), model, x, ends, n) - exact).max()) for n in (16, 32, 64)]
+    return min(float(np.log2(a / b)) for a, b in itertools.pairwise(errors))
+
+
+def invariance(sde: SDE, data: Mixture) -> float:
+    """Samples 3 and 4 alone and among eight, from the SDE's own prior."""
+    model, shape = laws.model_of(sde, data), data.means.shape[1:]
+    grid = time_grid.uniform(sde, 3)
+    together = sample(model, Ancestral(), grid, shape, n=8, seed=0).x
+    apart = sample(model, Ancestral(), grid, shape, n=2, seed=0, first=3, batch_size=1).x
+    return float(np.abs(apart - together[3:5]).max() / np.abs(together).max())

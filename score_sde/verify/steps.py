@@ -1,0 +1,156 @@
+"""One step under the glass: whose noise it draws, and what it makes of the two halves of x."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.analytic import GaussianMixture
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array
+from score_sde.core.jit import module_jit
+from score_sde.denoiser import Cond, Denoiser
+from score_sde.parametrization import Prediction
+from score_sde.sampling import Sampler
+from score_sde.verify import laws
+
+# (model, keys (batch,), x (batch, *shape), t, s) -> x of the same shape
+Step = Callable[[GaussianMixture, Any, Any, Any, Any], Any]
+_DRAWS = 8192
+
+
+def _take(step: Step, model: GaussianMixture, keys: Any, x: np.ndarray, t: float, s: float) -> np.ndarray:
+    """A step in float64."""
+    with jax.enable_x64(True):
+        return np.asarray(step(model, keys, jnp.asarray(x, float), jnp.asarray(t, float), jnp.asarray(s, float)))
+
+
+def _keys(seed: int, n: int = _DRAWS) -> Any:
+    return keys_.examples(keys_.root(seed), np.arange(n))
+
+
+def _exact(model: GaussianMixture, t: float, seed: int) -> np.ndarray:
+    return laws.exact(model, t, seed, _DRAWS).astype(np.float64)
+
+
+def batch_dependence(step: Step, model: GaussianMixture, t: float, s: float) -> float:
+    """The largest difference of examples in a large batch, alone, and in another order, relative to x."""
+    x, keys = _exact(model, t, 20), _keys(21)
+    together = _take(step, model, keys, x, t, s)
+    turned = _take(step, model, keys[::-1], x[::-1], t, s)[::-1]
+    some = range(3, _DRAWS, _DRAWS // 3)
+    alone = np.concatenate([_take(step, model, keys[i : i + 1], x[i : i + 1], t, s) for i in some])
+    error = max(np.abs(alone - together[some]).max(), np.abs(turned - together).max())
+    return float(error / np.abs(together).max())
+
+
+def _from_one_point(step: Step, model: GaussianMixture, t: float, s: float, seed: int) -> np.ndarray:
+    """Many steps from one point, each with its own key: (draws, dimensions)."""
+    x = np.broadcast_to(_exact(model, t, 22)[:1], (_DRAWS, *model.data.means.shape[1:]))
+    return _take(step, model, _keys(seed), x, t, s).reshape(_DRAWS, -1)
+
+
+def spread(step: Step, model: GaussianMixture, t: float, s: float) -> float:
+    """The variance per dimension of what a step draws; 0 of a deterministic one."""
+    variance = float(_from_one_point(step, model, t, s, 23).var(axis=0).mean())
+    return variance if variance > _rounding(model, t) ** 2 else 0.0
+
+
+def _rounding(model: GaussianMixture, t: float) -> float:
+    """What a deterministic step may spread: of float32, in case it computes so."""
+    return 1e-5 * float(model.sde.sigma(t))
+
+
+def shared_noise(step: Step, model: GaussianMixture, t: float, s: float) -> float:
+    """How far draws hang together, in standard errors: from sample to sample, and over all samples of a call."""
+    first, second = (_from_one_point(step, model, t, s, seed) for seed in (23, 24))
+    size = float(np.sqrt(first.var(axis=0).mean()))
+    apart = float(np.abs(first.mean(axis=0) - second.mean(axis=0)).max())
+    if size <= _rounding(model, t):
+        return 0.0 if apart <= _rounding(model, t) else float("inf")
+    if np.array_equal(first, second):
+        return float("inf")
+    centred = (first - first.mean(axis=0)) / size
+    neighbours = abs(float(np.mean(centred[1:] * centred[:-1]))) * np.sqrt(centred.size)
+    return max(neighbours, apart / (size * np.sqrt(2 / _DRAWS)))
+
+
+def halves(step: Step, model: GaussianMixture, t: float, s: float) -> tuple[float, float]:
+    """What a short step does to the two halves of x, against what any SDE of the family does.
+
+    A step with fresh noise of variance v takes x_t = alpha_t x_0 + sigma_t n, in first order, to
+
+        x_s = x_t + (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t - v / (2 sigma_t)) n + fresh noise,
+
+    x_0 and n being the predicted halves. Both factors are measured, by pairs of points that are given one key, so that
+    what is drawn is subtracted.
+
+    Returns:
+        (error of the factor on x_0, error of the factor on n), in units of the whole change of x.
+    """
+    x, keys = _exact(model, t, 25), jnp.concatenate([_keys(26, _DRAWS // 2)] * 2)
+    change = _take(step, model, keys, x, t, s) - x
+    with jax.enable_x64(True):
+        parts = [change, *map(np.asarray, model.predict(jnp.asarray(x), t)[:2])]
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = ((float(model.sde.alpha(u)), float(model.sde.sigma(u))) for u in (t, s))
+    v = spread(step, model, t, s)
+    differences = [(part[: _DRAWS // 2] - part[_DRAWS // 2 :]).ravel() for part in parts]
+    (on_x0, on_noise), *_ = np.linalg.lstsq(np.stack(differences[1:], axis=1), differences[0], rcond=None)
+    expected_x0, expected_noise = alpha_s - alpha_t, sigma_s - sigma_t - v / (2 * sigma_t)
+    sizes = [float(np.sqrt(np.mean(part**2))) for part in differences[1:]]
+    whole = abs(expected_x0) * sizes[0] + (abs(sigma_s - sigma_t) + v / (2 * sigma_t)) * sizes[1]
+    return abs(on_x0 - expected_x0) * sizes[0] / whole, abs(on_noise - expected_noise) * sizes[1] / whole
+
+
+class _Counted(Denoiser):
+    """Counts its evaluations, in whatever loop they are."""
+
+    model: Denoiser
+
+    def predict(self, x: Array, t: Any, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
+        jax.debug.callback(_count)
+        return self.model.predict(x, t, cond, keys=keys)
+
+
+_counts = [0]
+
+
+def _count() -> None:
+    _counts[0] += 1
+
+
+@contextlib.contextmanager
+def counting(model: Denoiser) -> Iterator[tuple[Denoiser, Callable[[], int]]]:
+    """(the model, counting its evaluations of one example; how many there were)."""
+
+    def evaluations() -> int:
+        jax.effects_barrier()
+        return _counts[0]
+
+    jax.effects_barrier()
+    _counts[0] = 0
+    yield _Counted(model.sde, model), evaluations
+
+
+def walk(sampler: Sampler, model: GaussianMixture, x: Any, ends: tuple[float, float], n: int) -> Any:
+    """x after n steps even in log-SNR; one compiled program for all n."""
+    grid = np.resize(laws.fine_grid(model.sde, n, *ends), 257)
+    return _walk(model, x, jnp.asarray(grid, x.dtype), jnp.asarray(n), sampler=sampler)
+
+
+@functools.partial(module_jit, static_argnames=("sampler",))
+def _walk(model: GaussianMixture, x: Any, grid: Any, n: Any, *, sampler: Sampler) -> Any:
+    keys = keys_.examples(keys_.root(7), jnp.arange(len(x)))
+
+    def step(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        x, memory = carry
+        x, memory, _ = sampler.step(keys_.fold(keys, k + 1), model, x, grid[k], grid[k + 1], memory)
+        return x, memory
+
+    return jax.lax.fori_loop(0, n, step, (x, sampler.init(x)))[0]

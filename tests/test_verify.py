@@ -1,0 +1,436 @@
+"""`verify`: what is right passes, and what is wrong fails for its own reason."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import score_sde as ss
+from score_sde.verify import Check, verify
+from score_sde.verify import report as report_
+from score_sde.verify.__main__ import main
+
+
+QUICK = {
+    "OtherDrift", "OtherPrior", "RisingSNR", "NegativeVariance", "TwoDt", "AlphaOfTheWrongTime", "OneKey", "Loose",
+    "Raises", "TwoE", "Still", "WrongSign", "Unadjusted",
+}  # fmt: skip
+
+
+def cases(rows):
+    """One test for each row, named after its first entry; those that are not quick are slow."""
+    for row in rows:
+        row = row if isinstance(row, tuple) else (row,)
+        name = type(row[0]).__name__
+        yield pytest.param(*row, id=str(row[0]), marks=() if name in QUICK else pytest.mark.slow)
+
+
+def own(keys, x):
+    """Noise as it should be drawn."""
+    return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
+
+
+def once(x):
+    return jnp.ones(len(x), jnp.int32)
+
+
+class Reciprocal(ss.SDE):
+    """A right one: alpha = 1 / (1 + 9 t), variance = 1 - alpha^2 without loss of digits."""
+
+    def alpha(self, t):
+        return 1 / (1 + 9 * t)
+
+    def variance(self, t):
+        return 9 * t * (2 + 9 * t) / (1 + 9 * t) ** 2
+
+
+class OtherDrift(ss.VP):
+    def drift(self, x, t):
+        return 1.2 * super().drift(x, t)
+
+
+class OtherDriftRate(Reciprocal):
+    def drift_rate(self, t):
+        return -9 / (1 + 9 * t) ** 2
+
+
+class OtherDiffusion(ss.VE):
+    def diffusion(self, t):
+        return self.sigma(t)
+
+
+class OtherPrior(ss.VE):
+    prior_std = 40.0
+
+
+class OtherPriorDraws(ss.VP):
+    def sample_prior(self, keys, shape):
+        return 0.9 * super().sample_prior(keys, shape)
+
+
+class OnePriorKey(ss.VP):
+    def sample_prior(self, keys, shape):
+        return jax.random.normal(keys[0], (len(keys), *shape))
+
+
+class RisingSNR(ss.SDE):
+    """The signal comes back after t = 0.7."""
+
+    def alpha(self, t):
+        return 1 - 0.9 * jnp.sin(jnp.pi * t / 1.4)
+
+    def variance(self, t):
+        return jnp.asarray(t) ** 2 / 2
+
+
+class NegativeVariance(ss.VP):
+    def variance(self, t):
+        return super().variance(t) - 0.01
+
+
+class OtherKernel(ss.VP):
+    def transition(self, s, t):
+        r, v = super().transition(s, t)
+        return r, 2 * v
+
+
+class Kinked(ss.SDE):
+    """Continuous, but with a corner in log alpha at t = 0.5."""
+
+    def log_alpha(self, t):
+        return -4 * t - 4 * jnp.maximum(t - 0.5, 0)
+
+    def variance(self, t):
+        return -jnp.expm1(2 * self.log_alpha(t))
+
+
+WRONG_SDES = [
+    (OtherDrift(), {"drift is (log alpha)' x"}, {"g^2 is", "prior", "likelihood"}),
+    (OtherDriftRate(), {"drift is (log alpha)' x"}, {"prior", "log-SNR"}),
+    (OtherDiffusion(), {"g^2 is variance' - 2 f variance", "forward simulation, all of it: moments"}, {"drift is"}),
+    (OtherPrior(), {"prior_std is sigma(t_max)"}, {"drift", "g^2", "forward", "time reversal", "likelihood"}),
+    (OtherPriorDraws(), {"prior draws and density"}, {"drift", "forward", "time reversal", "likelihood"}),
+    (OnePriorKey(), {"sample i does not depend on the batch"}, {"drift", "forward", "time reversal", "prior"}),
+    (RisingSNR(), {"log-SNR falls"}, {"drift", "forward", "prior"}),
+    (NegativeVariance(), {"alpha and variance are finite"}, {"drift", "forward", "prior"}),
+    (OtherKernel(), {"log_alpha, sigma, log_snr, kernel, perturb"}, {"drift", "g^2", "prior", "likelihood"}),
+    (Kinked(), {"order of convergence of Heun", "drift is (log alpha)' x"}, {"prior", "likelihood", "time"}),
+]
+
+
+@pytest.mark.parametrize(("sde", "reasons", "sound"), cases(WRONG_SDES))
+def test_a_wrong_sde_fails_for_its_own_reason(sde, reasons, sound):
+    report = verify(sde)
+    assert not report.passed and reasons <= set(report.failed), report
+    assert not [name for name in report.failed if name.startswith(tuple(sound))], report
+    if len(reasons) == 1 and report.failed[0] not in reasons:
+        assert report.failed[0].startswith("forward"), report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sde", [Reciprocal(), ss.DiscreteVP(100)], ids=["own", "chain"])
+def test_a_right_sde_passes(sde):
+    report = verify(sde, mixture=ss.Mixture([1.0, 1.0, 2.0], [[0.5, 0, 1], [-1, 1, 0], [0, 0, -1]], [0.2, 0.4, 0.3]))
+    assert report.passed, report
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoDt(ss.Sampler):
+    """Euler-Maruyama with noise of 2 dt in place of sqrt(2 dt), if g^2 is taken for 2."""
+
+    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        sde, dt = denoiser.sde, t - s
+        g2 = sde.diffusion_squared(t)
+        mean = x - dt * (sde.drift(x, t) - g2 * denoiser.score(x, t))
+        return mean + jnp.sqrt(g2 / 2) * 2 * dt * own(keys, x), memory, once(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaOfTheWrongTime(ss.Sampler):
+    """DDIM with alpha(t) where alpha(s) belongs."""
+
+    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        x0, noise, _ = denoiser.predict(x, t, cond)
+        return denoiser.sde.alpha(t) * x0 + denoiser.sde.sigma(s) * noise, memory, once(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneKey(ss.Sampler):
+    """Ancestral sampling with noise from one key for the whole batch."""
+
+    def noise(self, keys, x):
+        return jax.random.normal(keys[0], x.shape, x.dtype)
+
+    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        sde = denoiser.sde
+        _, v = sde.transition(s, t)
+        tau2 = v * sde.variance(s) / sde.variance(t)
+        x0, noise, _ = denoiser.predict(x, t, cond)
+        mean = sde.alpha(s) * x0 + jnp.sqrt(sde.variance(s) - tau2) * noise
+        return mean + jnp.sqrt(tau2) * self.noise(keys, x), memory, once(x)
+
+
+class SharedNoise(OneKey):
+    """The same for every example."""
+
+    def noise(self, keys, x):
+        return jnp.broadcast_to(jax.random.normal(keys[0], x.shape[1:], x.dtype), x.shape)
+
+
+class FixedNoise(OneKey):
+    """The same in every call."""
+
+    def noise(self, keys, x):
+        return jax.random.normal(jax.random.key(3), x.shape[1:], x.dtype) + 0 * x
+
+
+class Uncounted(OneKey):
+    def noise(self, keys, x):
+        return own(keys, x)
+
+    def step(self, *args, **kwargs):
+        x, memory, nfe = super().step(*args, **kwargs)
+        return x, memory, 2 * nfe
+
+
+@dataclasses.dataclass
+class Loose(ss.Sampler):
+    """Not frozen."""
+
+    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        return x, memory, once(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Raises(ss.Sampler):
+    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        return jnp.concatenate([x, x[:, :0, None]]), memory, once(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Single(ss.Sampler):
+    """DDIM in float32 whatever x is."""
+
+    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        out, memory, nfe = ss.DDIM().step(keys, denoiser, x, t, s, memory, cond)
+        return out.astype(jnp.float32), memory, nfe
+
+
+STEP_X0, STEP_NOISE = "one step: what becomes of x_0", "one step: what becomes of the noise"
+BATCH, APART = "sample i does not depend on the batch", "draws of different samples are independent"
+WRONG_SAMPLERS = [
+    (TwoDt(), {STEP_NOISE, "order of convergence"}, {STEP_X0, BATCH, APART, "nfe", "a step"}),
+    (AlphaOfTheWrongTime(), {STEP_X0, "order of convergence"}, {STEP_NOISE, BATCH, APART, "nfe", "a step"}),
+    (OneKey(), {BATCH}, {APART, STEP_X0, STEP_NOISE, "law", "nfe", "a step"}),
+    (SharedNoise(), {BATCH, APART}, {STEP_X0, "nfe", "a step"}),
+    (FixedNoise(), {STEP_NOISE}, {BATCH, STEP_X0, "nfe", "a step"}),
+    (Uncounted(), {"nfe is what was evaluated"}, {STEP_X0, STEP_NOISE, BATCH, APART, "law", "order", "a step"}),
+    (Loose(), {"frozen and hashable"}, {"law", "a step"}),
+    (Raises(), {"a step keeps shape and dtype"}, {"frozen"}),
+    (Single(), {"a step keeps shape and dtype"}, {STEP_X0, STEP_NOISE, BATCH, "law: energy"}),
+]
+
+
+@pytest.mark.parametrize(("sampler", "reasons", "sound"), cases(WRONG_SAMPLERS))
+def test_a_wrong_sampler_fails_for_its_own_reason(sampler, reasons, sound):
+    report = verify(sampler, on=["VP"])
+    assert not report.passed and reasons <= set(report.failed), report
+    assert not [name for name in report.failed if name.startswith(tuple(sound))], report
+
+
+@dataclasses.dataclass(frozen=True)
+class Unadjusted(ss.Corrector):
+    """A Langevin step of e = 0.02 sigma^2, with noise as a subclass has it."""
+
+    def noise(self, e, keys, x):
+        return jnp.sqrt(2 * e) * own(keys, x)
+
+    def correct(self, keys, denoiser, x, t, cond=None):
+        e = 0.02 * denoiser.sde.variance(t)
+        return x + e * denoiser.score(x, t, cond) + self.noise(e, keys, x), once(x)
+
+
+class TwoE(Unadjusted):
+    def noise(self, e, keys, x):
+        return 2 * e * own(keys, x)
+
+
+class OneCorrectorKey(Unadjusted):
+    def noise(self, e, keys, x):
+        return jnp.sqrt(2 * e) * jax.random.normal(keys[0], x.shape, x.dtype)
+
+
+class Still(Unadjusted):
+    def correct(self, keys, denoiser, x, t, cond=None):
+        return x, 0 * once(x)
+
+
+KEPT = {"the law is kept, mostly noise: moments", "the law is kept, mostly data: moments"}
+WRONG_CORRECTORS = [
+    (TwoE(), KEPT, {BATCH, APART, "nfe", "a call"}),
+    (OneCorrectorKey(), {BATCH}, {*KEPT, APART, "nfe", "a call", "another"}),
+    (Still(), {"another law is drawn nearer"}, {*KEPT, BATCH, "nfe", "a call"}),
+    (ss.Langevin(norms="batch"), {BATCH}, {*KEPT, APART, "nfe", "a call", "another"}),
+    (ss.Langevin(norms="sample"), KEPT, {BATCH, APART, "nfe", "a call"}),
+]
+
+
+@pytest.mark.parametrize(("corrector", "reasons", "sound"), cases(WRONG_CORRECTORS))
+def test_a_wrong_corrector_fails_for_its_own_reason(corrector, reasons, sound):
+    report = verify(corrector, on=["VP"])
+    assert not report.passed and reasons <= set(report.failed), report
+    assert not [name for name in report.failed if name.startswith(tuple(sound))], report
+
+
+class WrongSign(ss.Noise):
+    def coefficients(self, sde, t):
+        (a, b), noise = super().coefficients(sde, t)
+        return (a, -b), noise
+
+
+class OneLabel(ss.X0):
+    def label(self, sde, t):
+        return 0 * t
+
+
+class Subtracting(ss.Noise):
+    """The noise by subtracting x_0 from x."""
+
+    def predict(self, sde, x, t, output):
+        x0 = super().predict(sde, x, t, output).x0
+        return ss.Prediction.from_x0(sde, x, t, x0)
+
+
+HALVES = "alpha x_0 + sigma noise is x_t"
+WRONG_PARAMETRIZATIONS = [
+    (WrongSign(), {HALVES}, {"the label", "the input"}),
+    (OneLabel(), {"the label tells all times apart"}, {HALVES, "likelihood", "samples", "the input"}),
+    (ss.Score(time_label=lambda sde, t: jnp.sin(9 * t)), {"the label tells all times apart"}, {HALVES, "samples"}),
+]
+
+
+@pytest.mark.parametrize(("meaning", "reasons", "sound"), cases(WRONG_PARAMETRIZATIONS))
+def test_a_wrong_parametrization_fails_for_its_own_reason(meaning, reasons, sound):
+    report = verify(meaning, on=["VP"])
+    assert not report.passed and reasons <= set(report.failed), report
+    assert not [name for name in report.failed if name.startswith(tuple(sound))], report
+
+
+@pytest.mark.parametrize("thing", cases([Unadjusted(), ss.Langevin(), ss.VPrediction(), ss.Ancestral(), ss.Heun()]))
+def test_what_is_right_passes_on_one_sde(thing):
+    report = verify(thing, on=["VP"])
+    assert report.passed, report
+
+
+SLOW = {
+    **{f"sampler {sampler}": sampler for sampler in [
+        ss.EulerMaruyama(), ss.EulerMaruyama(noise=0.4), ss.ReverseDiffusion(), ss.Ancestral(), ss.Ancestral("forward"),
+        ss.DDIM(), ss.DDIM(eta=0.6), ss.Euler(), ss.Heun(), ss.EulerAncestral(), ss.DPMSolverPP(), ss.DPMSolverPP2S(),
+        ss.LMS(), ss.DPM2(), ss.DPM2Ancestral(), ss.ProbabilityFlow(), ss.AdaptiveReverseSDE(),
+        ss.PredictorCorrector(ss.ReverseDiffusion(), ss.Langevin()),
+    ]},
+    **{f"corrector {corrector}": corrector for corrector in [ss.Langevin(), ss.AnnealedLangevin()]},
+    **{f"parametrization {type(meaning).__name__}": meaning for meaning in [
+        ss.Noise(), ss.Score(), ss.X0(), ss.Velocity(), ss.VPrediction(), ss.Preconditioned(),
+    ]},
+    **{f"SDE {type(sde).__name__}": sde for sde in [
+        ss.VP(), ss.SubVP(), ss.VE(), ss.CosineVP(), ss.SigmoidVP(), ss.Karras(), ss.StraightLine(), ss.DDPM(),
+        ss.CosineDDPM(), ss.DiscreteVP(), ss.SMLD(), ss.SMLD(250).smooth(),
+    ]},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_every_built_in_passes(name):
+    report = verify(SLOW[name])
+    jax.clear_caches()
+    assert report.passed, report
+    assert report.seconds < 120
+
+
+def test_every_built_in_is_among_them():
+    there = {type(thing).__name__ for thing in SLOW.values()}
+    public = [getattr(ss, name) for name in ss.__all__]
+    kinds = (ss.SDE, ss.Sampler, ss.Corrector, ss.Parametrization)
+    classes = {each.__name__ for each in public if isinstance(each, type) and issubclass(each, kinds)}
+    assert classes - there == {"SDE", "Chain", "Sampler", "Corrector", "Parametrization"}
+
+
+def test_the_command(capsys):
+    assert main(["score_sde.sampling:DDIM", "--on=DiscreteVP"]) == 0
+    text = capsys.readouterr().out
+    assert "DDIM(eta=0.0), sampler" in text and "PASS: 10 passed, 0 failed" in text
+    assert main([f"{__name__}:OneLabel", "--json", "--on=SubVP"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "parametrization" and found["passed"] is False
+    failed = [check for check in found["checks"] if check["result"] == "FAIL"]
+    assert [check["name"] for check in failed] == ["the label tells all times apart"]
+    assert failed[0]["figure"] > failed[0]["bound"] and "rise" in failed[0]["note"]
+
+
+def test_an_object_and_arguments(capsys):
+    assert main(["score_sde.sde:VP", "beta_max=0.01"]) == 2
+    assert "beta_max=0.01" in capsys.readouterr().err
+    mixture = '{"weights": [1], "means": [[0.0]], "stds": [0.5]}'
+    assert main(["score_sde.sampling:AnnealedLangevin", "snr=0.1", "--on=VP", f"--mixture={mixture}"]) == 0
+    assert "AnnealedLangevin(snr=0.1, steps=5), corrector" in capsys.readouterr().out
+
+
+INSTANCE = ss.Heun()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["score_sde"], ["'score_sde'", "package.module:Name"]),
+        (["nosuch.module:Thing"], ["'nosuch.module:Thing'", "No module named"]),
+        (["score_sde.sde:Nothing"], ["Nothing"]),
+        (["score_sde.sde:SDE"], ["SDE"]),
+        (["json:loads"], ["expected an SDE, a Sampler, a Corrector or a Parametrization"]),
+        (["json:JSONDecoder"], ["expected an SDE, a Sampler, a Corrector or a Parametrization"]),
+        (["score_sde.sde:VP", "gamma=1"], ["VP", "gamma", "beta_min=0.1"]),
+        (["score_sde.sde:VP", "gamma"], ["'gamma'", "name=value"]),
+        ([f"{__name__}:INSTANCE", "gamma=1"], ["object already"]),
+        (["score_sde.sde:VP", "--on=VE"], ["on itself alone"]),
+        (["score_sde.sampling:DDIM", "--on=VQ"], ["VQ", "StraightLine"]),
+        (["score_sde.sampling:DDIM", "--mixture={"], ["--mixture", "weights"]),
+        (["score_sde.sampling:DDIM", "--mixture=[1]"], ["--mixture"]),
+        (["score_sde.sampling:DDIM", '--mixture={"weights": [1], "means": [[0]], "stds": [-1]}'], ["positive"]),
+        (["score_sde.sampling:PredictorCorrector"], ["predictor", "corrector"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, words, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and err.startswith("error: ")
+    assert all(word in err for word in words), err
+
+
+def test_from_the_shell():
+    run = subprocess.run([sys.executable, "-m", "score_sde.verify", "nosuch:Thing"], capture_output=True, text=True)
+    assert run.returncode == 2 and run.stdout == "" and run.stderr.startswith("error: 'nosuch:Thing'")
+
+
+def test_another_kind_is_refused():
+    for thing in (ss.VP, 3, None, ss.GaussianMixture(ss.VP(), [1.0], [[0.0]], 1.0)):
+        with pytest.raises(ss.InputError, match="expected an SDE"):
+            verify(thing)
+
+
+def test_a_report_without_a_pass_is_no_pass():
+    none = Check("a", "", None, 0.0, False, "not asked: why")
+    good, bad = (dataclasses.replace(none, figure=figure) for figure in (-1.0, float("nan")))
+    assert [check.result for check in (none, good, bad)] == ["-", "PASS", "FAIL"]
+    assert not report_.Report("x", "SDE", (none,), 0.0).passed
+    assert report_.Report("x", "SDE", (none, good), 0.0).passed
+    assert not report_.Report("x", "SDE", (good, bad), 0.0).passed
+    assert json.loads(report_.Report("x", "SDE", (bad,), 0.0).to_json())["checks"][0]["figure"] is None
+    least = dataclasses.replace(none, at_least=True)
+    assert [dataclasses.replace(least, figure=f).result for f in (-1.0, 0.0, 1.0)] == ["FAIL", "PASS", "PASS"]
+    assert np.all([len(line) < 100 for line in report_.table([none, good, bad])])
