@@ -15,7 +15,6 @@ from score_sde.verify import Check, verify
 from score_sde.verify import report as report_
 from score_sde.verify.__main__ import main
 
-
 QUICK = {
     "OtherDrift", "OtherPrior", "RisingSNR", "NegativeVariance", "TwoDt", "AlphaOfTheWrongTime", "OneKey", "Loose",
     "Raises", "TwoE", "Still", "WrongSign", "Unadjusted",
@@ -24,10 +23,9 @@ QUICK = {
 
 def cases(rows):
     """One test for each row, named after its first entry; those that are not quick are slow."""
-    for row in rows:
-        row = row if isinstance(row, tuple) else (row,)
-        name = type(row[0]).__name__
-        yield pytest.param(*row, id=str(row[0]), marks=() if name in QUICK else pytest.mark.slow)
+    rows = [row if isinstance(row, tuple) else (row,) for row in rows]
+    slow = [type(row[0]).__name__ not in QUICK for row in rows]
+    return [pytest.param(*row, id=str(row[0]), marks=[pytest.mark.slow] * late) for row, late in zip(rows, slow)]
 
 
 def own(keys, x):
