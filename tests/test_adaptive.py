@@ -40,12 +40,20 @@ def test_the_same_path_by_diffrax(x64):
     root = jax.random.key(0, impl="threefry2x32")
     keys = jnp.stack([jax.random.fold_in(jax.random.fold_in(root, i), 1) for i in range(n)])
 
+    u_t, u_s = np.sqrt(t), np.sqrt(s)
+
+    def at(way):
+        """The time, and dt / d way, of the path in sqrt(t)."""
+        u = u_t + way * (u_s - u_t)
+        return u**2, 2 * u * (u_t - u_s)
+
     def slope(way, x, _):
-        now = t + way * (s - t)
-        return (t - s) * (sde.diffusion_squared(now) * model.score(x[None], now)[0] - sde.drift(x, now))
+        now, speed = at(way)
+        return speed * (sde.diffusion_squared(now) * model.score(x[None], now)[0] - sde.drift(x, now))
 
     def size(way, x, _):
-        return lineax.DiagonalLinearOperator(jnp.full(2, jnp.sqrt(t - s) * sde.diffusion(t + way * (s - t))))
+        now, speed = at(way)
+        return lineax.DiagonalLinearOperator(jnp.full(2, jnp.sqrt(speed) * sde.diffusion(now)))
 
     def reference(key, x):
         path = diffrax.VirtualBrownianTree(0.0, 1.0, adaptive._GRAIN, jax.ShapeDtypeStruct((2,), jnp.float64), key)
@@ -59,6 +67,17 @@ def test_the_same_path_by_diffrax(x64):
         solver = ss.AdaptiveReverseSDE(tolerance, tolerance)
         errors.append(np.abs(draw(sde, solver, n, x=start, grid=[t, s]).x - exact).mean())
     assert errors[2] < 6e-3 and errors[2] < errors[1] / 2 < errors[0] / 4
+
+
+@pytest.mark.parametrize(
+    "sde", [ss.Karras(), ss.VE(sigma_max=348.0), ss.DDPM(1000).smooth()], ids=["karras", "ve", "ddpm"]
+)
+def test_steps_of_a_part_of_sigma_near_the_data(sde):
+    """Narrow data far below the range of noise: the spread that the SDE leaves at t_stop."""
+    model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.02)
+    x = draw(sde, ss.AdaptiveReverseSDE(1e-2, 1e-3), 2000, model=model).x
+    exact = float(model.marginal(sde.t_stop).stds[0, 0])
+    assert x.std() == pytest.approx(exact, rel=4 / np.sqrt(2 * x.size) + 0.02)
 
 
 def test_sample_i_is_a_function_of_seed_and_i(sde):

@@ -251,7 +251,10 @@ def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, w
         ),
         ({"sample.batch_size": 0}, "sample.batch_size is 0"),
         ({"network.name": "UNet"}, "networks has no 'UNet'; expected one of DDPMpp"),
-        ({"sampler": None, "sample.sampler.name": "Oiler"}, "sampling has no 'Oiler'; expected one of Ancestral"),
+        (
+            {"sampler": None, "sample.sampler.name": "Oiler"},
+            "sampling has no 'Oiler'; expected one of AdaptiveReverseSDE, Ancestral",
+        ),
         ({"loss.weight": "heavy"}, "weights has no 'heavy'"),
         ({"loss.weight": "on"}, "weights has no 'on'; expected one of .* unit"),
         ({"loss.target": "nose"}, "'nose'; expected one of noise, x0, velocity"),

@@ -1,0 +1,175 @@
+"""What a corrector step buys, with as many evaluations spent without it beside it. Makes docs/samplers.md's tables.
+
+python benchmarks/correctors.py --runs=runs/correctors
+
+On mixtures in closed form, so that what is seen is the sampler's error alone, and on digits with networks that are
+trained first (two runs of configs/digits.py, if they are not there yet). Tables go between their marks in
+docs/samplers.md, the plot beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Iterable
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import score_sde as ss
+from benchmarks.common import machine
+from benchmarks.samplers import DOCS, mixture, table, write
+from configs import digits
+from score_sde import time_grid
+from score_sde.training import train
+
+BUDGETS = (20, 50, 100, 200)
+SDES: dict[str, ss.SDE] = {"VE": ss.VE(), "VP": ss.VP(), "SubVP": ss.SubVP()}
+PREDICTORS: dict[str, ss.Sampler] = {
+    "ReverseDiffusion()": ss.ReverseDiffusion(),
+    "EulerMaruyama()": ss.EulerMaruyama(),
+    "DDIM()": ss.DDIM(),
+}
+SNRS = (0.05, 0.1, 0.16, 0.25, 0.35, 0.5)
+TOLERANCES = (0.1, 0.03, 0.01)
+N, N_DIGITS = 10_000, 1000
+
+
+@jax.jit
+def _sum_of_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    def block(rows: jax.Array) -> jax.Array:
+        inner = rows @ y.T
+        squared = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(y**2, axis=1) - 2 * inner
+        return jnp.sum(jnp.sqrt(jnp.maximum(squared, 0)))
+
+    return jnp.sum(jax.lax.map(block, x.reshape(-1, 100, x.shape[1])))
+
+
+def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """1000 times the energy distance, without bias: of two samples of one law it is 0 on average."""
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.reshape(z, (len(z), -1)), float) for z in (x, y))
+        n, m = len(x), len(y)
+        between = _sum_of_distances(x, y) / (n * m)
+        within = _sum_of_distances(x, x) / (n * (n - 1)) + _sum_of_distances(y, y) / (m * (m - 1))
+        return 1e3 * float(2 * between - within)
+
+
+def pairs(predictor: ss.Sampler, snr: float) -> Iterable[tuple[str, int, ss.Sampler]]:
+    """(what, evaluations a step, sampler) with no, one and two corrector steps."""
+    yield "alone", 1, predictor
+    for steps in (1, 2):
+        yield f"+ {steps}", 1 + steps, ss.PredictorCorrector(predictor, ss.Langevin(snr, steps))
+
+
+def sweep(draw: Callable[[ss.Sampler, int], float], predictors: dict[str, ss.Sampler]) -> dict[str, list[float]]:
+    """{'`predictor` + corrector steps': the distance at each budget of evaluations}."""
+    found = {}
+    for name, predictor in predictors.items():
+        for what, cost, sampler in pairs(predictor, 0.16):
+            found[f"`{name}` {what}"] = [draw(sampler, budget // cost) for budget in BUDGETS]
+            print(name, what, np.round(found[f"`{name}` {what}"], 2), flush=True)
+            jax.clear_caches()
+    return found
+
+
+def of_mixture(sde: ss.SDE) -> tuple[dict[str, list[float]], list[float], dict[str, list[str]]]:
+    """(sweep, distances by snr at 50 steps, {tolerance: evaluations, distances of adaptive and EulerMaruyama})."""
+    model = mixture(sde)
+    data = np.asarray(model.data.sample(jax.random.split(jax.random.key(1), N)))
+
+    def run(sampler: ss.Sampler, steps: int) -> ss.Samples:
+        return ss.sample(model, sampler, time_grid.uniform(sde, steps), (2,), n=N, seed=0, batch_size=N)
+
+    def draw(sampler: ss.Sampler, steps: int) -> float:
+        return energy_distance(run(sampler, steps).x, data)
+
+    by_snr = [draw(ss.PredictorCorrector(ss.ReverseDiffusion(), ss.Langevin(snr)), 50) for snr in SNRS]
+    adaptive = {}
+    for tolerance in TOLERANCES:
+        out = run(ss.AdaptiveReverseSDE(tolerance, tolerance), 1)
+        nfe = round(float(out.nfe.mean()))
+        distances = energy_distance(out.x, data), draw(ss.EulerMaruyama(), nfe)
+        adaptive[f"{tolerance}"] = [f"{nfe}", *(f"{distance:.2f}" for distance in distances)]
+    return sweep(draw, PREDICTORS), by_snr, adaptive
+
+
+def of_digits(workdir: pathlib.Path, variant: str) -> tuple[dict[str, list[float]], list[float], float]:
+    """(sweep, distances by snr at 50 steps, distance of test digits from those of training)."""
+    train(digits.get_config(variant), workdir)
+    model = ss.load(workdir)
+    real = {split: np.asarray(model.transform.forward(images_of(split))) for split in ("train", "test")}
+    data = real["train"][:N_DIGITS]
+
+    def draw(sampler: ss.Sampler, steps: int) -> float:
+        grid = time_grid.default(model.denoiser.sde, steps)
+        x = ss.sample(model.denoiser, sampler, grid, model.shape, n=N_DIGITS, seed=0, batch_size=100).x
+        return energy_distance(x, data)
+
+    by_snr = [draw(ss.PredictorCorrector(ss.ReverseDiffusion(), ss.Langevin(snr)), 50) for snr in SNRS]
+    print(variant, "by snr", np.round(by_snr, 1), flush=True)
+    return (
+        sweep(draw, {"ReverseDiffusion()": ss.ReverseDiffusion()}),
+        by_snr,
+        energy_distance(real["test"][:200], data),
+    )
+
+
+def images_of(split: str) -> np.ndarray:
+    source = ss.data.Digits().source(split)
+    return np.asarray([source[i]["image"] for i in range(len(source))], np.float32)
+
+
+def plot(path: pathlib.Path, panels: dict[str, dict[str, list[float]]]) -> None:
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    for axes, (title, found) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for i, (name, values) in enumerate(found.items()):
+            style = {"color": f"C{i // 3}", "ls": ("-", "--", ":")[i % 3], "marker": "os^"[i % 3]}
+            axes.loglog(BUDGETS, np.maximum(values, 0.05), label=name.replace("`", ""), ms=4, lw=1, **style)
+        axes.set(title=title, xlabel="evaluations", xticks=BUDGETS, xticklabels=BUDGETS)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        if title == "VE":
+            axes.set_ylabel("1000 x energy distance")
+            handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=8)
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=pathlib.Path, required=True, help="folder of the trained digits")
+    runs = parser.parse_args().runs
+    print(machine())
+    panels, snr_rows, tables = {}, {}, {}
+    for name, sde in SDES.items():
+        panels[name], by_snr, adaptive = of_mixture(sde)
+        snr_rows[f"mixture, {name}"] = by_snr
+        header = ["tolerance", "evaluations", "AdaptiveReverseSDE", "EulerMaruyama, as many"]
+        tables[f"adaptive {name}"] = plain(header, adaptive)
+    for variant in ("ve", "vp"):
+        name = f"digits, {variant.upper()}"
+        panels[name], snr_rows[name], floor = of_digits(runs / f"digits_{variant}", variant)
+        tables[f"floor {variant}"] = f"200 test digits have a distance of {floor:.1f} from these training digits."
+    for name, found in panels.items():
+        rows = {row: [f"{value:.2f}" for value in values] for row, values in found.items()}
+        tables[f"correctors {name}"] = plain(["sampler", *map(str, BUDGETS)], rows)
+    rows = {name: [f"{value:.2f}" for value in values] for name, values in snr_rows.items()}
+    tables["snr"] = plain(["snr", *map(str, SNRS)], rows)
+    write(DOCS / "samplers.md", tables)
+    plot(DOCS / "correctors.png", panels)
+
+
+def plain(header: list[str], rows: dict[str, list[str]]) -> str:
+    """A table whose first cells are shown as they are."""
+    lines = table(header, {}).splitlines()
+    return "\n".join(lines + ["| " + " | ".join([name, *cells]) + " |" for name, cells in rows.items()])
+
+
+if __name__ == "__main__":
+    main()
