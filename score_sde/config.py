@@ -8,8 +8,8 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType, NoneType
-from typing import Any, get_args, get_type_hints
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import ml_collections
 
@@ -98,30 +98,40 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
     arguments: dict[str, Any] = to_dict(spec)
     if not isinstance(arguments.get("name"), str):
         raise InputError(f"The spec {arguments!r} has no 'name'; expected one of {', '.join(names(namespace, base))}.")
-    constructor = lookup(namespace, arguments.pop("name"), base)
+    return construct(lookup(namespace, arguments.pop("name"), base), namespace, arguments, *args, **context)
+
+
+def construct(
+    constructor: Callable[..., Any], namespace: ModuleType, arguments: dict[str, Any], *args: Any, **context: Any
+) -> Any:
+    """What a constructor makes of arguments, of which some may be specs; as `build` does, and raising the same."""
     signature = inspect.signature(constructor)
     try:
         signature.bind(*args, **arguments, **context)
     except TypeError as error:
         raise InputError(_misfit(constructor.__name__, signature, len(args), context, arguments, error)) from error
-    for name, value in arguments.items():
-        if isinstance(value, dict) and "name" in value:
-            arguments[name] = build(namespace, value, base=_annotated(constructor, name))
-    return constructor(*args, **arguments, **context)
+    built = {name: _built(constructor, namespace, name, value) for name, value in arguments.items()}
+    return constructor(*args, **built, **context)
 
 
-def _annotated(constructor: Callable[..., Any], argument: str) -> type:
-    """The class that an argument's annotation names, alone or beside None."""
+def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str, value: Any) -> Any:
+    """The value of an argument, built where it is a spec and the annotation names one class of things, or None."""
+    if not (isinstance(value, dict) and "name" in value):
+        return value
     function = getattr(constructor, "__init__", None) if isinstance(constructor, type) else constructor
-    annotation = get_type_hints(function).get(argument)
-    classes = [
-        each for each in get_args(annotation) or (annotation,) if isinstance(each, type) and each is not NoneType
-    ]
+    try:
+        annotation = get_type_hints(function).get(argument)
+    except (NameError, TypeError):  # names that exist for a type checker only
+        annotation = None
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    classes = [part for part in parts if isinstance(part, type) and part is not NoneType]
+    if len(classes) == 1 and issubclass(dict, classes[0]):
+        return value
     if len(classes) != 1 or classes[0].__module__ == "builtins":
         raise InputError(
             f"{constructor.__name__}: {argument} is a spec, and none is expected there; give a plain value."
         )
-    return classes[0]
+    return build(namespace, value, base=classes[0])
 
 
 def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:

@@ -16,12 +16,11 @@ from score_sde.core.jit import module_jit
 from score_sde.sampling import Corrector
 from score_sde.sde import SDE, VE, VP, DiscreteVP, SubVP
 from score_sde.verify import laws, steps
-from score_sde.verify.report import Question
+from score_sde.verify.report import NotAsked, Question
 
 SDES: dict[str, SDE] = {"VP": VP(), "SubVP": SubVP(), "VE": VE(sigma_max=20.0), "DiscreteVP": DiscreteVP(250)}
-_CALLS = 200
-# An unadjusted Langevin step of snr = 0.176 leaves 3 % of sigma^2 too much.
-_BOUND = laws.MOMENTS_BOUND + 0.03
+_EVALUATIONS = 400
+_LANGEVIN_BIAS = 0.03  # what unadjusted Langevin steps of snr = 0.176 leave of sigma^2 too much
 _FROZEN = "frozen and hashable"
 
 
@@ -47,33 +46,50 @@ def _on_one(corrector: Corrector, name: str, sde: SDE, data: Mixture) -> list[Qu
     def step(model: Any, keys: Any, x: Any, t: Any, s: Any) -> Any:
         return _correct(model, keys, x, t, corrector=corrector)[0]
 
-    other = "exact draws do not stay what they are: noise of sqrt(2 e) belongs to a step of e times the score"
-    keys = "draw by each example's own key: jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)"
+    bound = laws.moments_bound(data) + _LANGEVIN_BIAS
+    plane = laws.model_of(sde, laws.default_mixture())
+    one = functools.cache(lambda: _one_step(corrector, step, plane, clean))
+    other = "exact draws change: not sqrt(2 e) of noise for e times the score, or e is so large that its bias shows"
+    noise = "noise of sqrt(2 e) belongs to e times the score"
+    keys = "draw by each example's own key, as jax.vmap(lambda key: jax.random.normal(key, shape))(keys) does"
     shared = "samples, or all calls, share their noise: draw with the keys that are given"
     return [
         ask("a call keeps shape and dtype", lambda: _interface(corrector, sde), 0, "x or nfe changes its kind"),
         ask(
             "sample i does not depend on the batch",
-            lambda: steps.batch_dependence(step, model, clean, clean),
+            lambda: steps.batch_dependence(step, plane, clean, clean),
             1e-6,
             keys,
         ),
         ask(
             "draws of different samples are independent",
-            lambda: steps.shared_noise(step, model, clean, clean),
+            lambda: steps.shared_noise(step, plane, clean, clean),
             5.0,
             shared,
         ),
-        ask("the law is kept, mostly noise: moments", lambda: keeps(noisy), _BOUND, other),
-        ask("the law is kept, mostly data: moments", lambda: keeps(clean), _BOUND, other),
+        ask("one call: what becomes of x_0", lambda: one()[0], 0.05, "a corrector moves x along the score, not x_0"),
+        ask("one call: what becomes of the noise", lambda: one()[1], 0.05, noise),
+        ask("the law is kept, mostly noise: moments", lambda: keeps(noisy), bound, other),
+        ask("the law is kept, mostly data: moments", lambda: keeps(clean), bound, other),
         ask(
             "another law is drawn nearer",
             lambda: _contraction(corrector, model, noisy),
             0.95,
-            f"{_CALLS} calls leave draws of another law as far away as they were: a step that is too small, or none",
+            f"after {_EVALUATIONS} evaluations draws of another law are as far away as before",
         ),
         ask("nfe is what was evaluated", lambda: _miscount(corrector, model, clean), 0, "nfe is not its evaluations"),
     ]
+
+
+def _one_step(corrector: Corrector, step: steps.Step, model: GaussianMixture, t: float) -> tuple[float, float]:
+    if _evaluations(corrector, model, t) != 1:
+        raise NotAsked("several steps in a call")
+    return steps.halves(step, model, t, t, most_noise=np.inf)
+
+
+def _evaluations(corrector: Corrector, model: GaussianMixture, t: float) -> int:
+    x, keys = laws.exact(model, t, 6, 1), keys_.examples(keys_.root(0), jnp.arange(1))
+    return int(_correct(model, keys, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector)[1][0])
 
 
 def _unhashable(corrector: Corrector) -> int:
@@ -88,19 +104,20 @@ def _correct(model: GaussianMixture, keys: Any, x: Any, t: Any, *, corrector: Co
     return corrector.correct(keys, model, x, t)
 
 
-@functools.partial(module_jit, static_argnames=("corrector",))
-def _calls(model: GaussianMixture, x: Any, t: Any, *, corrector: Corrector) -> Any:
+@functools.partial(module_jit, static_argnames=("corrector", "calls"))
+def _calls(model: GaussianMixture, x: Any, t: Any, *, corrector: Corrector, calls: int) -> Any:
     keys = keys_.examples(keys_.root(2), jnp.arange(len(x)))
 
     def call(x: Any, k: Any) -> tuple[Any, None]:
         return corrector.correct(keys_.fold(keys, k), model, x, t)[0], None
 
-    return jax.lax.scan(call, x, jnp.arange(_CALLS))[0]
+    return jax.lax.scan(call, x, jnp.arange(calls))[0]
 
 
 def _repeat(corrector: Corrector, model: GaussianMixture, x: np.ndarray, t: float) -> np.ndarray:
-    """x after many calls, each with its own keys."""
-    return np.asarray(_calls(model, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector))
+    """x after many evaluations, each call with its own keys."""
+    calls = max(5, _EVALUATIONS // max(_evaluations(corrector, model, t), 1))
+    return np.asarray(_calls(model, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector, calls=calls))
 
 
 def _contraction(corrector: Corrector, model: GaussianMixture, t: float) -> float:

@@ -10,7 +10,9 @@ from scipy.spatial.distance import cdist
 from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.errors import InputError
 from score_sde.sde import SDE
+from score_sde.verify.report import NotAsked
 
 N = 20_000  # draws for means and covariances
 COMPARED = 3_000  # draws for energy distances, which take all pairs
@@ -48,8 +50,15 @@ def moments(x: np.ndarray, law: Mixture) -> float:
     return float(max(of_mean.max(), of_covariance.max()))
 
 
-# A mean has the standard error 1 / sqrt(n), a covariance at most sqrt(3 / n) (kurtosis below 4).
-MOMENTS_BOUND = 4 * (3 / N) ** 0.5 + BIAS
+def moments_bound(data: Mixture) -> float:
+    """Four standard errors of `moments` of N draws, and BIAS.
+
+    A mean has the standard error 1 / sqrt(N) and a covariance at most sqrt((kurtosis - 1) / N); no marginal has longer
+    tails than the data.
+    """
+    x = np.asarray(_draw(data, keys_.root(0)), np.float64).reshape(N, -1)
+    fourth = np.mean(((x - x.mean(axis=0)) / x.std(axis=0)) ** 4, axis=0).max()
+    return float(4 * (max(3.0, 1.5 * fourth) / N) ** 0.5 + BIAS)
 
 
 def energy(x: np.ndarray, y: np.ndarray) -> float:
@@ -70,10 +79,35 @@ def start_of(sde: SDE) -> float:
     return float(sde.t_max) * (1.0 if float(sde.alpha(sde.t_max)) > 0 else 0.99)
 
 
+def first_of(sde: SDE) -> float:
+    """t_min, or a little after it where there is no noise yet and log-SNR is infinite."""
+    low, high = float(sde.t_min), float(sde.t_max)
+    return low if float(sde.variance(low)) > 0 else low + 1e-5 * (high - low)
+
+
+def stop_of(sde: SDE) -> float:
+    """t_stop, but not before first_of."""
+    return max(float(sde.t_stop), first_of(sde))
+
+
+def part_of(sde: SDE) -> tuple[float, float]:
+    """The middle of the way, from four fifths to one fifth of the time, where every method is defined."""
+    low, high = float(sde.t_min), float(sde.t_max)
+    return low + 0.8 * (high - low), low + 0.2 * (high - low)
+
+
+def smooth(sde: SDE) -> SDE:
+    """The SDE at every time."""
+    try:
+        return sde.smooth()
+    except InputError as reason:  # a chain whose last level has no signal
+        raise NotAsked(str(reason)) from reason
+
+
 def fine_grid(sde: SDE, steps: int, start: float | None = None, stop: float | None = None) -> np.ndarray:
     """Times even in log-SNR, from start_of to t_stop; of a chain all its levels."""
     start = start_of(sde) if start is None else start
-    stop = float(sde.t_stop) if stop is None else stop
+    stop = stop_of(sde) if stop is None else stop
     if sde.levels is not None:
         between = np.arange(sde.levels, 0, -1) / sde.levels
         return between[(between <= start + 1e-6) & (between >= stop - 1e-6)]
@@ -86,7 +120,7 @@ def fine_grid(sde: SDE, steps: int, start: float | None = None, stop: float | No
 
 def _time_of(sde: SDE, log_snr: np.ndarray) -> np.ndarray:
     """sde.time_of in float64, on the host, where there is nothing to compile."""
-    low, high = np.full(log_snr.shape, float(sde.t_min)), np.full(log_snr.shape, float(sde.t_max))
+    low, high = np.full(log_snr.shape, first_of(sde)), np.full(log_snr.shape, float(sde.t_max))
     with jax.enable_x64(True):
         for _ in range(70):
             middle = (low + high) / 2
@@ -97,7 +131,7 @@ def _time_of(sde: SDE, log_snr: np.ndarray) -> np.ndarray:
 
 def time_at(sde: SDE, log_snr: float) -> float:
     """The time, or the nearest level, at which log-SNR has this value, within the SDE's reach."""
-    time = np.clip(_time_of(sde, np.asarray([log_snr])), float(sde.t_stop), start_of(sde))
+    time = np.clip(_time_of(sde, np.asarray([log_snr])), stop_of(sde), start_of(sde))
     return float(np.ravel(sde.nearest(time))[0])
 
 

@@ -138,7 +138,7 @@ def _finite(figure: float | None) -> float | None:
     return figure if figure is not None and math.isfinite(figure) else None
 
 
-_WIDTHS = (43, 12, 9, 9, 4)
+_WIDTHS = (50, 12, 9, 9, 4)
 
 
 def table(checks: Sequence[Check]) -> list[str]:

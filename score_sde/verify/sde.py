@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde import time_grid
 from score_sde.analytic import Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.sde import SDE
 from score_sde.verify import laws, simulated
-from score_sde.verify.report import Question
+from score_sde.verify.report import NotAsked, Question
 
 SDES: dict[str, SDE] = {}  # an SDE is checked on itself alone
-_VALID = "alpha and variance are finite"
+_VALID = "alpha and variance are valid"
+_DRIFT, _DIFFUSION = "drift is (log alpha)' x", "g^2 is variance' - 2 f variance"
+_RATES = "velocity rates are alpha' and sigma'"
 _FALLS = "log-SNR falls"
 
 
 def questions(sde: SDE, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
     """What is asked of an SDE."""
+    valid = _ask(sde, _VALID, _invalid_times, 0, "alpha >= 0, and variance > 0 after t_min, in the shape of t")
+    falls = "alpha^2 / variance must fall from t_min to t_max: noise cannot be taken away by an SDE"
     first = [
-        _ask(sde, _VALID, _invalid_times, 0, "alpha >= 0 and variance > 0 must hold after t_min")._replace(needs=()),
-        _ask(
-            sde,
-            _FALLS,
-            _largest_rise,
-            0,
-            "alpha^2 / variance must fall from t_min to t_max: noise cannot be taken away by an SDE",
-        )._replace(needs=(_VALID,)),
+        valid._replace(needs=()),
+        _ask(sde, _FALLS, _largest_rise, 0, falls)._replace(needs=(_VALID,)),
     ]
     return first + _of_what_is_stated(sde) + _of_what_is_simulated(sde, data)
 
@@ -46,22 +46,27 @@ def _ask(
 def _of_what_is_stated(sde: SDE) -> list[Question]:
     ask = functools.partial(_ask, sde)
     rates = [
-        ask("drift is (log alpha)' x", _drift, 1e-3, "the stated drift belongs to another alpha"),
-        ask("g^2 is variance' - 2 f variance", _diffusion, 1e-3, "the stated diffusion belongs to another variance"),
-        ask("velocity rates are alpha' and sigma'", _rates, 1e-3, "the probability flow belongs to another SDE"),
+        ask(_DRIFT, _drift, 1e-3, "the drift, stated or derived, belongs to another alpha"),
+        ask(_DIFFUSION, _diffusion, 1e-3, "the diffusion, stated or derived, belongs to another variance"),
+        ask(_RATES, _rates, 1e-3, "the probability flow belongs to another SDE"),
     ]
     levels = [ask("levels lie on smooth()", _levels, 1e-5, "chain.smooth() leaves the chain's levels")]
     return [
         ask("float32 keeps alpha and variance", _precision, 0.1, "use expm1 and log1p where two numbers near 1 differ"),
         ask("log_alpha, sigma, log_snr, kernel, perturb", _derived, 1e-3, "these do not agree with alpha and variance"),
         ask("prior_std is sigma(t_max)", _prior_std, 1e-3, "the prior has another width than x at t_max"),
-        ask("prior draws and density", _prior, 5.0, "not those of N(0, prior_std^2 I), each draw by its own key"),
+        ask("time_of and the default grid", _grids, 1e-3, "time_of must invert log_snr, and times of a grid must fall"),
+        ask("prior draws and density", _prior, 1.0, "not those of N(0, prior_std^2 I), each draw by its own key"),
         *(rates if sde.levels is None else levels),
     ]
 
 
 def _of_what_is_simulated(sde: SDE, data: Mixture) -> list[Question]:
-    ask = functools.partial(_ask, sde)
+    def ask(*args: Any) -> Question:
+        question = _ask(sde, *args)
+        return question if sde.levels is not None else question._replace(needs=(*question.needs, _DRIFT, _DIFFUSION))
+
+    bound = laws.moments_bound(data)
     forward = functools.cache(lambda: simulated.forward(sde, data))
     backward = functools.cache(lambda: simulated.reversal(sde, data))
     away = "from x at t_min, drift and diffusion lead to another law than alpha and variance say"
@@ -69,11 +74,11 @@ def _of_what_is_simulated(sde: SDE, data: Mixture) -> list[Question]:
     found = []
     for k, part in enumerate(("a third", "two thirds", "all")):
         name = f"forward simulation, {part} of it: moments"
-        found.append(ask(name, functools.partial(_moments_at, forward, k), laws.MOMENTS_BOUND, away))
+        found.append(ask(name, functools.partial(_moments_at, forward, k), bound, away))
     return [
         *found,
         ask("forward simulation: energy distance", lambda _: laws.energy(*forward()[0][::2]), laws.ENERGY_BOUND, away),
-        ask("time reversal: moments", lambda _: laws.moments(*backward()[:2]), laws.MOMENTS_BOUND, back),
+        ask("time reversal: moments", lambda _: laws.moments(*backward()[:2]), bound, back),
         ask("time reversal: energy distance", lambda _: laws.energy(*backward()[::2]), laws.ENERGY_BOUND, back),
         ask(
             "likelihood against the closed form, nats",
@@ -116,62 +121,75 @@ def _in_float64(measure: Callable[[SDE], float | tuple[float, str]]) -> Callable
     return wrapped
 
 
-@_in_float64
 def _invalid_times(sde: SDE) -> tuple[float, str]:
-    """How many times have an alpha or a variance that cannot be, and the first of them."""
-    times = laws.times_of(sde)
-    alpha, variance = np.asarray(sde.alpha(times)), np.asarray(sde.variance(times))
-    shapes = [np.shape(f(t)) for f in (sde.alpha, sde.variance) for t in (times, times[3])]
-    if shapes != [times.shape, ()] * 2:
-        raise ValueError(f"alpha and variance have shapes {shapes} for times of shape {times.shape} and ()")
-    good = np.isfinite(alpha) & np.isfinite(variance) & (alpha >= 0) & (variance >= 0)
-    good &= (variance > 0) | (times == float(sde.t_min))
-    bad = np.flatnonzero(~good)
-    return len(bad), f"first at t = {times[bad[0]]:.4g}" if len(bad) else ""
+    """How many times have an alpha or a variance that cannot be, in either precision, and the first of them."""
+    found = []
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            times = jnp.asarray(laws.times_of(sde), float)
+            alpha, variance = np.asarray(sde.alpha(times)), np.asarray(sde.variance(times))
+            shapes = [np.shape(f(t)) for f in (sde.alpha, sde.variance) for t in (times, times[3])]
+        if shapes != [times.shape, ()] * 2:
+            raise ValueError(f"alpha and variance have shapes {shapes} for times of shape {times.shape} and ()")
+        good = np.isfinite(alpha) & np.isfinite(variance) & (alpha >= 0) & (variance >= 0)
+        # Near the data float32 may lose the variance; that has a line of its own.
+        good &= (variance > 0) | (np.asarray(times) == float(sde.t_min)) | (not wide)
+        bad = np.flatnonzero(~good)
+        where = f"first at t = {times[bad[0]]:.4g} in {times.dtype}" if len(bad) else ""
+        found.append((len(bad), where))
+    return max(found)
 
 
 @_in_float64
 def _largest_rise(sde: SDE) -> tuple[float, str]:
     times = laws.times_of(sde)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         log_snr = 2 * np.log(np.asarray(sde.alpha(times))) - np.log(np.asarray(sde.variance(times)))
-    change = np.diff(log_snr)
-    k = int(np.nanargmax(change))
-    # A flat piece is a failure too: no time could be told from the next.
-    return (float(change[k]) if change[k] != 0 else 1e-300), f"after t = {times[k]:.4g}"
+        change = np.diff(log_snr)
+    flat = np.flatnonzero(np.isnan(change) | (change == 0))
+    if flat.size:  # alpha = 0 on a stretch, or no change: no time could be told from the next
+        return 1.0, f"it does not change after t = {times[flat[0]]:.4g}"
+    k = int(np.argmax(change))
+    return float(change[k]), f"after t = {times[k]:.4g}"
+
+
+def _largest(found: list[tuple[float, str]]) -> tuple[float, str]:
+    """The largest figure, NaN above all."""
+    return max(found, key=lambda pair: np.inf if np.isnan(pair[0]) else pair[0])
 
 
 def _precision(sde: SDE) -> tuple[float, str]:
     times = laws.times_of(sde).astype(np.float32)
+    times = times[times > np.float32(sde.t_min) if float(sde.variance(sde.t_min)) == 0 else slice(None)]
     found: list[tuple[float, str]] = []
-    for function in (sde.alpha, sde.variance):
-        single = np.asarray(function(times), np.float64)
+    for name in ("alpha", "variance"):
+        single = np.asarray(getattr(sde, name)(times), np.float64)
         with jax.enable_x64(True):
-            double = np.asarray(function(times.astype(np.float64)))
-        error = np.abs(single - double) / np.maximum(np.abs(double), 1e-12 * np.abs(double).max())
-        # At alpha = 0 all that float32 has is rounding.
-        error = np.where(np.abs(double) < 1e-6, np.minimum(np.abs(single - double), 1), error)
-        k = int(np.argmax(error))
-        found.append((float(error[k]), f"{function.__name__} at t = {times[k]:.3g}"))
-    return max(found)
+            double = np.asarray(getattr(sde, name)(times.astype(np.float64)))
+        # Where alpha goes to 0 all that float32 has of it is rounding.
+        error = np.abs(single - double) / np.maximum(double, 1e-6 if name == "alpha" else 0)
+        k = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
+        found.append((float(error[k]), f"{name} at t = {times[k]:.3g}"))
+    return _largest(found)
 
 
-def _worst(pairs: dict[str, tuple[np.ndarray, np.ndarray]], times: np.ndarray) -> tuple[float, str]:
-    """The largest relative difference of what is there from what should be, and where it is."""
+def _worst(pairs: Mapping[str, tuple[np.ndarray, ...]], times: np.ndarray) -> tuple[float, str]:
+    """The largest relative difference of (what is there, what should be, and what rounding may make of it)."""
     found = []
-    for name, (there, expected) in pairs.items():
+    for name, (there, expected, *rounding) in pairs.items():
         there, expected = np.asarray(there, np.float64), np.asarray(expected, np.float64)
-        scale = np.maximum(np.abs(expected), 1e-6 * np.abs(expected).max())
+        scale = np.maximum(np.abs(expected), 1e-9 * np.abs(expected).max())
+        scale = scale + 1e3 * rounding[0] if rounding else scale
         error = np.where(there == expected, 0, np.abs(there - expected) / np.where(scale == 0, 1, scale))
         k = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         found.append((float(error[k]), f"{name} at t = {times[k]:.4g}: {there[k]:.5g}, expected {expected[k]:.5g}"))
-    return max(found, key=lambda pair: np.inf if np.isnan(pair[0]) else pair[0])
+    return _largest(found)
 
 
 @_in_float64
 def _derived(sde: SDE) -> tuple[float, str]:
     t = _inside(sde)
-    s = np.concatenate([t[:1], t[:-1]])
+    s = t[np.arange(len(t)) // 2]  # neighbours near the data, half of the way later
     alpha, variance = np.asarray(sde.alpha(t)), np.asarray(sde.variance(t))
     alpha_s, variance_s = np.asarray(sde.alpha(s)), np.asarray(sde.variance(s))
     r, v = (np.asarray(part) for part in sde.transition(s, t))
@@ -181,7 +199,7 @@ def _derived(sde: SDE) -> tuple[float, str]:
         "sigma": (np.asarray(sde.sigma(t)), np.sqrt(variance)),
         "exp(log_snr)": (np.exp(np.asarray(sde.log_snr(t))), alpha**2 / variance),
         "kernel r": (r, alpha / alpha_s),
-        "kernel variance": (v + variance, 2 * variance - (alpha / alpha_s) ** 2 * variance_s),
+        "kernel variance": (v[1:], (variance - (alpha / alpha_s) ** 2 * variance_s)[1:]),
         "perturb": (np.asarray(sde.perturb(x0, noise, t))[:, 1], 1.5 * alpha - 0.5 * np.sqrt(variance)),
     }
     return _worst(pairs, t)
@@ -192,43 +210,68 @@ def _prior_std(sde: SDE) -> tuple[float, str]:
     return abs(prior / sigma - 1), f"prior_std {prior:.6g}, sigma(t_max) {sigma:.6g}"
 
 
+@_in_float64
+def _grids(sde: SDE) -> tuple[float, str]:
+    """How far log_snr(time_of(l)) is from l, and whether the default grid falls."""
+    grid = np.asarray(time_grid.default(sde, min(10, (sde.levels or 11) - 1)))
+    if not np.all(np.diff(grid) < 0):
+        return float("inf"), f"time_grid.default is {np.array2string(grid, precision=3)}"
+    if sde.levels is not None:
+        return 0.0, ""
+    times = np.asarray([0.9, 0.5, 0.1, 0.01]) * (laws.start_of(sde) - laws.stop_of(sde)) + laws.stop_of(sde)
+    log_snr = np.asarray(sde.log_snr(times))
+    back = np.asarray(sde.log_snr(np.asarray(sde.time_of(log_snr))))
+    return float(np.abs(back - log_snr).max()), f"of log-SNR {log_snr[0]:.3g} time_of makes {back[0]:.3g}"
+
+
 def _prior(sde: SDE) -> tuple[float, str]:
-    """Of the draws' spread and of how they hang together, in standard errors; of the density, in units of 1e-3 nats."""
-    n, std = 4096, float(sde.prior_std)
-    x = np.asarray(sde.sample_prior(keys_.examples(keys_.root(3), jnp.arange(n)), (2, 2)), np.float64) / std
-    spread = abs(np.mean(x**2) - 1) / np.sqrt(2 / x.size)
-    together = abs(np.mean(x[1:] * x[:-1])) * np.sqrt(x.size)
-    density = np.asarray(sde.prior_log_prob(jnp.asarray(std * x[:64], jnp.float32)), np.float64)
-    exact = -0.5 * np.sum(x[:64] ** 2, axis=(1, 2)) - 4 * np.log(std) - 2 * np.log(2 * np.pi)
-    off = np.abs(density - exact).max() / 1e-3
-    return max((spread, "spread of draws"), (together, "correlation of draws"), (off, "density"))
+    """Of draws of 2 x 2 numbers and of the density, each in units of what it may be off."""
+    std = float(sde.prior_std)
+    keys = keys_.examples(keys_.root(3), jnp.arange(laws.N))
+    x = np.asarray(sde.sample_prior(keys, (2, 2)), np.float64).reshape(laws.N, 4) / std
+    normal = Mixture(np.ones(1), np.zeros((1, 4)), np.ones(1))
+    exact = np.asarray(normal.sample(keys_.examples(keys_.root(4), jnp.arange(laws.COMPARED))))
+    points = exact[:64].reshape(64, 2, 2)
+    density = np.asarray(sde.prior_log_prob(jnp.asarray(std * points, jnp.float32)), np.float64)
+    right = -0.5 * np.sum(points**2, axis=(1, 2)) - 4 * np.log(std) - 2 * np.log(2 * np.pi)
+    return _largest(
+        [
+            (laws.moments(x, normal) / (4 * (3 / laws.N) ** 0.5), "mean and covariance of draws"),
+            (laws.energy(x, exact) / laws.ENERGY_BOUND, "energy distance of draws"),
+            (float(np.abs(density - right).max()) / 1e-3, "density"),
+        ]
+    )
 
 
-def _slope(function: Callable[[np.ndarray], Array], sde: SDE, t: np.ndarray) -> np.ndarray:
-    """The derivative in time by central differences, so that it owes nothing to how the SDE itself takes it."""
-    h = 1e-4 * np.minimum(t - 0.999 * float(sde.t_min), float(sde.t_max) - t)
-    return (np.asarray(function(t + h)) - np.asarray(function(t - h))) / (2 * h)
+def _slope(function: Callable[[np.ndarray], Array], sde: SDE, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(derivative in time, its rounding) by central differences of order 4: it owes nothing to the SDE's own."""
+    h = 1e-3 * np.minimum(t - 0.999 * float(sde.t_min), float(sde.t_max) - t)
+    values = [np.asarray(function(t + k * h)) for k in (-2, -1, 1, 2)]
+    if values[0].dtype != np.float64:
+        raise NotAsked(f"alpha or variance are {values[0].dtype} of float64 times, too coarse for derivatives")
+    # alpha near 1 is rounded to 1e-16, however small its logarithm.
+    size = np.maximum(np.abs(values[0]), 1.0 if function == sde.log_alpha else 0.0)
+    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h), 3e-16 * size / h
 
 
 @_in_float64
 def _drift(sde: SDE) -> tuple[float, str]:
     t = _inside(sde)
-    expected = _slope(sde.log_alpha, sde, t)
+    expected, rounding = _slope(sde.log_alpha, sde, t)
     drift = [np.asarray(sde.drift(jnp.full((len(t), 2), x), t))[:, 0] / x for x in (1.0, -2.0)]
     rate = np.asarray(sde.drift_rate(t))
-    pairs = {"drift(x) / x": (drift[0], expected), "drift(-2 x)": (drift[1], expected), "drift_rate": (rate, expected)}
-    return _worst(pairs, t)
+    there = {"drift(x) / x": drift[0], "drift(-2 x) / (-2 x)": drift[1], "drift_rate": rate}
+    return _worst({name: (value, expected, rounding) for name, value in there.items()}, t)
 
 
 @_in_float64
 def _diffusion(sde: SDE) -> tuple[float, str]:
     t = _inside(sde)
-    expected = _slope(sde.variance, sde, t) - 2 * _slope(sde.log_alpha, sde, t) * np.asarray(sde.variance(t))
-    found = {
-        "diffusion_squared": (np.asarray(sde.diffusion_squared(t)), expected),
-        "diffusion^2": (np.asarray(sde.diffusion(t)) ** 2, expected),
-    }
-    return _worst(found, t)
+    (f, f_rounding), (slope, rounding) = _slope(sde.log_alpha, sde, t), _slope(sde.variance, sde, t)
+    variance = np.asarray(sde.variance(t))
+    expected, rounding = slope - 2 * f * variance, rounding + 2 * f_rounding * variance
+    there = {"diffusion_squared": sde.diffusion_squared(t), "diffusion^2": sde.diffusion(t) ** 2}
+    return _worst({name: (np.asarray(value), expected, rounding) for name, value in there.items()}, t)
 
 
 @_in_float64
@@ -236,13 +279,17 @@ def _rates(sde: SDE) -> tuple[float, str]:
     t = _inside(sde)
     alpha_rate, sigma_rate = sde.velocity_rates(t)
     sigma = np.sqrt(np.asarray(sde.variance(t)))
-    expected = _slope(sde.alpha, sde, t), _slope(sde.variance, sde, t) / (2 * sigma)
-    return _worst({"alpha'": (np.asarray(alpha_rate), expected[0]), "sigma'": (np.asarray(sigma_rate), expected[1])}, t)
+    slope, rounding = _slope(sde.variance, sde, t)
+    pairs = {
+        "alpha'": (np.asarray(alpha_rate), *_slope(sde.alpha, sde, t)),
+        "sigma'": (np.asarray(sigma_rate), slope / (2 * sigma), rounding / (2 * sigma)),
+    }
+    return _worst(pairs, t)
 
 
 @_in_float64
 def _levels(sde: SDE) -> tuple[float, str]:
-    t, curve = laws.times_of(sde), sde.smooth()
+    t, curve = laws.times_of(sde), laws.smooth(sde)
     pairs = {
         "alpha": (np.asarray(curve.alpha(t)), np.asarray(sde.alpha(t))),
         "variance": (np.asarray(curve.variance(t)), np.asarray(sde.variance(t))),

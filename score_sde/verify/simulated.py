@@ -14,6 +14,7 @@ from score_sde import ode, time_grid
 from score_sde.analytic import Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand
+from score_sde.core.jit import module_jit
 from score_sde.sampling import Ancestral, EulerMaruyama, Heun, sample
 from score_sde.sde import SDE
 from score_sde.verify import laws, steps
@@ -33,15 +34,16 @@ def forward(sde: SDE, data: Mixture) -> list[Law]:
         grid = times[times <= end + 1e-9]
     else:
         grid = float(sde.t_min) + (end - float(sde.t_min)) * (np.arange(_STEPS + 1) / _STEPS) ** 2
-    path = _simulate(
-        sde, jnp.asarray(laws.exact(model, grid[0], 5)), jnp.asarray(grid, jnp.float32), sde.levels is None
-    )
-    stops = [len(grid) * k // 3 - 1 for k in (1, 2, 3)]
+    if len(grid) < 4:
+        raise NotAsked("a chain of so few levels is none to walk")
+    start = jnp.asarray(laws.exact(model, grid[0], 5))
+    path = _simulate(sde, start, jnp.asarray(grid, jnp.float32), continuous=sde.levels is None)
+    stops = [max(1, len(grid) * k // 3 - 1) for k in (1, 2, 3)]
     return [(np.asarray(path[k - 1]), model.marginal(grid[k]), laws.exact(model, grid[k], 6)) for k in stops]
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _simulate(sde: SDE, x: Array, grid: Array, continuous: bool) -> Array:
+@functools.partial(module_jit, static_argnames=("continuous",))
+def _simulate(sde: SDE, x: Array, grid: Array, *, continuous: bool) -> Array:
     """x at each time after the first: Heun's steps of the stated drift and diffusion, or a chain's kernel."""
 
     def step(x: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
@@ -62,7 +64,7 @@ def _simulate(sde: SDE, x: Array, grid: Array, continuous: bool) -> Array:
 
 def reversal(sde: SDE, data: Mixture) -> Law:
     """(x, its law, exact draws) at t_stop, from exact draws at the start by the reverse-time SDE."""
-    sde = sde.smooth()  # the levels of a chain may be too few for any sampler
+    sde = laws.smooth(sde)  # the levels of a chain may be too few for any sampler
     model, grid = laws.model_of(sde, data), laws.fine_grid(sde, _STEPS)
     start = laws.exact(model, grid[0], 8)
     shape, n = start.shape[1:], len(start)
@@ -71,7 +73,9 @@ def reversal(sde: SDE, data: Mixture) -> Law:
 
 
 def likelihood(sde: SDE, data: Mixture) -> float:
-    curve = sde.smooth()
+    curve = laws.smooth(sde)
+    if float(curve.variance(curve.t_min)) == 0:
+        raise NotAsked("log_prob starts at t_min, and there is no noise: give the SDE a t_min such as 1e-5")
     if not np.all(np.isfinite(np.asarray(curve.velocity_rates(curve.t_max)))):
         raise NotAsked("the probability flow is not finite at t_max")
     with jax.enable_x64(True):
@@ -86,7 +90,7 @@ def order(sde: SDE, data: Mixture) -> float:
     """Of the distance from the probability flow over the middle of the way, with 16, 32 and 64 steps."""
     if sde.levels is not None:
         raise NotAsked("a chain has no derivatives in time")
-    model, ends = laws.model_of(sde, data), (0.8 * float(sde.t_max), 0.2 * float(sde.t_max))
+    model, ends = laws.model_of(sde, data), laws.part_of(sde)
     with jax.enable_x64(True):
         x = jnp.asarray(laws.exact(model, ends[0], 11, 32), float)
         exact = ode.flow(model, x, *ends, rtol=1e-10, atol=1e-10).y

@@ -19,6 +19,7 @@ from score_sde.denoiser import Cond, Denoiser
 from score_sde.parametrization import Prediction
 from score_sde.sampling import Sampler
 from score_sde.verify import laws
+from score_sde.verify.report import NotAsked
 
 # (model, keys (batch,), x (batch, *shape), t, s) -> x of the same shape
 Step = Callable[[GaussianMixture, Any, Any, Any, Any], Any]
@@ -48,6 +49,14 @@ def batch_dependence(step: Step, model: GaussianMixture, t: float, s: float) -> 
     alone = np.concatenate([_take(step, model, keys[i : i + 1], x[i : i + 1], t, s) for i in some])
     error = max(np.abs(alone - together[some]).max(), np.abs(turned - together).max())
     return float(error / np.abs(together).max())
+
+
+def ignored_condition(step: Step, conditional: Step, model: GaussianMixture, t: float, s: float) -> float:
+    """How far a step given the first component's label is from that on the component alone, relative to x."""
+    alone = GaussianMixture(model.sde, np.ones(1), model.data.means[:1], model.data.stds[:1])
+    x, keys = _exact(model, t, 27), _keys(28)
+    error = _take(conditional, model, keys, x, t, s) - _take(step, alone, keys, x, t, s)
+    return float(np.abs(error).max() / np.abs(x).max())
 
 
 def _from_one_point(step: Step, model: GaussianMixture, t: float, s: float, seed: int) -> np.ndarray:
@@ -81,7 +90,7 @@ def shared_noise(step: Step, model: GaussianMixture, t: float, s: float) -> floa
     return max(neighbours, apart / (size * np.sqrt(2 / _DRAWS)))
 
 
-def halves(step: Step, model: GaussianMixture, t: float, s: float) -> tuple[float, float]:
+def halves(step: Step, model: GaussianMixture, t: float, s: float, most_noise: float = 0.06) -> tuple[float, float]:
     """What a short step does to the two halves of x, against what any SDE of the family does.
 
     A step with fresh noise of variance v takes x_t = alpha_t x_0 + sigma_t n, in first order, to
@@ -94,17 +103,22 @@ def halves(step: Step, model: GaussianMixture, t: float, s: float) -> tuple[floa
     Returns:
         (error of the factor on x_0, error of the factor on n), in units of the whole change of x.
     """
+    variance = float(model.sde.variance(t))
+    v = spread(step, model, t, s)
+    if v > most_noise * variance:
+        raise NotAsked(f"a short step draws noise of {v / variance:.2g} sigma^2: too much for its first order")
     x, keys = _exact(model, t, 25), jnp.concatenate([_keys(26, _DRAWS // 2)] * 2)
     change = _take(step, model, keys, x, t, s) - x
     with jax.enable_x64(True):
         parts = [change, *map(np.asarray, model.predict(jnp.asarray(x), t)[:2])]
     (alpha_t, sigma_t), (alpha_s, sigma_s) = ((float(model.sde.alpha(u)), float(model.sde.sigma(u))) for u in (t, s))
-    v = spread(step, model, t, s)
     differences = [(part[: _DRAWS // 2] - part[_DRAWS // 2 :]).ravel() for part in parts]
     (on_x0, on_noise), *_ = np.linalg.lstsq(np.stack(differences[1:], axis=1), differences[0], rcond=None)
     expected_x0, expected_noise = alpha_s - alpha_t, sigma_s - sigma_t - v / (2 * sigma_t)
     sizes = [float(np.sqrt(np.mean(part**2))) for part in differences[1:]]
     whole = abs(expected_x0) * sizes[0] + (abs(sigma_s - sigma_t) + v / (2 * sigma_t)) * sizes[1]
+    if whole == 0:
+        raise NotAsked("a call leaves x as it is")
     return abs(on_x0 - expected_x0) * sizes[0] / whole, abs(on_noise - expected_noise) * sizes[1] / whole
 
 
@@ -114,15 +128,15 @@ class _Counted(Denoiser):
     model: Denoiser
 
     def predict(self, x: Array, t: Any, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
-        jax.debug.callback(_count)
+        jax.debug.callback(functools.partial(_count, len(x)))
         return self.model.predict(x, t, cond, keys=keys)
 
 
 _counts = [0]
 
 
-def _count() -> None:
-    _counts[0] += 1
+def _count(examples: int) -> None:
+    _counts[0] += examples
 
 
 @contextlib.contextmanager

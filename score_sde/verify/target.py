@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from score_sde import config, parametrization, sampling, sde
@@ -49,6 +50,8 @@ def resolve(path: str, arguments: Sequence[str] = ()) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{path!r} cannot be imported: {error}; is its folder the working directory?") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise InputError(f"{path!r} cannot be imported: its module raises {type(error).__name__}: {error}") from error
     if not isinstance(found, type):
         if arguments:
             raise InputError(f"{path} is an object already; arguments ({', '.join(arguments)}) are for a class.")
@@ -57,9 +60,18 @@ def resolve(path: str, arguments: Sequence[str] = ()) -> Any:
         raise InputError(f"{path} is abstract: give a subclass that defines what it leaves open.")
     for namespace, base in KINDS.values():
         if issubclass(found, base):
-            spec = {"name": f"{module}.{name}", **dict(map(_argument, arguments))}
-            return config.build(namespace, spec, base=base)
+            return _made(found, namespace, dict(map(_argument, arguments)))
     return kind_of(found)
+
+
+def _made(found: type, namespace: ModuleType, arguments: dict[str, Any]) -> Any:
+    try:
+        return config.construct(found, namespace, arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items()) or "no arguments"
+        raise InputError(f"{found.__name__} with {given} raises {type(error).__name__}: {error}") from error
 
 
 def _argument(text: str) -> tuple[str, Any]:
