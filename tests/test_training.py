@@ -150,6 +150,7 @@ def test_the_held_out_loss_counts_every_example_once(config):
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_learns(unet, tmp_path, capsys):
     """The loss starts at 1, the variance of the noise, and falls far below it."""
     unet.train.update(steps=120, log_every=20, eval_every=120, sample_every=120, checkpoint_every=120)
