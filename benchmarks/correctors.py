@@ -155,7 +155,7 @@ def main() -> None:
     for variant in ("ve", "vp"):
         name = f"digits, {variant.upper()}"
         panels[name], snr_rows[name], floor = of_digits(runs / f"digits_{variant}", variant)
-        tables[f"floor {variant}"] = f"200 test digits have a distance of {floor:.1f} from these training digits."
+        tables["digits floor"] = f"200 test digits, of other writers, have a distance of {floor:.1f} from these digits."
     for name, found in panels.items():
         rows = {row: [f"{value:.2f}" for value in values] for row, values in found.items()}
         tables[f"correctors {name}"] = plain(["sampler", *map(str, BUDGETS)], rows)
