@@ -46,8 +46,8 @@ SAMPLERS = {
 }
 # Euler's method in the SDE's own time is the least exact of all.
 N, COMPARED, STEPS = 20_000, 2_000, {"euler": 1200}
-# The quick tests try one SDE or another with each kind of sampler, the slow ones all pairs, less those whose laws
-# tests/test_verify.py measures (`verify` walks every sampler on these SDEs).
+# The quick tests try one SDE or another with each kind of sampler, the slow ones all pairs, less those that
+# `python tests/test_verify.py` walks, for which CI has no time.
 VERIFIED = ("vp", "subvp", "ve", "straight", "discrete_vp")
 QUICK = {
     ("vp", "ancestral"),

@@ -17,7 +17,7 @@ from score_sde.verify import report as report_
 from score_sde.verify.__main__ import main
 
 QUICK = {
-    "OtherDrift", "OtherPrior", "RisingSNR", "NegativeVariance", "TwoDt", "AlphaOfTheWrongTime", "OneKey", "Loose",
+    "TwoDt", "AlphaOfTheWrongTime", "OneKey", "Loose",
     "Raises", "TwoE", "Still", "WrongSign", "Unadjusted",
 }  # fmt: skip
 
@@ -191,22 +191,26 @@ DRIFT, DIFFUSION = "drift is (log alpha)' x", "g^2 is variance' - 2 f variance"
 VALID, FALLS, PRIOR = "alpha and variance are valid", "log-SNR falls", "prior draws and density"
 DERIVED = "log_alpha, sigma, log_snr, kernel, perturb"
 WRONG_SDES = [
-    (OtherDrift(), {DRIFT}, {"g^2", "prior", "likelihood", "velocity"}),
+    (OtherDrift(), {DRIFT}, {"g^2", "prior", "velocity"}),
     (OtherDriftRate(), {DRIFT}, {"prior", "log-SNR"}),
     (OtherDiffusion(), {DIFFUSION}, {"drift", "prior", "velocity"}),
+    (OtherPrior(), {"prior_std is sigma(t_max)"}, {"drift", "g^2", "velocity", "float32"}),
+    (OtherPriorDraws(), {PRIOR}, {"drift", "prior_std", "velocity"}),
+    (CopiedPrior(), {PRIOR}, {"drift", "prior_std", "velocity"}),
+    (NoDensity(), {PRIOR}, {"drift", "prior_std", "velocity"}),
+    (RisingSNR(), {FALLS}, {"drift", "prior", "velocity"}),
+    (NoSignalOnAStretch(), {FALLS}, {"drift", "prior"}),
+    (NegativeVariance(), {VALID}, {"drift", "prior"}),
+    (LosesDigits(), {"float32 keeps alpha and variance"}, {"drift", "g^2", "velocity", "prior_std"}),
+    (OtherKernel(), {DERIVED}, {"drift", "g^2", "prior", "velocity"}),
+    (OtherTimeOf(), {"time_of and the default grid"}, {"drift", "g^2", "prior", "velocity"}),
+    (OtherRates(), {"velocity rates are alpha' and sigma'"}, {"drift", "g^2", "prior"}),
+]
+WRONG_IN_SIMULATION = [
+    (OtherDrift(), {DRIFT}, {"g^2", "prior", "likelihood", "velocity"}),
     (OtherPrior(), {"prior_std is sigma(t_max)"}, {"drift", "g^2", "forward", "time reversal", "likelihood"}),
-    (OtherPriorDraws(), {PRIOR}, {"drift", "forward", "time reversal", "likelihood"}),
-    (CopiedPrior(), {PRIOR}, {"drift", "forward", "time reversal", "likelihood"}),
-    (NoDensity(), {PRIOR}, {"drift", "forward", "time reversal", "likelihood"}),
     (OnePriorKey(), {"sample i does not depend on the batch"}, {"drift", "forward", "time reversal", "prior"}),
-    (RisingSNR(), {FALLS}, {"drift", "forward", "prior"}),
-    (NoSignalOnAStretch(), {FALLS}, {"drift", "forward", "prior"}),
-    (NegativeVariance(), {VALID}, {"drift", "forward", "prior"}),
-    (LosesDigits(), {"float32 keeps alpha and variance"}, {"drift", "g^2", "velocity", "prior", "forward"}),
-    (OtherKernel(), {DERIVED}, {"drift", "g^2", "prior", "likelihood"}),
-    (OtherTimeOf(), {"time_of and the default grid"}, {"drift", "g^2", "prior", "likelihood", "time reversal"}),
-    (OtherRates(), {"velocity rates are alpha' and sigma'"}, {"drift", "g^2", "prior", "time reversal"}),
-    (Kinked(), {DRIFT}, {"prior", "float32", "log-SNR"}),
+    (Kinked(), {DRIFT, DIFFUSION, "velocity rates are alpha' and sigma'"}, {"prior", "float32", "log-SNR"}),
 ]
 
 
@@ -220,11 +224,19 @@ def check(thing, reasons, sound, **options):
     return report
 
 
-@pytest.mark.parametrize(("sde", "reasons", "sound"), cases(WRONG_SDES))
-def test_a_wrong_sde_fails_for_its_own_reason(sde, reasons, sound):
+@pytest.mark.parametrize(("sde", "reasons", "sound"), WRONG_SDES, ids=lambda value: type(value).__name__)
+def test_a_wrong_sde_fails_for_its_own_reason(sde, reasons, sound, monkeypatch):
+    """In what it states; nothing is simulated, to spare time."""
+    monkeypatch.setattr(importlib.import_module("score_sde.verify.sde"), "_of_what_is_simulated", lambda *_: [])
     report = check(sde, reasons, sound)
-    if len(reasons) == 1 and "time_of" not in next(iter(reasons)):
-        assert report.failed[0] in reasons, report
+    assert report.failed[0] in reasons, report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sde", "reasons", "sound"), WRONG_IN_SIMULATION, ids=lambda value: type(value).__name__)
+def test_a_wrong_sde_fails_for_no_other_reason(sde, reasons, sound):
+    report = check(sde, reasons, sound)
+    assert set(report.failed) == reasons, report
 
 
 @pytest.mark.slow
@@ -442,8 +454,8 @@ class Forgets(ss.Sampler):
 
 
 RIGHT = [
-    *(Unadjusted(), ss.Langevin(), ss.AnnealedLangevin(0.1, 30), ss.VPrediction(), Signal()),
-    *(ss.Ancestral(), ss.Heun(), ss.Heun(gamma=0.3), Varying(), Forgets()),
+    *(Unadjusted(), ss.AnnealedLangevin(0.1, 30), Signal()),
+    *(ss.Heun(gamma=0.3), Varying(), Forgets()),
 ]
 
 
@@ -477,10 +489,10 @@ SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thi
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_every_built_in_passes(name):
-    report = verify(SLOW[name])
+    """On VP, to spare CI; `python tests/test_verify.py` tries all of them on all SDEs."""
+    report = verify(SLOW[name], on=None if name.startswith("SDE") else ["VP"])
     jax.clear_caches()
     assert report.passed, report
-    assert report.seconds < 120
 
 
 def test_every_built_in_is_among_them():
@@ -593,3 +605,10 @@ def test_a_report_without_a_pass_is_no_pass():
     ]
     starts = {report_.rows(dataclasses.replace(good, name=name, on="StraightLine"))[0].index("<=") for name in names}
     assert len(names) > 40 and len(starts) == 1  # in columns, however long the name
+
+
+if __name__ == "__main__":
+    for thing in SLOW.values():
+        found = verify(thing)
+        print(found if not found.passed else f"{thing!r}: {report_.summary(found)}", flush=True)
+        jax.clear_caches()  # many compiled programs would exhaust the memory maps that a process may have

@@ -50,15 +50,15 @@ def moments(x: np.ndarray, law: Mixture) -> float:
     return float(max(of_mean.max(), of_covariance.max()))
 
 
-def moments_bound(data: Mixture) -> float:
-    """Four standard errors of `moments` of N draws, and BIAS.
+def moments_bound(data: Mixture, n: int = N) -> float:
+    """Four standard errors of `moments` of n draws, and BIAS.
 
-    A mean has the standard error 1 / sqrt(N) and a covariance at most sqrt((kurtosis - 1) / N); no marginal has longer
+    A mean has the standard error 1 / sqrt(n) and a covariance at most sqrt((kurtosis - 1) / n); no marginal has longer
     tails than the data.
     """
     x = np.asarray(_draw(data, keys_.root(0)), np.float64).reshape(N, -1)
     fourth = np.mean(((x - x.mean(axis=0)) / x.std(axis=0)) ** 4, axis=0).max()
-    return float(4 * (max(3.0, 1.5 * fourth) / N) ** 0.5 + BIAS)
+    return float(4 * (max(3.0, 1.5 * fourth) / n) ** 0.5 + BIAS)
 
 
 def energy(x: np.ndarray, y: np.ndarray) -> float:
