@@ -231,7 +231,7 @@ def _order(sampler: Sampler, sde: SDE, data: Mixture) -> tuple[float, str]:
         raise NotAsked("it chooses its own steps")
     deterministic = steps.spread(_stepper(sampler), model, *_two_times(sde)) == 0
     found = _distances(sampler, model, ends) if deterministic else _variance_errors(sampler, sde, ends)
-    floor = 1e-4 if deterministic else 0.02
+    floor = 1e-6 if deterministic else 0.02
     shown = "error by steps " + ", ".join(f"{n}: {error:.2g}" for n, error in found.items())
     if not np.all(np.isfinite(list(found.values()))):
         return float("nan"), shown
