@@ -21,12 +21,12 @@ def draw(sde, sampler, n=N, x=None, grid=None, model=None, **options):
     return ss.sample(model or mixture(sde), sampler, grid, (2,), n=n, x=x, **options)
 
 
-@pytest.mark.parametrize("solver", [ss.AdaptiveReverseSDE(0.05, 0.05), ss.AdaptiveReverseSDE(0.01, 0.01)], ids=str)
-def test_the_law_of_a_mixture(sde, solver):
+@pytest.mark.parametrize("tolerance", [0.05, pytest.param(0.01, marks=pytest.mark.slow)])
+def test_the_law_of_a_mixture(sde, tolerance):
     keys = jax.random.split(jax.random.key(1), N), jax.random.split(jax.random.key(2), N)
     model = mixture(sde)
     start, exact = (np.asarray(model.marginal(t).sample(k)) for t, k in zip((sde.t_max, sde.t_stop), keys))
-    x = draw(sde, solver, x=start).x.astype(np.float64)
+    x = draw(sde, ss.AdaptiveReverseSDE(tolerance, tolerance), x=start).x.astype(np.float64)
     assert energy_distance(x, exact.astype(np.float64)) < 4 * 2 * 1.7 / N
     scale = np.asarray(model.marginal(sde.t_stop).covariance())
     assert np.abs(np.cov(x.T) - scale).max() < (4 * np.sqrt(3 / N) + 0.03) * scale.max()
@@ -70,7 +70,12 @@ def test_the_same_path_by_diffrax(x64):
 
 
 @pytest.mark.parametrize(
-    "sde", [ss.Karras(), ss.VE(sigma_max=348.0), ss.DDPM(1000).smooth()], ids=["karras", "ve", "ddpm"]
+    "sde",
+    [
+        pytest.param(ss.Karras(), id="karras"),
+        pytest.param(ss.VE(sigma_max=348.0), id="ve", marks=pytest.mark.slow),
+        pytest.param(ss.DDPM(1000).smooth(), id="ddpm", marks=pytest.mark.slow),
+    ],
 )
 def test_steps_of_a_part_of_sigma_near_the_data(sde):
     """Narrow data far below the range of noise: the spread that the SDE leaves at t_stop."""
