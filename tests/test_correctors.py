@@ -187,7 +187,15 @@ def test_multistep_predictors_keep_their_memory(predictor):
 
 
 @pytest.mark.parametrize("sde", [ss.VP(), ss.SubVP(), ss.VE(), ss.StraightLine(), ss.DDPM(50), ss.SMLD(50)], ids=str)
-@pytest.mark.parametrize("corrector", [ss.Langevin(), ss.Langevin(norms="batch"), ss.AnnealedLangevin()], ids=str)
+@pytest.mark.parametrize(
+    "corrector",
+    [
+        ss.Langevin(),
+        pytest.param(ss.Langevin(norms="batch"), marks=pytest.mark.slow),
+        pytest.param(ss.AnnealedLangevin(), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_every_sde_has_correctors(sde, corrector):
     """The original raises AttributeError for sub-VP (defect 1); StraightLine starts without signal."""
     grid = time_grid.uniform(sde, 30)
@@ -213,7 +221,7 @@ def test_samples_depend_neither_on_the_batch_nor_on_devices():
     assert np.abs(run(batch, slice(3, 8)) - run(batch)[3:8]).max() > 1e-2
 
 
-@pytest.mark.parametrize("predictor", [ss.ReverseDiffusion(), ss.DDIM()], ids=str)
+@pytest.mark.parametrize("predictor", [ss.ReverseDiffusion(), pytest.param(ss.DDIM(), marks=pytest.mark.slow)], ids=str)
 def test_a_corrector_step_helps_at_50_steps_of_ve(predictor):
     sde, n = ss.VE(), 8000
     exact = np.asarray(mixture(sde).data.sample(keys_of(n, 7)), np.float64)

@@ -54,6 +54,7 @@ def test_quickstart_with_a_workdir(tmp_path):
     assert abs(float(re.search(r"centre ([\d.]+)", text).group(1)) - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_likelihood_in_closed_form(tmp_path):
     text, pictures = execute("likelihood.ipynb", tmp_path, SCORE_SDE_WORKDIR=str(tmp_path))
     assert "not found" in text

@@ -53,6 +53,7 @@ def devices_of(batch, cores, **environment):
     return int(run.stdout)
 
 
+@pytest.mark.slow
 def test_every_core_is_a_device_as_far_as_the_batch_divides():
     assert devices_of(128, 3) == 2
     assert devices_of(9, 4) == 3

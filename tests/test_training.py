@@ -61,6 +61,7 @@ def leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
+@pytest.mark.slow
 def test_one_device_two_devices_and_pmap_are_one_run(unet):
     objective, optimizer = parts(unet)
     rng = np.random.default_rng(0)
