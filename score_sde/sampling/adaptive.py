@@ -14,7 +14,7 @@ from score_sde import ode
 from score_sde.core.arrays import Array, expand, per_example_mean
 from score_sde.denoiser import Cond, Denoiser
 from score_sde.sampling.base import Memory, Sampler
-from score_sde.sampling.checks import check_continuous, check_velocity
+from score_sde.sampling.checks import check_continuous, check_drift, check_velocity
 from score_sde.sde import SDE
 
 
@@ -94,8 +94,7 @@ class AdaptiveReverseSDE(Sampler):
         ode.check_tolerances(self.rtol, self.atol)
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
-        check_continuous(self, sde)
-        sde.drift_rate(grid[0])
+        check_drift(self, sde, grid)
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None

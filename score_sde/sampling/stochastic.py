@@ -13,7 +13,7 @@ from score_sde.core.arrays import Array, expand
 from score_sde.core.errors import InputError
 from score_sde.denoiser import Cond, Denoiser
 from score_sde.sampling.base import Memory, Sampler, evaluations
-from score_sde.sampling.checks import check_continuous
+from score_sde.sampling.checks import check_drift
 from score_sde.sde import SDE
 
 
@@ -38,8 +38,7 @@ class EulerMaruyama(Sampler):
             raise InputError(f"EulerMaruyama got noise={self.noise!r}; expected a number of at least 0.")
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
-        check_continuous(self, sde)
-        sde.drift_rate(grid[0])
+        check_drift(self, sde, grid)
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None

@@ -27,7 +27,7 @@ _FROZEN = "frozen and hashable"
 def questions(corrector: Corrector, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
     """What is asked of a corrector."""
     frozen = "declare it with @dataclasses.dataclass(frozen=True)"
-    found = [Question(_FROZEN, "", lambda: _unhashable(corrector), 0, frozen)]
+    found = [Question(_FROZEN, "", lambda: steps.unhashable(corrector), 0, frozen)]
     for name, sde in sdes.items():
         found += _on_one(corrector, name, sde, data)
     return found
@@ -90,13 +90,6 @@ def _one_step(corrector: Corrector, step: steps.Step, model: GaussianMixture, t:
 def _evaluations(corrector: Corrector, model: GaussianMixture, t: float) -> int:
     x, keys = laws.exact(model, t, 6, 1), keys_.examples(keys_.root(0), jnp.arange(1))
     return int(_correct(model, keys, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector)[1][0])
-
-
-def _unhashable(corrector: Corrector) -> int:
-    try:
-        return int(hash(corrector) != hash(corrector))
-    except TypeError:
-        return 1
 
 
 @functools.partial(module_jit, static_argnames=("corrector",))

@@ -39,7 +39,7 @@ def questions(sampler: Sampler, data: Mixture, sdes: Mapping[str, SDE]) -> list[
     frozen = "declare it with @dataclasses.dataclass(frozen=True)"
     where = f"not on {lacking}" if lacking else ""
     found = [
-        Question(_FROZEN, "", lambda: _unhashable(sampler), 0, frozen),
+        Question(_FROZEN, "", lambda: steps.unhashable(sampler), 0, frozen),
         Question(
             _DEFINED, "", lambda: (len(defined), where), 1, "check() or step() refuses all of them", at_least=True
         ),
@@ -51,7 +51,8 @@ def questions(sampler: Sampler, data: Mixture, sdes: Mapping[str, SDE]) -> list[
 
 def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture) -> list[Question]:
     model = laws.model_of(sde, data)
-    walked = functools.cache(lambda: _walk(sampler, model))
+    own = functools.cache(lambda: _has_own_steps(sampler, model))
+    walked = functools.cache(lambda: _walk(sampler, model, own()))
     # Of a single Gaussian one half would tell the other, so a step is looked at on two.
     plane = laws.model_of(sde, laws.default_mixture())
     one = functools.cache(lambda: steps.halves(_stepper(sampler), plane, *_two_times(sde)))
@@ -60,7 +61,7 @@ def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture) -> list[Questi
         return Question(what, name, measure, bound, meaning, needs=(_FROZEN, _DEFINED, *needs))
 
     try:
-        bound = laws.moments_bound(data, _draws(_has_own_steps(sampler, model)))
+        bound = laws.moments_bound(data, _draws(own()))
     except Exception:  # it shows when it is asked
         bound = laws.moments_bound(data)
     lost = "the walk ends in another law than the SDE's marginal at the last time"
@@ -102,7 +103,7 @@ def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture) -> list[Questi
         found.append(ask("cond reaches the denoiser", lambda: _condition(sampler, model), 1e-6, ""))
     if name in ("VP", "VE"):
         meaning = "with more steps the error does not fall: the method is not consistent with the SDE"
-        order = ask("order of convergence", lambda: _order(sampler, sde, data), 0.7, meaning)
+        order = ask("order of convergence", lambda: _order(sampler, sde, data, own()), 0.7, meaning)
         found.append(order._replace(at_least=True))
     return found
 
@@ -128,13 +129,6 @@ def _is_defined(sampler: Sampler, sde: SDE) -> bool:
     except Exception:
         return True
     return True
-
-
-def _unhashable(sampler: Sampler) -> int:
-    try:
-        return int(hash(sampler) != hash(sampler))
-    except TypeError:
-        return 1
 
 
 def _two_times(sde: SDE) -> tuple[float, float]:
@@ -200,10 +194,9 @@ def _draws(own: bool) -> int:
     return laws.COMPARED if own else laws.N
 
 
-def _walk(sampler: Sampler, model: GaussianMixture) -> tuple[np.ndarray, Mixture, np.ndarray]:
+def _walk(sampler: Sampler, model: GaussianMixture, own: bool) -> tuple[np.ndarray, Mixture, np.ndarray]:
     """(x, its law, exact draws) at the end of a fine grid, from exact draws at its start."""
     grid = laws.fine_grid(model.sde, _STEPS)
-    own = _has_own_steps(sampler, model)
     grid = grid[[0, -1]] if own else grid
     n = _draws(own)
     start = laws.exact(model, grid[0], 1, n)
@@ -219,7 +212,7 @@ def _miscount(sampler: Sampler, model: GaussianMixture) -> tuple[float, str]:
     return abs(nfe - evaluations()), f"nfe {nfe}, evaluated {evaluations()} in {len(grid) - 1} steps"
 
 
-def _order(sampler: Sampler, sde: SDE, data: Mixture) -> tuple[float, str]:
+def _order(sampler: Sampler, sde: SDE, data: Mixture, own: bool) -> tuple[float, str]:
     """The slope of the error in the number of steps, over the middle of the way.
 
     Of a deterministic sampler the error is the distance from the probability flow; of a stochastic one the relative
@@ -227,7 +220,7 @@ def _order(sampler: Sampler, sde: SDE, data: Mixture) -> tuple[float, str]:
     """
     model = laws.model_of(sde, data)
     ends = laws.part_of(sde)
-    if _has_own_steps(sampler, model):
+    if own:
         raise NotAsked("it chooses its own steps")
     deterministic = steps.spread(_stepper(sampler), model, *_two_times(sde)) == 0
     found = _distances(sampler, model, ends) if deterministic else _variance_errors(sampler, sde, ends)

@@ -11,10 +11,11 @@ import numpy as np
 
 from score_sde import likelihood as likelihood_
 from score_sde import ode, time_grid
-from score_sde.analytic import Mixture
+from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand
 from score_sde.core.jit import module_jit
+from score_sde.denoiser import Denoiser
 from score_sde.sampling import Ancestral, EulerMaruyama, Heun, sample
 from score_sde.sde import SDE
 from score_sde.verify import laws, steps
@@ -78,12 +79,18 @@ def likelihood(sde: SDE, data: Mixture) -> float:
         raise NotAsked("log_prob starts at t_min, and there is no noise: give the SDE a t_min such as 1e-5")
     if not np.all(np.isfinite(np.asarray(curve.velocity_rates(curve.t_max)))):
         raise NotAsked("the probability flow is not finite at t_max")
+    model = laws.model_of(curve, data)
+    return likelihood_error(model, model, seed=10)
+
+
+def likelihood_error(denoiser: Denoiser, model: GaussianMixture, seed: int) -> float:
+    """The largest error, in nats, of log_prob under a denoiser that should be the model, of 16 draws at t_min."""
+    first, last = model.sde.t_min, model.sde.t_max
     with jax.enable_x64(True):
-        model = laws.model_of(curve, data)
-        x = jnp.asarray(laws.exact(model, curve.t_min, 10, 16), float)
-        prior = model.marginal(curve.t_max)
-        value = likelihood_.log_prob(model, x, None, prior=prior, trace="exact", rtol=1e-6, atol=1e-6).value
-        return float(jnp.abs(value - model.marginal(curve.t_min).log_prob(x)).max())
+        x = jnp.asarray(laws.exact(model, first, seed, 16), float)
+        prior = model.marginal(last)
+        value = likelihood_.log_prob(denoiser, x, None, prior=prior, trace="exact", rtol=1e-6, atol=1e-6).value
+        return float(jnp.abs(value - model.marginal(first).log_prob(x)).max())
 
 
 def order(sde: SDE, data: Mixture) -> float:

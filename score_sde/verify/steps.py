@@ -40,6 +40,15 @@ def _exact(model: GaussianMixture, t: float, seed: int) -> np.ndarray:
     return laws.exact(model, t, seed, _DRAWS).astype(np.float64)
 
 
+def unhashable(thing: Any) -> int:
+    """1 for what cannot be part of a compiled program's name, else 0."""
+    try:
+        hash(thing)
+    except TypeError:
+        return 1
+    return 0
+
+
 def batch_dependence(step: Step, model: GaussianMixture, t: float, s: float) -> float:
     """The largest difference of examples in a large batch, alone, and in another order, relative to x."""
     x, keys = _exact(model, t, 20), _keys(21)
