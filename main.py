@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from score_sde import config as config_
 from score_sde import data, parallel
 from score_sde.core.errors import DivergenceError, InputError, Stopped
+from score_sde.parallel import processes
 
 MODES = {
     "train": ("score_sde.training", "train"),
@@ -22,6 +23,12 @@ MODES = {
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="Config file, FILE or FILE:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, log, samples.")
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", False, "Several processes make one run; Slurm, Open MPI, Kubernetes or the TPU pod says which."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run of several, on plain hosts.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes make the run, on plain hosts.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0, on plain hosts.")
 _MODE = flags.DEFINE_list("mode", None, f"What to do, one or several, in order: {', '.join(MODES)}.")
 
 
@@ -37,11 +44,15 @@ def main(argv: list[str]) -> None:
         if mode not in MODES:
             raise InputError(f"--mode has {mode!r}; expected one or several of {', '.join(MODES)}.")
     config_.check_complete(_CONFIG.value)
-    parallel.request_cpu_devices(_CONFIG.value.data.batch_size)
+    plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if _DISTRIBUTED.value or plain != (None, None, None):
+        processes.connect(*plain)
+    parallel.request_cpu_devices(_CONFIG.value.data.batch_size, _PROCESSES.value or 1)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     for mode in _MODE.value:
         module, function = MODES[mode]
         getattr(importlib.import_module(module), function)(_CONFIG.value, _WORKDIR.value)
+    processes.disconnect()
 
 
 def _one_line(error: BaseException) -> str:
@@ -56,11 +67,15 @@ def _run(argv: list[str]) -> None:
     try:
         main(argv)
     except Stopped as stopped:
-        print(stopped)
+        if processes.is_first():
+            print(stopped)
+        processes.disconnect()
     except (InputError, DivergenceError, OSError) as error:
-        sys.exit(f"error: {_one_line(error)}")
+        processes.leave(f"error: {_one_line(error)}")
     except KeyboardInterrupt:
-        sys.exit("stopped; training goes on from its last checkpoint with the same command")
+        processes.leave("stopped; training goes on from its last checkpoint with the same command")
+    except Exception as error:
+        processes.leave_after(error)
 
 
 def _parse(argv: list[str]) -> list[str]:

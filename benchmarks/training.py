@@ -37,8 +37,8 @@ def main() -> None:
     }
 
     def stepper(devices: parallel.Jit):
-        step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.99))
         state = devices.place_state(init_state(objective, optimizer, seed=0))
+        step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.99, devices=devices), state)
 
         def once() -> jax.Array:
             nonlocal state

@@ -30,6 +30,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 blocks=1,
                 attention=(4,),
                 dropout=0.0,
+                dtype="float32",
+                remat="none",
                 **variants.embedding(sde),
             ),
             loss=variants.loss(sde, model["parametrization"]["name"], words["loss"], DATA_STD),
@@ -45,6 +47,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 eval_every=500,
                 sample_every=1000,
                 checkpoint_every=500,
+                fused=1,
+                microbatches=1,
                 keep=dict(last=2, every=1000),
             ),
             sample=dict(
@@ -54,8 +58,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 batch_size=100,
                 denoise=True,
                 guidance=1.0,
+                checkpoints=(),
             ),
             eval=dict(
+                checkpoints=(),
                 what=("loss", "loss_per_level", "likelihood"),
                 probes=2,
                 rtol=1e-4,

@@ -31,7 +31,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 labels=words["labels"] is not None,
             ),
             **model,
-            network=dict(name="MLP", width=64, blocks=3, octaves=3, dropout=0.0, **variants.embedding(sde)),
+            network=dict(
+                name="MLP",
+                width=64,
+                blocks=3,
+                octaves=3,
+                dropout=0.0,
+                dtype="float32",
+                remat="none",
+                **variants.embedding(sde),
+            ),
             loss=variants.loss(sde, model["parametrization"]["name"], words["loss"], DATA_STD) | dict(stratified=True),
             optimizer=dict(
                 name="adam",
@@ -51,6 +60,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 eval_every=1000,
                 sample_every=0,
                 checkpoint_every=1000,
+                fused=1,
+                microbatches=1,
                 keep=dict(last=2, every=0),
             ),
             sample=dict(
@@ -60,8 +71,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 batch_size=5000,
                 denoise=True,
                 guidance=1.0,
+                checkpoints=(),
             ),
             eval=dict(
+                checkpoints=(),
                 what=("loss", "loss_per_level", "likelihood"),
                 probes=2,
                 rtol=1e-4,

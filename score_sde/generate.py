@@ -12,10 +12,11 @@ import numpy as np
 from score_sde import config as config_
 from score_sde import sampling, time_grid
 from score_sde.core.checks import require_whole
-from score_sde.core.errors import InputError
+from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
 from score_sde.denoiser import Denoiser
 from score_sde.guidance import ClassifierFree
+from score_sde.parallel import processes
 from score_sde.sde import SDE
 
 
@@ -56,6 +57,11 @@ class Generator:
     transform: Any
     shape: tuple[int, ...]
     num_classes: int | None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return np.dtype(jax.eval_shape(self.transform.quantize, jax.ShapeDtypeStruct(self.shape, float)).dtype)
 
     @classmethod
     def from_config(
@@ -113,3 +119,21 @@ class Generator:
             sharding=self.sharding,
         )
         return Images(np.asarray(self.transform.quantize(samples.x)), labels, samples.nfe)
+
+
+def draw_together(generator: Generator, denoiser: Denoiser, n: int) -> np.ndarray:
+    """The values of images 0 .. n - 1, each process drawing some of them; all processes call it, and all get all.
+
+    Raises:
+        DivergenceError: in every process, where an image of any of them is not finite.
+    """
+    each = -(-n // processes.count())
+    failure: DivergenceError | None = None
+    try:
+        values = generator(denoiser, each, first=processes.index() * each).values
+    except DivergenceError as error:
+        failure, values = error, np.zeros((each, *generator.shape), generator.dtype)
+    values, failed = processes.gather((values, np.asarray([failure is not None])))
+    if failed.any():
+        raise failure or DivergenceError(f"images drawn by process {int(np.argmax(failed))} are not finite")
+    return values[:n]

@@ -16,6 +16,7 @@ from score_sde.denoiser import Denoiser, NetworkDenoiser
 
 # The entries of a config that say what a set of weights means.
 MODEL_FIELDS = ("data.name", "data.labels", "sde", "parametrization", "network")
+_FREE = tuple(f"network.{name}" for name in networks.COMPUTE_SETTINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +53,20 @@ class Blueprint:
     num_classes: int | None
 
     @classmethod
-    def from_config(cls, config: ml_collections.ConfigDict) -> Blueprint:
-        """Build the parts; raises InputError for names or arguments that do not fit."""
+    def from_config(cls, config: ml_collections.ConfigDict, dtype: str | None = None) -> Blueprint:
+        """Build the parts; raises InputError for names or arguments that do not fit.
+
+        `dtype` is what the network computes in instead of config.network.dtype, where it has such an entry.
+        """
         source = {"name": config.data.name, "dir": config.data.dir}
         dataset = config_.build(data, source, base=data.Dataset)
         num_classes = dataset.num_classes if config.data.labels else None
         the_sde = config_.build(sde, config.sde, base=sde.SDE)
         meaning = config_.build(parametrization, config.parametrization, base=parametrization.Parametrization)
-        network = config_.build(
-            networks, config.network, base=networks.Network, shape=dataset.shape, num_classes=num_classes
-        )
+        spec = config_.to_dict(config.network)
+        if dtype is not None and "dtype" in spec:
+            spec["dtype"] = dtype
+        network = config_.build(networks, spec, base=networks.Network, shape=dataset.shape, num_classes=num_classes)
         meaning.check(the_sde)
         return cls(dataset, the_sde, meaning, network, num_classes)
 
@@ -78,7 +83,7 @@ def check_same(
 ) -> None:
     """Raise InputError, naming the entry, where two configs differ in one of `fields`."""
     for name, (ours, theirs) in config_.differences(config, trained).items():
-        if any(name == field or name.startswith(field + ".") for field in fields):
+        if name not in _FREE and any(name == field or name.startswith(field + ".") for field in fields):
             raise InputError(
                 f"{workdir} was trained with {name} = {theirs!r}, and the config says {ours!r}: "
                 f"use another --workdir, or the config that it was trained with."

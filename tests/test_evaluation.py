@@ -13,7 +13,7 @@ import score_sde as ss
 from configs import digits
 from score_sde import checkpoint, data
 from score_sde.evaluation import evaluate
-from score_sde.evaluation.likelihood import batch_size
+from score_sde.evaluation.job import batches, equal_batches
 from score_sde.training import train
 from tests.few_digits import FewDigits
 
@@ -120,12 +120,12 @@ def test_every_example_once_whatever_the_batch(run, size):
         np.testing.assert_allclose(arrays["bits_per_dim"], values, atol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("n", "most", "devices", "size"), [(297, 150, 2, 150), (7, 4, 2, 4), (7, 100, 2, 8), (1, 5, 8, 8), (10, 3, 1, 3)]
-)
-def test_batches_are_about_equal(n, most, devices, size):
-    assert batch_size(n, most, devices) == size
-    assert size % devices == 0 and math.ceil(n / size) <= math.ceil(n / most)
+@pytest.mark.parametrize(("n", "most", "size"), [(297, 150, 149), (7, 4, 4), (7, 100, 7), (1, 5, 1), (10, 3, 3)])
+def test_batches_are_about_equal(n, most, size):
+    assert equal_batches(n, most) == size
+    cut = batches(np.zeros(n, bool), size)
+    assert np.concatenate(cut).tolist() == list(range(n))
+    assert len(cut) == math.ceil(n / most) and len(cut[-1]) <= size
 
 
 def test_results_of_something_else_are_not_touched(run):

@@ -9,6 +9,7 @@ import pytest
 
 import score_sde as ss
 from score_sde import parallel
+from score_sde.parallel import host
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_a_batch_that_does_not_divide(batch, devices, words):
 
 
 def test_an_unknown_strategy():
-    with pytest.raises(ss.InputError, match="'pmapp'; expected one of jit, pmap"):
+    with pytest.raises(ss.InputError, match="'pmapp'; expected one of jit, fsdp, pmap"):
         parallel.strategy("pmapp")
 
 
@@ -33,7 +34,7 @@ def test_the_quota_of_the_control_group(monkeypatch, text, cores):
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(pathlib.Path, "read_text", read)
-    assert parallel._cgroup_quota() == cores
+    assert host._cgroup_quota() == cores
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     assert parallel.usable_cores() == min(6, max(1, int(cores)))
 
@@ -42,7 +43,7 @@ def devices_of(batch, cores, **environment):
     """The number of devices in a fresh process that has asked for them."""
     code = (
         "import os; os.sched_getaffinity = lambda _: set(range(CORES))\n"
-        "from score_sde import parallel; parallel._cgroup_quota = lambda: 1e9\n"
+        "from score_sde import parallel; parallel.host._cgroup_quota = lambda: 1e9\n"
         "parallel.request_cpu_devices(BATCH); import jax; print(jax.device_count())"
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}

@@ -77,7 +77,15 @@ class Checkpoints:
         self._ocp = ocp
         self.workdir = pathlib.Path(workdir).absolute()
         self.folder = self.workdir / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=last, keep_period=every or None, create=False)
+        # Each process reads by itself and one of them writes, so orbax need not bring them together.
+        me = jax.process_index()
+        alone = dict(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=last,
+            keep_period=every or None,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(**alone if jax.process_count() > 1 else {}),
+        )
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=(*ITEMS, "about"))
         self._writing: int | None = None
         self._written: int | None = None
@@ -102,7 +110,7 @@ class Checkpoints:
         """Write a checkpoint in the background; the state may be donated at once.
 
         Args:
-            state: what to save.
+            state: what to save, each array whole on this process (`Jit.one_copy`).
             notes: what JSON can hold, to be had back with the checkpoint.
 
         Raises:
@@ -110,9 +118,9 @@ class Checkpoints:
             DivergenceError: for a state that is not finite, which would be of no use.
         """
         self.wait()
-        step, whole = int(state.step), _one_copy(state)
-        items = {"params": whole.params, "ema": whole.ema, "optimizer": whole.opt_state}
-        _check_finite(items, step)
+        step = int(state.step)
+        items = {"params": state.params, "ema": state.ema, "optimizer": state.opt_state}
+        check_finite(state)
         about = {"digests": {name: digest(item) for name, item in items.items()}, "notes": notes or {}}
         about["digests"]["notes"] = _digest_of_json(about["notes"])
         arguments = {name: self._ocp.args.StandardSave(item) for name, item in items.items()}
@@ -248,13 +256,14 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def _check_finite(items: dict[str, Any], step: int) -> None:
-    for name, item in items.items():
+def check_finite(state: TrainState) -> None:
+    """Raise DivergenceError for a state that is not finite, naming the step and what is not."""
+    for name, item in (("params", state.params), ("ema", state.ema), ("optimizer", state.opt_state)):
         for leaf in jax.tree.leaves(item):
             if jax.numpy.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf, np.float32)).all():
                 raise DivergenceError(
-                    f"After step {step} the {name} are not finite, and no checkpoint of them is written: the last one "
-                    "is safe; train in another --workdir with a smaller learning rate, or clip gradients."
+                    f"After step {int(state.step)} the {name} are not finite, and no checkpoint of them is written: "
+                    "the last one is safe; train in another --workdir with a smaller learning rate, or clip gradients."
                 )
 
 
@@ -264,10 +273,3 @@ def _check_room(folder: pathlib.Path, items: dict[str, Any]) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"No space left on device: {free:,} bytes free, about {needed:,} needed")
-
-
-def _one_copy(state: TrainState) -> TrainState:
-    """The state on one device. In one process all copies are here, and orbax would slice each into parts."""
-    if jax.process_count() > 1:
-        return state
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if leaf.is_fully_replicated else leaf, state)

@@ -37,7 +37,9 @@ def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | 
         raise InputError(f"{path}: {error}") from error
 
 
-def load(workdir: str | os.PathLike[str], step: int | None = None, ema: bool = True) -> Model:
+def load(
+    workdir: str | os.PathLike[str], step: int | None = None, ema: bool = True, dtype: str | None = "float32"
+) -> Model:
     """A trained model from its workdir; notebooks, evaluation and sampling start here.
 
     Its digest is checked. Where the newest checkpoint is not whole, a warning names it and the
@@ -47,6 +49,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None, ema: bool = T
         workdir: where it was trained.
         step: which checkpoint; None for the newest that is whole.
         ema: whether to take the moving average of the weights, as one does for sampling.
+        dtype: what the network computes in, whatever it was trained in; None for as trained.
 
     Raises:
         InputError: for a workdir without a whole checkpoint, or without this one, with those that are there.
@@ -61,7 +64,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None, ema: bool = T
             raise InputError(f"{workdir} has no checkpoint: train there first (--mode=train).")
         if step is not None and step not in steps:
             raise InputError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
-        blueprint = Blueprint.from_config(config)
+        blueprint = Blueprint.from_config(config, dtype)
         templates = {item: jax.eval_shape(blueprint.network.init, keys_.root(0))}
         restored: Restored | None
         if step is not None:

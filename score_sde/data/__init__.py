@@ -1,11 +1,13 @@
 """Data sets, the order in which they are read, and their transform to the model's scale."""
 
-from score_sde.data.base import Dataset, Records, Source, all_examples, cache_dir, training_batches
+from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, cache_dir, read
 from score_sde.data.digits import Digits
+from score_sde.data.stream import training_batches
 from score_sde.data.toy import Checkerboard, GaussianRing, Plane, SwissRoll, TwoMoons
 from score_sde.data.transform import ContinuousTransform, QuantizedTransform, Transform, UniformDequantization
 
 __all__ = [
+    "Arrays",
     "Checkerboard",
     "ContinuousTransform",
     "Dataset",
@@ -21,5 +23,6 @@ __all__ = [
     "UniformDequantization",
     "all_examples",
     "cache_dir",
+    "read",
     "training_batches",
 ]

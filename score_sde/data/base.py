@@ -1,11 +1,11 @@
-"""What a data set is to the rest of the library, and the order in which training reads it."""
+"""What a data set is to the rest of the library."""
 
 from __future__ import annotations
 
 import abc
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,8 +47,39 @@ class Records:
             ) from error
 
 
-def _named(source: Source) -> Records:
-    return source if isinstance(source, Records) else Records(source, type(source).__name__)
+class Arrays:
+    """A source that is in memory, whose examples are read many at once.
+
+    Args:
+        columns: {'image': (n, *shape), 'label': (n,)}.
+    """
+
+    def __init__(self, **columns: np.ndarray) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns["image"])
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return {name: values[index] for name, values in self.columns.items()}
+
+    def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples of these numbers, stacked."""
+        return {name: values[numbers] for name, values in self.columns.items()}
+
+
+def read(source: Source, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """The examples of these numbers, stacked: {'image': (n, *shape), 'label': (n,)}; no others are read."""
+    if isinstance(source, Arrays):
+        return source.take(np.asarray(numbers))
+    records = source if isinstance(source, Records) else Records(source, type(source).__name__)
+    examples = [records[int(i)] for i in numbers]
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def all_examples(source: Source) -> dict[str, np.ndarray]:
+    """Every example, stacked in order: {'image': (n, *shape), 'label': (n,)}."""
+    return read(source, range(len(source)))
 
 
 class Dataset(abc.ABC):
@@ -75,41 +106,3 @@ def cache_dir() -> pathlib.Path:
     """Where prepared data and compiled programs live unless told otherwise: score_sde in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return pathlib.Path(base) / "score_sde"
-
-
-def training_batches(
-    source: Source, batch_size: int, *, seed: int, start: int = 0, flip: bool = False
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches number start, start + 1, ... of an endless stream, each epoch in a new order.
-
-    Batch k is a function of (seed, k) alone. The next ones are read in the background.
-
-    Args:
-        source: the examples.
-        batch_size: examples per batch.
-        seed: of the order and the flips.
-        start: the number of the first batch.
-        flip: whether each image is mirrored left to right with probability 1/2.
-    """
-    import grain  # imported late: it takes time that sampling need not spend
-
-    if not len(source):
-        raise InputError("The data source is empty; expected at least one example.")
-
-    class Flip(grain.transforms.RandomMap):
-        def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-            mirrored = element["image"][:, ::-1] if rng.random() < 0.5 else element["image"]
-            return {**element, "image": mirrored}
-
-    stream = grain.MapDataset.source(_named(source)).seed(seed).shuffle().repeat(None)
-    if flip:
-        stream = stream.random_map(Flip())
-    stream = stream.batch(batch_size, drop_remainder=True).slice(slice(start, None))
-    yield from stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
-
-
-def all_examples(source: Source) -> dict[str, np.ndarray]:
-    """Every example, stacked in order: {'image': (n, *shape), 'label': (n,)}."""
-    source = _named(source)
-    examples = [source[i] for i in range(len(source))]
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

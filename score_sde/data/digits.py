@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 
 from score_sde.core.errors import InputError
-from score_sde.data.base import Dataset, Records, Source, cache_dir
+from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, cache_dir
 from score_sde.data.transform import QuantizedTransform
 
 
@@ -43,7 +43,8 @@ class Digits(Dataset):
                 f"The prepared data in {folder} cannot be read ({type(error).__name__}: {str(error)[:120]}): delete "
                 "that folder, and they are prepared again."
             ) from error
-        return Records(records, f"digits, split {split}", folder)
+        # So small that reading it once is cheaper than every record again in every epoch.
+        return Arrays(**all_examples(Records(records, f"digits, split {split}", folder)))
 
     def _prepare(self) -> pathlib.Path:
         from score_sde.data.digits_builder import DigitsBuilder

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Mapping
 
 import numpy as np
 
-from score_sde.data.base import Dataset, Source
+from score_sde.data.base import Arrays, Dataset, Source
 from score_sde.data.transform import ContinuousTransform
 
 _SIZES = {"train": 20_000, "test": 2_000}
-
-
-class Points:
-    """A source of points, drawn once."""
-
-    def __init__(self, points: np.ndarray, labels: np.ndarray) -> None:
-        self.points, self.labels = points.astype(np.float32), labels.astype(np.int32)
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
-        return {"image": self.points[index], "label": self.labels[index]}
 
 
 class Plane(Dataset):
@@ -44,7 +30,8 @@ class Plane(Dataset):
         """n points, shape (n, 2), and their labels, shape (n,)."""
 
     def source(self, split: str) -> Source:
-        return Points(*self.draw(np.random.default_rng([2021, sorted(_SIZES).index(split)]), _SIZES[split]))
+        points, labels = self.draw(np.random.default_rng([2021, sorted(_SIZES).index(split)]), _SIZES[split])
+        return Arrays(image=points.astype(np.float32), label=labels.astype(np.int32))
 
 
 class GaussianRing(Plane):

@@ -18,9 +18,12 @@ from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.denoiser import NetworkDenoiser
 from score_sde.evaluation import likelihood, losses, results
+from score_sde.evaluation.checkpoints import chosen
+from score_sde.evaluation.parts import Parts
 from score_sde.model import MODEL_FIELDS, Blueprint, Model, check_same
 from score_sde.objective import Objective
 from score_sde.ode import check_tolerances
+from score_sde.parallel import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,24 +32,33 @@ class Job:
 
     Attributes:
         model: the trained model.
-        denoiser: its denoiser, with a copy of the weights on every device.
         objective: the loss it was trained with.
         source: the examples.
         devices: where to compute.
         settings: config.eval.
         folder: where results go.
+        identity: what the results are of: checkpoint, split, seed and settings.
     """
 
     model: Model
-    denoiser: NetworkDenoiser
     objective: Objective
     source: data.Source
     devices: parallel.Jit
     settings: ml_collections.ConfigDict
     folder: pathlib.Path
+    identity: dict[str, Any]
+
+    def denoiser(self, devices: parallel.Jit) -> NetworkDenoiser:
+        """The model's denoiser, with a copy of the weights on each of these devices."""
+        return eqx.tree_at(lambda d: d.params, self.model.denoiser, replace_fn=devices.place_state)
+
+    def parts(self, name: str) -> Parts:
+        """Where an evaluation keeps what it has so far."""
+        return Parts(self.folder, name, self.identity)
 
 
-# Each writes its files into job.folder and returns its results and a line that tells them.
+# Each is called by every process and writes its files, the first process alone, into job.folder; it returns its
+# results and a line that tells them.
 Evaluation = Callable[[Job], tuple[dict[str, Any], str]]
 # Name -> the evaluation, and the settings that its results depend on.
 EVALUATIONS: dict[str, tuple[Evaluation, tuple[str, ...]]] = {
@@ -57,44 +69,49 @@ EVALUATIONS: dict[str, tuple[Evaluation, tuple[str, ...]]] = {
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Evaluate the newest whole checkpoint on the test split as config.eval says.
+    """Evaluate checkpoints on the test split as config.eval says, in float32: the newest, or config.eval.checkpoints.
 
-    Writes eval/NAME.json for every name in config.eval.what; each says which checkpoint and settings
-    it is of. Results that are there are not made again, and those of another checkpoint are not touched.
+    Writes eval/NAME.json for every name in config.eval.what (eval/step_STEP/NAME.json for checkpoints that
+    are named); each says which checkpoint and settings it is of. Results that are there are not made
+    again, and those of another checkpoint are not touched. With several processes each calls this.
 
     Raises:
         InputError: for a config or a workdir that cannot be evaluated, or results of something else there.
         DivergenceError: for examples whose likelihood could not be computed.
+        Stopped: after SIGTERM, with what is done so far kept.
     """
-    settings = config.eval
+    settings, workdir = config.eval, pathlib.Path(workdir)
     check(settings)
-    model = checkpoint.load(workdir)
-    check_same(config, model.config, MODEL_FIELDS, pathlib.Path(workdir))
-    folder = pathlib.Path(workdir) / "eval"
+    for step, folder in chosen(workdir, settings.get("checkpoints", ()), workdir / "eval", "eval"):
+        _evaluate(config, checkpoint.load(workdir, step), workdir, folder)
+    processes.barrier("evaluated")
+
+
+def _evaluate(config: ml_collections.ConfigDict, model: Model, workdir: pathlib.Path, folder: pathlib.Path) -> None:
+    """All of config.eval.what for one checkpoint."""
+    settings = config.eval
+    check_same(config, model.config, MODEL_FIELDS, workdir)
     identities = {name: _identity(name, model, settings) for name in settings.what}
     there = {name: results.is_there(folder / f"{name}.json", of) for name, of in identities.items()}
+    processes.check_agreed(f"the results in {folder}", str(there))
     if all(there.values()):
-        print(f"nothing left to evaluate: {folder} has {', '.join(there)} of step {model.step}")
+        if processes.is_first():
+            print(f"nothing left to evaluate: {folder} has {', '.join(there)} of step {model.step}")
         return
-    folder.mkdir(exist_ok=True)  # an unwritable workdir says so now
-    devices, blueprint = parallel.strategy(config.parallel), Blueprint.from_config(config)
-    job = Job(
-        model=model,
-        denoiser=eqx.tree_at(lambda d: d.params, model.denoiser, replace_fn=devices.place_state),
-        objective=Objective.from_config(blueprint, model.config),
-        source=blueprint.dataset.source("test"),
-        devices=devices,
-        settings=settings,
-        folder=folder,
-    )
-    for name, done in there.items():
-        if done:
-            continue
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
+    blueprint = Blueprint.from_config(config, dtype="float32")
+    source = processes.first_alone(lambda: blueprint.dataset.source("test"))
+    devices, objective = parallel.strategy(config.parallel), Objective.from_config(blueprint, model.config)
+    for name in (name for name, done in there.items() if not done):
+        job = Job(model, objective, source, devices, settings, folder, identities[name])
         began = time.perf_counter()
         found, line = EVALUATIONS[name][0](job)
         seconds = time.perf_counter() - began
-        results.write(folder / f"{name}.json", {**found, "seconds": round(seconds, 3)}, identities[name])
-        print(f"evaluated step {model.step}: {line} (seconds: {seconds:.1f})\n  results: {folder / name}.json")
+        if processes.is_first():
+            results.write(folder / f"{name}.json", {"seconds": round(seconds, 3)} | found, identities[name])
+            job.parts(name).remove()
+            print(f"evaluated step {model.step}: {line} (seconds: {seconds:.1f})\n  results: {folder / name}.json")
 
 
 def check(settings: ml_collections.ConfigDict) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
-import jax
 import numpy as np
-import tqdm
 
 from score_sde import data
 from score_sde.core import keys as keys_
 from score_sde.core.errors import DivergenceError
-from score_sde.core.files import atomic_file
+from score_sde.evaluation import job as room
+from score_sde.evaluation.parts import Columns
 from score_sde.likelihood import BitsPerDim, bits_per_dim
+from score_sde.parallel import processes
 
 if TYPE_CHECKING:
     from score_sde.evaluation.evaluate import Job
@@ -27,12 +24,15 @@ _TERMS = ("prior", "divergence", "log_det", "dequantization")
 def over_split(job: Job) -> tuple[dict[str, Any], str]:
     """Mean, standard error and terms; each example's own numbers go to likelihood.npz.
 
-    Example i is a function of (eval.seed, i): not of the batch size or the devices.
+    Example i is a function of (eval.seed, i): not of the batch size, the devices or the processes.
     """
-    examples = data.all_examples(job.source)
-    bits = _concatenate(list(_batches(job, examples)))
-    with atomic_file(job.folder / "likelihood.npz") as file:
-        np.savez(file, index=np.arange(len(bits.value)), label=examples["label"], **_columns(bits))  # type: ignore[arg-type]
+    n, parts, archive = len(job.source), job.parts("likelihood"), job.folder / "likelihood.npz"
+    room.run(parts, n, room.equal_batches(n, job.settings.batch_size), _Likelihood(job), "examples")
+    if not processes.is_first():
+        return {}, ""
+    seconds = parts.merge(archive, n)
+    with np.load(archive) as arrays:
+        bits = BitsPerDim(arrays["bits_per_dim"], *(arrays[name] for name in BitsPerDim._fields[1:]))
     summary = bits.summary()
     found = {
         "bits_per_dim": summary.bits_per_dim,
@@ -43,28 +43,36 @@ def over_split(job: Job) -> tuple[dict[str, Any], str]:
         "nfe": float(bits.nfe.mean()),
         "nfe_max": int(bits.nfe.max()),
         "conditional": job.model.num_classes is not None,
+        "seconds": round(seconds, 3),
     }
     line = f"{summary.bits_per_dim:.4f} +- {summary.stderr:.4f} bits/dim over {summary.n} examples"
     return found, f"{line}, {found['nfe']:.0f} evaluations each"
 
 
-def _batches(job: Job, examples: dict[str, np.ndarray]) -> Iterator[BitsPerDim]:
-    n, settings, model = len(examples["label"]), job.settings, job.model
-    dequantization = model.transform.dequantization
-    # A chain has a flow on the curve through its levels only.
-    denoiser = eqx.tree_at(lambda d: d.sde, job.denoiser, job.denoiser.sde.smooth())
-    size = batch_size(n, settings.batch_size, len(job.devices.devices))
-    starts = range(0, n, size)
-    for low in tqdm.tqdm(starts, unit="batch", disable=not sys.stderr.isatty()):
-        # The last batch is filled up with its last example, and what comes of that is cut off.
-        place = np.minimum(np.arange(low, low + size), n - 1)
-        values, labels = job.devices.place_sharded(
+class _Likelihood:
+    """From the numbers of examples to their bits per dimension, on the devices of this process."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._devices = job, job.devices.local
+        denoiser = job.denoiser(self._devices)
+        # A chain has a flow on the curve through its levels only.
+        self._denoiser = eqx.tree_at(lambda d: d.sde, denoiser, denoiser.sde.smooth())
+        size = room.equal_batches(len(job.source), job.settings.batch_size)
+        self._size = -(-size // len(self._devices.devices)) * len(self._devices.devices)
+
+    def __call__(self, numbers: np.ndarray) -> Columns:
+        job, settings, model = self._job, self._job.settings, self._job.model
+        examples = data.read(job.source, numbers)
+        # Filled up with its last example, and what comes of that is cut off.
+        place = np.minimum(np.arange(self._size), len(numbers) - 1)
+        values, labels = self._devices.place_sharded(
             (examples["image"][place], examples["label"][place].astype(np.int32))
         )
-        keys = job.devices.place_sharded(keys_.examples(keys_.root(settings.seed), place))
+        keys = self._devices.place_sharded(keys_.examples(keys_.root(settings.seed), numbers[place]))
+        dequantization = model.transform.dequantization
         try:
             bits = bits_per_dim(
-                denoiser,
+                self._denoiser,
                 values,
                 keys,
                 transform=model.transform,
@@ -76,24 +84,10 @@ def _batches(job: Job, examples: dict[str, np.ndarray]) -> Iterator[BitsPerDim]:
                 atol=settings.atol,
             )
         except DivergenceError as error:
-            numbers = ", ".join(map(str, sorted({int(place[i]) for i in error.examples})))
+            bad = ", ".join(map(str, sorted({int(numbers[place[i]]) for i in error.examples})))
             raise DivergenceError(
-                f"The likelihood of the test examples {numbers} could not be computed: their flow was not solved. Use "
+                f"The likelihood of the test examples {bad} could not be computed: their flow was not solved. Use "
                 "larger eval.rtol and eval.atol; or the model itself returns values that are not finite."
             ) from error
-        yield BitsPerDim(*(column[: n - low] for column in bits))
-
-
-def batch_size(n: int, most: int, devices: int) -> int:
-    """The examples of a batch: about `most`, divided by the devices, with as little padding as can be."""
-    equal = math.ceil(n / math.ceil(n / most))
-    return math.ceil(equal / devices) * devices
-
-
-def _concatenate(parts: list[BitsPerDim]) -> BitsPerDim:
-    return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
-
-
-def _columns(bits: BitsPerDim) -> dict[str, np.ndarray]:
-    columns = bits._asdict()
-    return {"bits_per_dim": columns.pop("value"), **columns}
+        columns = {name: column[: len(numbers)] for name, column in bits._asdict().items()}
+        return {"label": examples["label"], "bits_per_dim": columns.pop("value"), **columns}

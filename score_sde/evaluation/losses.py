@@ -9,6 +9,7 @@ import numpy as np
 
 from score_sde import images, time_grid
 from score_sde.objective import HeldOut
+from score_sde.parallel import processes
 from score_sde.sde import SDE
 
 if TYPE_CHECKING:
@@ -19,19 +20,20 @@ _LEVELS = 25
 
 def held_out(job: Job) -> tuple[dict[str, Any], str]:
     """The mean loss and its standard error over the examples."""
-    mean, stderr = _mean(_held_out(job).each(job.denoiser.params))
+    mean, stderr = _mean(_held_out(job).each(job.denoiser(job.devices).params))
     found = {"loss": mean, "stderr": stderr, "n": len(job.source)}
     return found, f"held-out loss {mean:.4f} +- {stderr:.4f} ({len(job.source)} examples)"
 
 
 def per_level(job: Job) -> tuple[dict[str, Any], str]:
     """The mean loss at each of a grid of times, every example at each; with a plot."""
-    sde, held = job.model.denoiser.sde, _held_out(job)
+    sde, held, params = job.model.denoiser.sde, _held_out(job), job.denoiser(job.devices).params
     times = _levels(sde)
-    each = [_mean(held.each(job.denoiser.params, np.float32(t))) for t in times]
+    each = [_mean(held.each(params, np.float32(t))) for t in times]
     means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
     picture = job.folder / "loss_per_level.png"
-    images.save_curves(picture, {"held-out loss": (times.tolist(), means)}, "t", "loss")
+    if processes.is_first():
+        images.save_curves(picture, {"held-out loss": (times.tolist(), means)}, "t", "loss")
     found = {
         "t": times.tolist(),
         "log_snr": np.asarray(sde.log_snr(times), np.float64).tolist(),

@@ -2,65 +2,106 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
-import sys
 import time
+from typing import Any
 
 import equinox as eqx
 import ml_collections
 import numpy as np
-import tqdm
 
 from score_sde import checkpoint, images, parallel
-from score_sde.core.files import atomic_file
-from score_sde.generate import Generator, Images
-from score_sde.model import MODEL_FIELDS, check_same
+from score_sde import config as config_
+from score_sde.evaluation import job as room
+from score_sde.evaluation import results
+from score_sde.evaluation.checkpoints import chosen
+from score_sde.evaluation.parts import Columns, Parts
+from score_sde.generate import Generator
+from score_sde.model import MODEL_FIELDS, Model, check_same
+from score_sde.parallel import processes
 
 
 def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Draw config.sample.n examples of the newest checkpoint and say where they are.
+    """Draw config.sample.n examples of the newest checkpoint, or of config.sample.checkpoints, and say where they are.
 
     Writes samples/samples.npz (`images`: on the data's own range, (n, height, width, channels), or `points`,
-    (n, *shape), for data that are no images; `labels` if the model is conditional; `nfe`) and
-    samples/samples.png, the first of them.
+    (n, *shape), for data that are no images; `labels` if the model is conditional; `nfe`; `index`),
+    samples/samples.png, the first of them, and samples/samples.json, what they are of; of checkpoints that
+    are named, in samples/step_STEP/. With several processes each calls this.
+
+    Raises:
+        InputError: for a config or a workdir that cannot be sampled from.
+        DivergenceError: for samples that are not finite.
+        Stopped: after SIGTERM, with what is done so far kept.
     """
-    start = time.perf_counter()
-    model = checkpoint.load(workdir)
-    check_same(config, model.config, MODEL_FIELDS, pathlib.Path(workdir))
-    devices = parallel.strategy(config.parallel)
+    workdir, spec = pathlib.Path(workdir), config.sample
+    for step, folder in chosen(workdir, spec.get("checkpoints", ()), workdir / "samples", "sample"):
+        began = time.perf_counter()
+        model = checkpoint.load(workdir, step, dtype=config.network.get("dtype"))
+        check_same(config, model.config, MODEL_FIELDS, workdir)
+        _draw(config, model, folder, began)
+    processes.barrier("sampled")
+
+
+def _draw(config: ml_collections.ConfigDict, model: Model, folder: pathlib.Path, began: float) -> None:
+    """The samples of one checkpoint."""
+    devices, n = parallel.strategy(config.parallel).local, config.sample.n
     generator = Generator.from_config(
         config.sample, model.denoiser.sde, model.transform, model.shape, model.num_classes, devices.sharded
     )
+    identity = _identity(config, model)
+    done = _is_there(folder / "samples.json", identity | {"n": n})
+    processes.check_agreed(f"the samples in {folder}", str(done))
+    if done:
+        if processes.is_first():
+            print(f"nothing left to sample: {folder} has {n} of step {model.step}")
+        return
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now, not after an hour of drawing
     denoiser = eqx.tree_at(lambda d: d.params, model.denoiser, replace_fn=devices.place_state)
-    folder = pathlib.Path(workdir) / "samples"
-    folder.mkdir(exist_ok=True)  # an unwritable workdir says so now, not after an hour of drawing
-    loading = time.perf_counter() - start
-    parts, seconds = [], []
-    size = generator.batch_size
-    for first in tqdm.trange(0, config.sample.n, size, unit="batch", disable=not sys.stderr.isatty()):
-        began = time.perf_counter()
-        parts.append(generator(denoiser, min(size, config.sample.n - first), first))
-        seconds.append(time.perf_counter() - began)
-    archive, picture = _save(folder, parts, model.transform.maximum)
-    kind = "images" if len(model.shape) == 3 else "points"
+    name = "images" if len(model.shape) == 3 else "points"
+
+    def draw(numbers: np.ndarray) -> Columns:
+        drawn = generator(denoiser, len(numbers), first=int(numbers[0]))
+        labels = {} if drawn.labels is None else {"labels": drawn.labels}
+        return {name: drawn.values, **labels, "nfe": drawn.nfe}
+
+    parts = Parts(folder, "samples", identity)
+    loading = time.perf_counter() - began
+    spent = room.run(parts, n, generator.batch_size, draw, name)
+    if not processes.is_first():
+        return
+    archive, picture = folder / "samples.npz", folder / "samples.png"
+    (folder / "samples.json").unlink(missing_ok=True)  # it tells of other samples
+    seconds = parts.merge(archive, n)
+    with np.load(archive) as arrays:
+        nfe, shown = arrays["nfe"], arrays[name][: images.shown(model.shape)]
+    images.save_png(picture, images.picture(shown, model.transform.maximum))
+    results.write(folder / "samples.json", {"n": n, "seconds": round(seconds, 3)}, identity)
+    parts.remove()
     print(
-        f"sampled {config.sample.n} {kind} of step {model.step} with {generator.sampler}, {np.mean(parts[0].nfe):.0f} "
-        f"evaluations each (seconds: loading {loading:.1f}, first batch with compiling {seconds[0]:.1f}, "
-        f"other batches {sum(seconds[1:]):.1f})"
+        f"sampled {n} {name} of step {model.step} with {generator.sampler}, {np.mean(nfe):.0f} evaluations each "
+        f"(seconds: loading {loading:.1f}, first batch with compiling {spent.first:.1f}, other batches "
+        f"{spent.others:.1f})"
     )
     print(f"  picture: {picture}\n  arrays:  {archive}")
 
 
-def _save(folder: pathlib.Path, parts: list[Images], maximum: int | None) -> tuple[pathlib.Path, pathlib.Path]:
-    name = "images" if parts[0].values.ndim == 4 else "points"
-    arrays = {name: np.concatenate([part.values for part in parts])}
-    arrays["nfe"] = np.concatenate([part.nfe for part in parts])
-    if parts[0].labels is not None:
-        arrays["labels"] = np.concatenate([part.labels for part in parts if part.labels is not None])
-    archive, picture = folder / "samples.npz", folder / "samples.png"
-    with atomic_file(archive) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    drawn = arrays[name]
-    images.save_png(picture, images.picture(drawn[: images.shown(drawn.shape[1:])], maximum))
-    return archive, picture
+def _identity(config: ml_collections.ConfigDict, model: Model) -> dict[str, Any]:
+    """All that a sample depends on but its number."""
+    spec = config_.to_dict(config.sample)
+    of_the_job = ("n", "batch_size", "checkpoints")
+    settings = {name: value for name, value in spec.items() if name not in of_the_job}
+    dtype = config.network.get("dtype", "float32")
+    return {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype, **settings}
+
+
+def _is_there(path: pathlib.Path, identity: dict[str, Any]) -> bool:
+    """Whether the samples are there; those of anything else are drawn over."""
+    try:
+        found = json.loads(path.read_bytes())
+        return all(found.get(name) == value for name, value in results.plain(identity).items())
+    except (FileNotFoundError, ValueError, AttributeError):
+        return False

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.errors import InputError
+from score_sde.networks.layers import POLICIES
 
 Params = dict[str, Any]
 
@@ -52,8 +57,29 @@ class Network(abc.ABC):
         return self.apply(*args, **kwargs)
 
 
+# How a network is computed, and not what its weights mean: a run may go on with other values of these.
+COMPUTE_SETTINGS = ("dtype", "remat")
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModuleNetwork(Network):
-    """A network whose `module` is a flax NNX module called as module(x, time_label, cond, keys)."""
+    """A network whose `module` is a flax NNX module called as module(x, time_label, cond, keys).
+
+    Attributes:
+        dtype: 'float32' computes in the input's own precision; 'bfloat16' casts parameters and input to it,
+            and the output back. Parameters, their gradients and the time label stay in float32.
+        remat: what the gradient computes again instead of keeping: 'none'; 'dots', all but the outputs of
+            convolutions and matrix products; 'full', all within a block.
+    """
+
+    dtype: str = "float32"
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, known in (("dtype", DTYPES), ("remat", tuple(POLICIES))):
+            if getattr(self, name) not in known:
+                raise InputError(f"network.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}.")
 
     @abc.abstractmethod
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -65,7 +91,21 @@ class ModuleNetwork(Network):
     def apply(
         self, params: Params, x: Array, time_label: Array, cond: Any = None, *, keys: Array | None = None
     ) -> Array:
-        return nnx.merge(_graphdef(self), params)(x, time_label, cond, keys)
+        if self.dtype == "float32":
+            return nnx.merge(_graphdef(self), params)(x, time_label, cond, keys)
+        low = jnp.dtype(self.dtype)
+        module = nnx.merge(_graphdef(self), _cast(params, low))
+        return module(x.astype(low), time_label, cond, keys).astype(x.dtype)
+
+
+def _cast(params: Params, dtype: Any) -> Params:
+    """The parameters in another precision, but for frequencies: an angle of 100 rad has no digit left in bfloat16."""
+
+    def cast(path: tuple[Any, ...], leaf: Array) -> Array:
+        kept = path[-1] == jax.tree_util.DictKey("frequencies") or not jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf if kept else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
 
 
 @functools.lru_cache(maxsize=32)

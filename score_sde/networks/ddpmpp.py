@@ -31,6 +31,7 @@ class DDPMpp(ModuleNetwork):
         dropout: dropout rate in the residual blocks.
         embedding: 'positional' or 'fourier' embedding of the time label.
         fourier_scale: standard deviation of the Fourier frequencies.
+        dtype, remat: as in ModuleNetwork.
     """
 
     shape: tuple[int, int, int]
@@ -44,6 +45,7 @@ class DDPMpp(ModuleNetwork):
     fourier_scale: float = 16.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("shape", "multipliers", "attention"):
             numbers = tuple(getattr(self, name))
             if not all(isinstance(number, int) for number in numbers):
@@ -73,7 +75,7 @@ class _UNet(nnx.Module):
     """Residual blocks down to the smallest level, the middle, and up again over the skips."""
 
     def __init__(self, net: DDPMpp, rngs: nnx.Rngs) -> None:
-        self.num_classes = net.num_classes
+        self.num_classes, self.remat = net.num_classes, net.remat
         self.embedding = layers.TimeEmbedding(net.channels, net.embedding, net.fourier_scale, net.num_classes, rngs)
         count = iter(range(1_000_000))
 
@@ -115,12 +117,13 @@ class _UNet(nnx.Module):
         h = self.conv_in(x)
         skips = [h]
         for stage in self.down:
-            h = stage(h, embedding, keys)
+            h = layers.rematerialised(stage, self.remat)(h, embedding, keys)
             skips.append(h)
-        first, attention, second = self.middle
+        first, attention, second = (layers.rematerialised(block, self.remat) for block in self.middle)
         h = second(attention(first(h, embedding, keys)), embedding, keys)
         for stage in self.up:
-            h = stage(h, embedding, keys, skips)
+            skip = None if stage.block.resample else skips.pop()
+            h = layers.rematerialised(stage, self.remat)(h, embedding, keys, skip)
         return self.conv_out(jax.nn.swish(self.norm_out(h)))
 
 
@@ -130,8 +133,8 @@ class _Stage(nnx.Module):
     def __init__(self, block: layers.ResidualBlock, attention: layers.Attention | None) -> None:
         self.block, self.attention = block, attention
 
-    def __call__(self, h: Array, embedding: Array, keys: Array | None, skips: list[Array] | None = None) -> Array:
-        if skips is not None and self.block.resample is None:
-            h = jax.numpy.concatenate([h, skips.pop()], axis=-1)
+    def __call__(self, h: Array, embedding: Array, keys: Array | None, skip: Array | None = None) -> Array:
+        if skip is not None:
+            h = jax.numpy.concatenate([h, skip], axis=-1)
         h = self.block(h, embedding, keys)
         return h if self.attention is None else self.attention(h)

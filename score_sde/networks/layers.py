@@ -16,6 +16,18 @@ from score_sde.core.arrays import Array, is_concrete
 
 Initializer = Callable[..., Array]
 
+# What the gradient keeps of a block instead of computing it again, by the name that networks take.
+POLICIES: dict[str, Any] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def rematerialised(block: Callable[..., Array], remat: str) -> Callable[..., Array]:
+    """A block whose gradient computes again what the policy does not keep."""
+    return block if remat == "none" else jax.checkpoint(block, policy=POLICIES[remat])
+
 
 def _host_init(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:
     """An initializer that draws on the host: the same numbers on every platform, and nothing to compile.
@@ -141,7 +153,8 @@ class TimeEmbedding(nnx.Module):
             embedded = positional_embedding(time_label, self.channels)
         else:
             embedded = self.fourier(time_label)
-        embedded = self.out(jax.nn.swish(self.hidden(embedded)))
+        # Angles need float32; what follows has the precision of the parameters.
+        embedded = self.out(jax.nn.swish(self.hidden(embedded.astype(self.hidden.kernel[...].dtype))))
         if self.classes is None:
             return embedded
         if class_label is None:
@@ -200,5 +213,6 @@ class Attention(nnx.Module):
         batch, height, width, channels = x.shape
         h = self.norm(x).reshape(batch, height * width, channels)
         logits = jnp.einsum("bqc,bkc->bqk", self.query(h), self.key(h)) / math.sqrt(channels)
-        h = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(logits), self.value(h))
+        attention = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        h = jnp.einsum("bqk,bkc->bqc", attention.astype(x.dtype), self.value(h))
         return (x + self.out(h).reshape(x.shape)) / math.sqrt(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -30,6 +31,7 @@ class MLP(ModuleNetwork):
         dropout: dropout rate in the blocks.
         embedding: 'positional' or 'fourier' embedding of the time label.
         fourier_scale: standard deviation of the Fourier frequencies.
+        dtype, remat: as in ModuleNetwork.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +44,7 @@ class MLP(ModuleNetwork):
     fourier_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "shape", tuple(self.shape))
         if self.width < 4 or self.width % 4 or self.blocks < 1 or self.octaves < 0:
             raise InputError(
@@ -60,6 +63,7 @@ class MLP(ModuleNetwork):
 class _Residual(nnx.Module):
     def __init__(self, net: MLP, rngs: nnx.Rngs) -> None:
         size, self.rate, self.num_classes = math.prod(net.shape), net.dropout, net.num_classes
+        self.remat = net.remat
         self.embedding = layers.TimeEmbedding(net.width // 4, net.embedding, net.fourier_scale, net.num_classes, rngs)
         self.octaves = net.octaves
         self.inputs = layers.dense(size * (1 + 2 * net.octaves), net.width, rngs)
@@ -72,10 +76,15 @@ class _Residual(nnx.Module):
             raise InputError("A condition was given to a network without classes: build it with num_classes.")
         embedding = self.embedding(time_label, None if cond is None else cond["label"])
         h = self.inputs(self.features(x.reshape(len(x), -1)))
-        for i, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
-            inner = jax.nn.swish(first(jax.nn.swish(h + embedding)))
-            h = (h + second(layers.dropout(inner, self.rate, keys, i))) / math.sqrt(2)
+        for i in range(len(self.first)):
+            block = layers.rematerialised(functools.partial(self.block, i), self.remat)
+            h = block(h, embedding, keys)
         return self.out(jax.nn.swish(h)).reshape(x.shape)
+
+    def block(self, i: int, h: Array, embedding: Array, keys: Array | None) -> Array:
+        """Residual block number i."""
+        inner = jax.nn.swish(self.first[i](jax.nn.swish(h + embedding)))
+        return (h + self.second[i](layers.dropout(inner, self.rate, keys, i))) / math.sqrt(2)
 
     def features(self, x: Array) -> Array:
         """x, and its sines and cosines: (batch, size) -> (batch, size (1 + 2 octaves))."""

@@ -30,16 +30,16 @@ class HeldOut:
     def __init__(self, objective: Objective, parallel: Jit, source: data.Source, batch_size: int, seed: int) -> None:
         self._objective = objective
         self._key = step_key(seed, 2**32 - 2)
-        examples = data.all_examples(source)
-        self._examples = len(examples["label"])
+        self._examples = len(source)
         place = np.arange(-(-self._examples * _REPEATS // batch_size) * batch_size)
-        padded = {name: np.resize(values, (len(place), *values.shape[1:])) for name, values in examples.items()}
-        padded["index"] = place.astype(np.uint32)
-        cuts = range(0, len(place), batch_size)
-        self._batches = [
-            jax.device_put({k: v[i : i + batch_size] for k, v in padded.items()}, parallel.sharded) for i in cuts
-        ]
-        self._each = jax.jit(self._losses)
+        rows = parallel.rows(batch_size)
+        self._batches = []
+        for low in range(0, len(place), batch_size):
+            mine = place[low + rows]
+            batch = data.read(source, mine % self._examples) | {"index": mine.astype(np.uint32)}
+            self._batches.append(parallel.place_sharded(batch, batch_size))
+        # Copied to every device, so that every process has every loss.
+        self._each = jax.jit(self._losses, out_shardings=parallel.replicated)
 
     def __call__(self, params: Any) -> float:
         """The mean loss with these parameters, dropout off."""

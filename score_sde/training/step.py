@@ -16,6 +16,8 @@ from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.errors import InputError
 from score_sde.objective import Batch, Objective, step_key
+from score_sde.parallel import Jit
+from score_sde.parallel.strategy import Step
 
 
 def build_optimizer(spec: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, Callable[[int], Any]]:
@@ -43,20 +45,41 @@ def init_state(objective: Objective, optimizer: optax.GradientTransformation, se
 
 
 def make_step(
-    objective: Objective, optimizer: optax.GradientTransformation, *, seed: int, ema: float
-) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """The function step(state, batch, mean) -> (state, metrics).
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: float,
+    devices: Jit,
+    microbatches: int = 1,
+) -> Step:
+    """The function step(state, batch) -> (state, metrics).
 
-    `mean` averages a tree over the devices that share the batch: the identity where the compiler sees
-    the whole batch. Metrics are the loss and the gradient's global norm before clipping.
+    Metrics are the loss and the gradient's global norm before clipping. With micro-batches the gradient
+    is their mean, taken one after another, so that the memory is that of one: the same up to rounding.
     """
 
-    def step(state: TrainState, batch: Batch, mean: Callable[[Any], Any]) -> tuple[TrainState, dict[str, Array]]:
-        def loss(params: Any) -> Array:
-            denoiser = objective.blueprint.denoiser(params)
-            return objective(denoiser, batch, step_key(seed, state.step), train=True).mean()
+    def loss(params: Any, batch: Batch, key: Array) -> Array:
+        denoiser = objective.blueprint.denoiser(devices.whole(params))
+        return objective(denoiser, batch, key, train=True).mean()
 
-        value, gradient = mean(jax.value_and_grad(loss)(state.params))
+    def gradient_of(params: Any, batch: Batch, key: Array) -> tuple[Array, Any]:
+        if microbatches == 1:
+            return jax.value_and_grad(loss)(params, batch, key)
+
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, part, key)), None
+
+        zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
+        total, _ = jax.lax.scan(add, zero, jax.tree.map(split, batch))
+        return jax.tree.map(lambda leaf: leaf / microbatches, total)
+
+    def split(leaf: Array) -> Array:
+        # Every microbatches-th row, so that each device works on rows that it has.
+        return jnp.swapaxes(leaf.reshape(-1, microbatches, *leaf.shape[1:]), 0, 1)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        value, gradient = devices.mean(gradient_of(state.params, batch, step_key(seed, state.step)))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(ema, state.step)

@@ -1,0 +1,80 @@
+"""The order in which training reads a data set: batch k is a function of (seed, k) alone."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from score_sde.core.errors import InputError
+from score_sde.data.base import Arrays, Source, read
+
+Batch = dict[str, np.ndarray]
+_THREADS = 4
+
+
+class _Stream:
+    """Batches by number; each epoch is read in an order of its own."""
+
+    def __init__(self, source: Source, batch_size: int, seed: int, flip: bool, rows: np.ndarray) -> None:
+        self._source, self._batch_size, self._seed, self._flip, self._rows = source, batch_size, seed, flip, rows
+        self._order = functools.lru_cache(maxsize=4)(self._draw_order)
+
+    def __len__(self) -> int:
+        return sys.maxsize // 2  # endless, but for readers that ask
+
+    def __getitem__(self, number: int) -> Batch:
+        epochs, places = np.divmod(number * self._batch_size + self._rows, len(self._source))
+        numbers = np.empty(len(places), np.int64)
+        for epoch in np.unique(epochs):
+            numbers[epochs == epoch] = self._order(int(epoch))[places[epochs == epoch]]
+        batch = read(self._source, numbers)
+        if self._flip:
+            # Drawn for the whole batch, so that a row is the same whoever reads it.
+            drawn = np.random.default_rng([self._seed, number, 1]).random(self._batch_size)[self._rows] < 0.5
+            images = batch["image"]
+            batch["image"] = np.where(drawn.reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
+        return batch
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, epoch, 0]).permutation(len(self._source))
+
+
+def training_batches(
+    source: Source,
+    batch_size: int,
+    *,
+    seed: int,
+    start: int = 0,
+    flip: bool = False,
+    rows: np.ndarray | None = None,
+) -> Iterator[Batch]:
+    """Batches number start, start + 1, ... of an endless stream, each epoch in a new order.
+
+    Row r of batch k is a function of (seed, k batch_size + r) alone. Sources that are not in memory are
+    read in the background.
+
+    Args:
+        source: the examples.
+        batch_size: examples per batch.
+        seed: of the order and the flips.
+        start: the number of the first batch.
+        flip: whether each image is mirrored left to right with probability 1/2.
+        rows: which rows of each batch are read and returned, as one process of several does; None for all.
+    """
+    if not len(source):
+        raise InputError("The data source is empty; expected at least one example.")
+    stream = _Stream(source, batch_size, seed, flip, np.arange(batch_size) if rows is None else np.asarray(rows))
+    if isinstance(source, Arrays):
+        return map(stream.__getitem__, itertools.count(start))
+    return _in_background(stream, start)
+
+
+def _in_background(stream: _Stream, start: int) -> Iterator[Batch]:
+    import grain  # imported late: it takes time that sampling need not spend
+
+    batches = grain.MapDataset.source(stream).slice(slice(start, None))
+    yield from batches.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS))

@@ -1,0 +1,18 @@
+"""Devices and processes: how many there are, and how one run uses all of them."""
+
+from score_sde.parallel import processes
+from score_sde.parallel.host import request_cpu_devices, usable_cores, use_compile_cache
+from score_sde.parallel.strategy import Fsdp, Jit, Pmap, ahead, check_batch, strategy
+
+__all__ = [
+    "Fsdp",
+    "Jit",
+    "Pmap",
+    "ahead",
+    "check_batch",
+    "processes",
+    "request_cpu_devices",
+    "strategy",
+    "usable_cores",
+    "use_compile_cache",
+]

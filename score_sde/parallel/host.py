@@ -1,0 +1,55 @@
+"""One machine: its processor cores, and where its compiled programs are kept."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax
+
+
+def usable_cores() -> int:
+    """Processor cores this process may use: its affinity, and its control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_cgroup_quota() + 1e-9)))
+
+
+def _cgroup_quota() -> float:
+    """Cores granted by the control group (version 2, then 1); infinity-like where there is no limit."""
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return float(quota) / float(period) if quota != "max" else 1e9
+    except (OSError, ValueError):
+        pass
+    try:
+        folder = pathlib.Path("/sys/fs/cgroup/cpu")
+        quota_us = float((folder / "cpu.cfs_quota_us").read_text())
+        return quota_us / float((folder / "cpu.cfs_period_us").read_text()) if quota_us > 0 else 1e9
+    except (OSError, ValueError):
+        return 1e9
+
+
+def request_cpu_devices(batch_size: int, processes: int = 1) -> None:
+    """Make every usable core a device, as far as the batch divides; before JAX starts, and CPU only.
+
+    XLA:CPU runs a convolution on one core, so with one device the other cores sleep. A number that
+    the user chose, in XLA_FLAGS or JAX_NUM_CPU_DEVICES, is left alone.
+
+    Args:
+        batch_size: of training, over all processes.
+        processes: how many share the batch; each is taken to have a machine, or its share of one, to itself.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or "JAX_NUM_CPU_DEVICES" in os.environ or batch_size < processes:
+        return
+    cores = usable_cores()
+    fits = [d for d in range(1, cores + 1) if batch_size % (d * processes) == 0]
+    jax.config.update("jax_num_cpu_devices", max(fits, default=1))
+
+
+def use_compile_cache(folder: pathlib.Path) -> None:
+    """Keep compiled programs on disk, so that the next start need not compile; the user's own setting wins."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,235 @@
+"""How a training step runs on all devices: the batch split among them, the state whole or in parts on each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
+
+from score_sde.core.checks import is_whole
+from score_sde.core.errors import InputError
+
+Step = Callable[[Any, Any], tuple[Any, Any]]  # (state, batch) -> (state, metrics)
+
+
+class Jit:
+    """jax.jit over a mesh of all devices: the state on every device, the batch split among them.
+
+    The compiler inserts the sums over devices; a step sees the whole batch.
+
+    Args:
+        devices: which ones; None for all of all processes.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
+        self.devices = list(jax.devices() if devices is None else devices)
+        self.mesh = self._make_mesh()
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.sharded = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        self._fused = NamedSharding(self.mesh, PartitionSpec(None, self.mesh.axis_names))
+
+    def _make_mesh(self) -> jax.sharding.Mesh:
+        return jax.make_mesh((len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices)
+
+    @functools.cached_property
+    def local(self) -> Jit:
+        """The devices of this process alone, for work that each process does by itself."""
+        mine = [device for device in self.devices if device.process_index == jax.process_index()]
+        return Jit(mine)
+
+    def mean(self, tree: Any) -> Any:
+        """The mean over the devices that share a batch, inside a step: here the step has seen all of it."""
+        return tree
+
+    def whole(self, params: Any) -> Any:
+        """Parameters made whole on every device, inside a step."""
+        return params
+
+    def state_sharding(self, state: Any) -> Any:
+        """Where each array of a state lives: for a pytree of arrays or shapes, one of shardings."""
+        return jax.tree.map(lambda _: self.replicated, state)
+
+    def place_state(self, state: Any) -> Any:
+        """The state where it lives, from a copy of it in each process."""
+        return jax.tree.map(_place, state, self.state_sharding(state))
+
+    def rows(self, batch_size: int) -> np.ndarray:
+        """The places in a batch that this process's devices hold, ascending: what it has to read."""
+        spans = self.sharded.addressable_devices_indices_map((batch_size,)).values()
+        return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span]))
+
+    def place_batch(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
+        """A training batch on its devices, as `compile` wants it; arguments as of `place_sharded`."""
+        return self.place_sharded(batch, batch_size, fused)
+
+    def place_sharded(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
+        """Arrays with their batch axis split over the devices, for programs that jax.jit spreads by its inputs.
+
+        Args:
+            batch: arrays (rows, ...), the rows of the batch that `rows` names.
+            batch_size: of the whole batch; None where this process holds all of it.
+            fused: whether the arrays are (steps, rows, ...), of several batches.
+        """
+        sharding, axis = (self._fused, 1) if fused else (self.sharded, 0)
+        if sharding.is_fully_addressable:
+            return jax.device_put(batch, sharding)
+        if batch_size is None:
+            raise InputError("place_batch needs batch_size where the devices are those of several processes.")
+        rows = self.rows(batch_size)
+
+        def place(leaf: np.ndarray) -> jax.Array:
+            shape = (*leaf.shape[:axis], batch_size, *leaf.shape[axis + 1 :])
+
+            def part(where: tuple[slice, ...] | None) -> np.ndarray:
+                assert where is not None
+                low = int(np.searchsorted(rows, where[axis].start or 0))
+                length = len(range(*where[axis].indices(batch_size)))
+                return leaf[(*where[:axis], slice(low, low + length))]
+
+            return jax.make_array_from_callback(shape, sharding, part)
+
+        return jax.tree.map(place, batch)
+
+    def one_copy(self, tree: Any) -> Any:
+        """A state as numpy arrays, whole, in every process; all of them call it, and the state may be donated after."""
+        return jax.tree.map(self._one_copy, tree)
+
+    def _one_copy(self, leaf: jax.Array) -> np.ndarray:
+        if not leaf.is_fully_replicated:
+            leaf = _gathering(self.replicated)(leaf)
+        return np.array(leaf.addressable_data(0))
+
+    def on_local(self, tree: Any) -> Any:
+        """A part of the state whole on each device of this process; all processes call it."""
+        here = all(leaf.is_fully_replicated and leaf.is_fully_addressable for leaf in jax.tree.leaves(tree))
+        return tree if here else self.local.place_state(self.one_copy(tree))
+
+    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
+        """(state, batch) -> (state, metrics) on all devices; the old state's memory is reused.
+
+        Args:
+            step: one training step.
+            state: a state, or the shapes of one.
+            fused: how many steps one call makes: batch leaves, and then metrics too, are (fused, ...).
+        """
+        many = step if fused == 1 else lambda state, batches: jax.lax.scan(step, state, batches)
+        out = (self.state_sharding(state), self.replicated)
+        return jax.jit(many, donate_argnums=0, out_shardings=out)
+
+
+class Fsdp(Jit):
+    """The same with parameters, average and optimizer state in parts, one on each device of a group.
+
+    A part is cut along the largest axis of an array that the group's size divides; arrays with fewer than
+    `smallest` numbers, and those that no axis fits, stay whole. For a step the parameters are gathered,
+    so that it computes what Jit does.
+
+    Args:
+        group: how many devices hold one copy of the state between them; None for all.
+        smallest: arrays of fewer numbers are not cut.
+        devices: which ones; None for all of all processes.
+    """
+
+    def __init__(
+        self, group: int | None = None, smallest: int = 4096, devices: Sequence[jax.Device] | None = None
+    ) -> None:
+        count = len(jax.devices() if devices is None else devices)
+        if not is_whole(count if group is None else group, 1) or count % (group or count):
+            raise InputError(f"parallel.group is {group}; expected a number that divides the {count} devices.")
+        self.group, self.smallest = group or count, smallest
+        super().__init__(devices)
+
+    def _make_mesh(self) -> jax.sharding.Mesh:
+        shape = (len(self.devices) // self.group, self.group)
+        return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=self.devices)
+
+    def state_sharding(self, state: Any) -> Any:
+        return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._cut(leaf.shape)), state)
+
+    def _cut(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """Which axis of an array is split: the largest that the group divides, of equal ones the last."""
+        axes = [(length, axis) for axis, length in enumerate(shape) if length % self.group == 0]
+        if not axes or np.prod(shape) < self.smallest or self.group == 1:
+            return PartitionSpec()
+        cut = max(axes)[1]
+        return PartitionSpec(*(None,) * cut, "fsdp")
+
+    def whole(self, params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, self.replicated)
+
+
+class Pmap(Jit):
+    """jax.pmap: each device runs the step on its own part of the batch, and means are taken by name.
+
+    Equal to Jit up to rounding. For those who build on pmap, in one process; it copies the state at every step.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
+        if jax.process_count() > 1:
+            raise InputError("parallel is 'pmap' in a run of several processes; expected 'jit' or 'fsdp' there.")
+        super().__init__(devices)
+
+    def mean(self, tree: Any) -> Any:
+        return jax.lax.pmean(tree, "data")
+
+    def place_batch(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
+        count = len(self.devices)
+        return jax.tree.map(lambda leaf: np.reshape(leaf, (count, -1, *np.shape(leaf)[1:])), batch)
+
+    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
+        if fused != 1:
+            raise InputError(f"train.fused is {fused} with parallel='pmap'; expected 1 there, or parallel='jit'.")
+        return jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=self.devices)
+
+
+def _place(leaf: Any, sharding: Sharding) -> jax.Array:
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda where: host[where])
+
+
+@functools.lru_cache(maxsize=8)
+def _gathering(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.copy, out_shardings=sharding)
+
+
+def ahead(place: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches on their devices, each sent off before the one before it is used."""
+    iterator = iter(batches)
+    waiting = [place(batch) for _, batch in zip(range(1), iterator, strict=False)]
+    for batch in iterator:
+        waiting.append(place(batch))
+        yield waiting.pop(0)
+    yield from waiting
+
+
+def check_batch(batch_size: int, devices: int, name: str = "batch_size", microbatches: int = 1) -> None:
+    """Raise InputError for a batch that the devices (times micro-batches) do not divide, naming the nearest one."""
+    parts = devices * microbatches
+    if batch_size < 1 or batch_size % parts:
+        below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
+        nearest = f"{above}" if below < 1 else f"{below} or {above}"
+        what = f"{devices} devices" + (f" times {microbatches} micro-batches" if microbatches > 1 else "")
+        raise InputError(f"{name} is {batch_size}, which {what} do not divide; the nearest that works: {nearest}.")
+
+
+STRATEGIES: dict[str, Callable[..., Jit]] = {"jit": Jit, "fsdp": Fsdp, "pmap": Pmap}
+
+
+def strategy(spec: str | Mapping[str, Any]) -> Jit:
+    """The way of using all devices that config.parallel names: 'jit', 'fsdp', 'pmap', or dict(name='fsdp', group=4)."""
+    arguments = dict(name=spec) if isinstance(spec, str) else dict(spec)
+    name = arguments.pop("name", None)
+    if name not in STRATEGIES:
+        raise InputError(f"parallel is {name!r}; expected one of {', '.join(STRATEGIES)}.")
+    takes = {"fsdp": ("group", "smallest")}.get(name, ())
+    left_over = [argument for argument in arguments if argument not in takes]
+    if left_over:
+        raise InputError(f"parallel={name!r} takes no {left_over[0]!r}; it takes {', '.join(takes) or 'nothing'}.")
+    return STRATEGIES[name](**arguments)

@@ -1,0 +1,59 @@
+"""Where a run's time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import jax
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Times the steps between two records; the first call of a run, which compiles, is not among them.
+
+    Args:
+        seconds: where times are added up: 'compiling', 'training', and of the latter 'input', spent on
+            waiting for a batch and sending it off.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._last, self._steps = seconds, -1, 0
+        self._began = time.perf_counter()
+
+    def waiting_for(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, the wait for each counted; the first one's belongs to the compiling."""
+        iterator = iter(items)
+        while True:
+            began = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            if self._last >= 0:
+                self._seconds["input"] += time.perf_counter() - began
+            yield item
+
+    def made(self, step: int, state: Any) -> int:
+        """Count the steps up to this one; returns how many they are. The first call is waited for."""
+        if self._last < 0:
+            jax.block_until_ready(state)
+            self._seconds["compiling"] = time.perf_counter() - self._began
+            self._last = step
+            self.restart()
+            return 1
+        new, self._last = step - self._last, step
+        self._steps += new
+        return new
+
+    def restart(self) -> None:
+        """Begin anew, after work that was not training."""
+        self._steps, self._began = 0, time.perf_counter()
+
+    def seconds_per_step(self) -> float | None:
+        """Since the last restart; None where there was no step. The metrics of the last one must be known."""
+        spent = time.perf_counter() - self._began
+        self._seconds["training"] += spent
+        return spent / self._steps if self._steps else None

@@ -1,0 +1,237 @@
+"""One run on one device, on eight, and on two processes; and what becomes of it when one of them goes."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import score_sde as ss
+from score_sde.parallel import native_output
+from score_sde.training.log import read_records
+
+ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.xdist_group("processes")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The user's cache of all runs: prepared data and compiled programs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def start(cache, workdir, *arguments, devices=1, **environment):
+    keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    keep |= {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": str(devices)}
+    keep |= {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    command = [sys.executable, "main.py", "--config=tests/small_job.py", f"--workdir={workdir}", *arguments]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=keep | environment, **pipes)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_two(cache, workdir, *arguments, **options):
+    where = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    return [start(cache, workdir, *arguments, *where, f"--process={i}", **options) for i in range(2)]
+
+
+def finish(*running, seconds=120):
+    """(status, stdout, stderr) of each, once all have ended."""
+    ended = []
+    try:
+        for process in running:
+            out, err = process.communicate(timeout=seconds)
+            ended.append((process.returncode, out, err))
+    finally:
+        for process in running:
+            process.kill()
+    return ended
+
+
+def complete(*running):
+    """The first one's stdout, after all have ended well and without a word on stderr."""
+    ended = finish(*running)
+    assert all((status, err) == (0, "") for status, _, err in ended), ended
+    assert all(out == "" for _, out, _ in ended[1:])  # the first process alone speaks
+    return ended[0][1]
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory):
+    """The job in one process on one device, and what it says."""
+    workdir = tmp_path_factory.mktemp("whole")
+    said = complete(start(cache, workdir, "--mode=train,eval,sample"))
+    return workdir, said
+
+
+def check_same(workdir, whole, seen=()):
+    """Training, likelihoods and samples of two workdirs are one run's, to rounding."""
+    a, b = ss.load(workdir, ema=False), ss.load(whole, ema=False)
+    start = a.denoiser.apply.init(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 2**32 - 1))
+    for name in ("matrix", "classes"):
+        ours, theirs, before = (np.asarray(p[name]) for p in (a.denoiser.params, b.denoiser.params, start))
+        moved = np.abs(theirs - before).max()
+        assert moved > 0.01
+        assert np.abs(ours - theirs).max() < 1e-4 * moved, name
+    for ours, theirs in zip(*(read_records(w / "train.jsonl") for w in (workdir, whole)), strict=True):
+        speed = "seconds_per_step"
+        assert {**ours, speed: 0} == pytest.approx({**theirs, speed: 0}, rel=1e-4)
+    for archive in ("eval/likelihood.npz", "samples/samples.npz"):
+        with np.load(workdir / archive) as ours, np.load(whole / archive) as theirs:
+            assert ours.files == theirs.files
+            assert ours["index"].tolist() == list(range(len(ours["index"])))
+            for name in ours.files:
+                np.testing.assert_allclose(ours[name].astype(float), theirs[name].astype(float), atol=1e-3)
+    found, other = (json.loads((w / "eval" / "likelihood.json").read_text()) for w in (workdir, whole))
+    assert found["n"] == other["n"] == 7
+    assert found["bits_per_dim"] == pytest.approx(other["bits_per_dim"], abs=1e-4)
+    left = sorted(p.name for folder in ("eval", "samples") for p in (workdir / folder).iterdir())
+    assert left == sorted(p.name for folder in ("eval", "samples") for p in (whole / folder).iterdir())
+    assert not any("parts" in name for name in left)
+
+
+def test_two_processes_are_one(cache, whole, tmp_path):
+    said = complete(*start_two(cache, tmp_path / "two", "--mode=train,eval,sample", devices=2))
+    assert "on 4 cpu device(s) of 2 processes" in said and "on 1 cpu device(s)" in whole[1]
+    assert "bits/dim over 7 examples" in said and "sampled 11 images" in said
+    check_same(tmp_path / "two", whole[0])
+
+
+@pytest.mark.slow
+def test_eight_devices_are_one(cache, whole, tmp_path):
+    said = complete(start(cache, tmp_path / "eight", "--mode=train,eval,sample", devices=8))
+    assert "on 8 cpu device(s)" in said
+    check_same(tmp_path / "eight", whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--config.parallel=fsdp",)], ids=["jit", "fsdp"])
+def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path, options):
+    """Ten steps in one process, ten more in two, several in a call and each in parts; and the other way round."""
+    workdir, short = tmp_path / "run", "--config.train.steps=10"
+    other = ["--config.train.fused=5", "--config.train.microbatches=2", *options]
+    forward = (
+        [start(cache, workdir, "--mode=train", short)],
+        start_two(cache, workdir, "--mode=train", *other, devices=2),
+    )
+    back = tmp_path / "back"
+    complete(*forward[0])
+    complete(*forward[1])
+    complete(*start_two(cache, back, "--mode=train", short, *other, devices=2))
+    complete(start(cache, back, "--mode=train,eval,sample", devices=2))
+    for folder in ("eval", "samples"):
+        shutil.rmtree(workdir / folder, ignore_errors=True)
+    complete(start(cache, workdir, "--mode=eval,sample", devices=2))
+    shutil.copy(whole[0] / "samples" / "step_0000020.png", workdir / "samples")
+    for folder in (workdir, back):
+        records = [r for r in read_records(folder / "train.jsonl") if "heldout_loss" not in r or r["step"] == 20]
+        assert [r["step"] for r in records][-1] == 20
+        (folder / "train.jsonl").write_bytes((whole[0] / "train.jsonl").read_bytes())
+        check_same(folder, whole[0])
+
+
+def wait_for(condition, running, seconds=60):
+    """Until a condition holds, while the processes run."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end and all(p.poll() is None for p in running), [p.communicate() for p in running]
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_sigterm_to_one_saves_all_at_one_step(cache, whole, tmp_path, victim):
+    more = ["--mode=train", "--config.train.steps=20000", "--config.train.checkpoint_every=20000"]
+    running = start_two(cache, tmp_path, *more, "--config.train.log_every=20", "--config.train.eval_every=0")
+    wait_for(lambda: read_records(tmp_path / "train.jsonl"), running)
+    running[victim].send_signal(signal.SIGTERM)
+    ended = finish(*running)
+    assert [(status, err) for status, _, err in ended] == [(0, "")] * 2
+    step = ss.load(tmp_path).step
+    assert f"stopped by SIGTERM: step {step} is saved" in ended[0][1]
+    # The same step of an uninterrupted run.
+    other = tmp_path / "other"
+    complete(
+        start(cache, other, "--mode=train", f"--config.train.steps={step}", *more[2:], "--config.train.eval_every=0")
+    )
+    for ours, theirs in zip(*(jax.tree.leaves(ss.load(w, ema=False).denoiser.params) for w in (tmp_path, other))):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_job_whose_process_is_killed_ends_the_same(cache, whole, tmp_path, victim):
+    """The other process ends within a minute with one line, and the same command counts nothing twice."""
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[0], workdir, ignore=shutil.ignore_patterns("samples", "eval"))
+    job = ["--mode=sample", "--config.sample.n=4001", "--config.sample.batch_size=10"]
+    running = start_two(cache, workdir, *job)
+    wait_for(lambda: len(list(workdir.glob("samples/*parts*/*.npz"))) > 20, running)
+    running[victim].kill()
+    began = time.monotonic()
+    survivor = finish(running[1 - victim])[0]
+    assert time.monotonic() - began < 60
+    assert survivor[0] not in (0, None)
+    assert survivor[2] == native_output.LOST + "\n"
+    parts = {p.name: p.read_bytes() for p in workdir.glob("samples/*parts*/*.npz")}
+    assert 20 < len(parts) < 401
+    complete(*start_two(cache, workdir, *job))
+    other = tmp_path / "other"
+    shutil.copytree(whole[0], other, ignore=shutil.ignore_patterns("samples", "eval"))
+    complete(start(cache, other, *job))
+    assert (workdir / "samples" / "samples.npz").read_bytes() == (other / "samples" / "samples.npz").read_bytes()
+    assert not list(workdir.glob("samples/*parts*"))
+
+
+BAD = [
+    (["--process=0"], "--coordinator=None, --processes=None, --process=0: expected all three"),
+    (["--coordinator=10.0.0.1", "--processes=2", "--process=0"], "'10.0.0.1'; expected HOST:PORT"),
+    (["--coordinator=h:99999", "--processes=2", "--process=0"], "'h:99999'; expected HOST:PORT"),
+    (["--coordinator=h:1", "--processes=2", "--process=2"], "--process is 2 of --processes=2; expected 0 .. 1"),
+    (["--coordinator=h:1", "--processes=0", "--process=0"], "--process is 0 of --processes=0"),
+    (["--distributed"], "did not find one another by what the cluster says"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_flags_that_make_no_run(cache, tmp_path, arguments, words):
+    ((status, out, err),) = finish(start(cache, tmp_path / "run", "--mode=train", *arguments))
+    assert (status, out) == (1, "")
+    assert words in err and err.count("\n") == 1, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pmap_is_for_one_process(cache, tmp_path):
+    ended = finish(*start_two(cache, tmp_path / "run", "--mode=train", "--config.parallel=pmap"))
+    assert ended[0][0] == 1 and ended[1][0] != 0
+    assert "expected 'jit' or 'fsdp' there" in ended[0][2]
+    assert all(err.count("\n") == 1 for _, _, err in ended), ended
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_runtime_prints_is_passed_on_but_for_chatter():
+    fatal = b"F1121 20:31:40.8 2175 client.h:80] Terminating: the JAX distributed service detected fatal errors. More\n"
+    chatter = [
+        b"[Gloo] Rank 1 is connected to 3 peer ranks.\n",
+        b"E1121 20:31:53.9 22 coordination_service.cc:1549] Use error polling to propagate: UNAVAILABLE:\n",
+        b"1\n",
+        b"W1121 20:31:40.8 2175 preemption_sync_manager.cc:147] Failed to retrieve preemption notice\n",
+    ]
+    shown = [b"oneDNN is on\n", b"free(): invalid pointer\n", b"12 apples\n"]
+    told = native_output.LOST.encode() + b"\n"
+    assert list(native_output.passed_on([*chatter, *shown])) == shown
+    assert list(native_output.passed_on([shown[0], *chatter, fatal, b"*** stack\n", fatal])) == [shown[0], told]
+    assert list(native_output.passed_on([told, fatal, shown[0]])) == [told]
