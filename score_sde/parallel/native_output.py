@@ -19,7 +19,7 @@ LOST = (
 # The runtime's last words, whichever way it has found out.
 _FATAL = re.compile(rb"JAX distributed service detected fatal errors|" + re.escape(LOST.encode()))
 _CHATTER = re.compile(
-    rb"\[Gloo\] Rank|[IWE]\d{4} .*(preemption_sync_manager|preemption_notifier|coordination_service)"
+    rb".*(\[Gloo\]|peer ranks)|[IWE]\d{4} .*(preemption_sync_manager|preemption_notifier|coordination_service)"
     rb"|Additional GRPC error|:UNKNOWN:|RPC: /xla\.coordination|The tasks have crashed|\d+$|$"
 )
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 HEARTBEAT_S = 40  # after so long without a sign of life a process counts as dead, and the others end
 _rounds = itertools.count(1)
 # What a collective says that finds its peer gone.
-_LOST = re.compile(r"gloo|nccl|connection|coordination|barrier|heartbeat|UNAVAILABLE|DEADLINE_EXCEEDED", re.IGNORECASE)
+_LOST = re.compile(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |[A-Z_]+: .*(gloo|nccl)", re.IGNORECASE)
 
 
 def connect(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
@@ -85,7 +85,7 @@ def leave_after(error: BaseException) -> NoReturn:
     """End this process after an error nobody foresaw: in one line if a peer is gone, else with its traceback."""
     if not is_connected():
         raise error
-    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+    if _LOST.match(str(error)):
         native_output.say_lost()
     else:
         traceback.print_exception(error)
