@@ -58,10 +58,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 batch_size=100,
                 denoise=True,
                 guidance=1.0,
-                checkpoints=(),
+                checkpoints="newest",
             ),
             eval=dict(
-                checkpoints=(),
+                checkpoints="newest",
                 what=("loss", "loss_per_level", "likelihood"),
                 probes=2,
                 rtol=1e-4,

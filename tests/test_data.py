@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import score_sde as ss
-from score_sde.data import Digits, QuantizedTransform, all_examples, cache_dir, training_batches
+from score_sde.data import Arrays, Digits, QuantizedTransform, all_examples, cache_dir, read, training_batches
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +104,41 @@ def test_batch_k_is_a_function_of_seed_and_k():
     for a, b in zip(whole[5:], tail):
         np.testing.assert_array_equal(a["image"], b["image"])
     assert any(not np.array_equal(a["label"], b["label"]) for a, b in zip(whole, other))
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [2, 3], [3], [1, 2]])
+def test_a_process_reads_its_rows_and_no_others(rows):
+    """Before anything is decoded, and as they stand in the whole batch, flips too."""
+    seen = []
+
+    class Watched(Numbers):
+        def __getitem__(self, i):
+            seen.append(i)
+            return super().__getitem__(i)
+
+    part = training_batches(Watched(), 4, seed=1, flip=True, rows=np.array(rows))
+    for whole, mine in zip(take(7, seed=1, flip=True), itertools.islice(part, 7)):
+        for name in whole:
+            np.testing.assert_array_equal(mine[name], whole[name][rows])
+    part.close()
+    ahead = 8 + 4  # batches that are read in the background
+    assert 7 * len(rows) <= len(seen) <= (7 + ahead) * len(rows)
+
+
+def test_sources_in_memory_are_read_as_others_are():
+    numbers = all_examples(Numbers())
+    for start in (0, 3):
+        options = {"seed": 5, "start": start, "flip": True}
+        for a, b in zip(take(6, **options), training_batches(Arrays(**numbers), 4, **options)):
+            assert a.keys() == b.keys()
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+    np.testing.assert_array_equal(read(Arrays(**numbers), [7, 2])["label"], read(Numbers(), [7, 2])["label"])
+
+
+def test_batches_may_be_larger_than_an_epoch():
+    labels = next(training_batches(Numbers(3), 8, seed=0))["label"]
+    assert sorted(labels[:3]) == sorted(labels[3:6]) == [0, 1, 2]
 
 
 def test_flips_are_half_of_the_time_and_per_example():

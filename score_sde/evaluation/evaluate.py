@@ -82,7 +82,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str])
     """
     settings, workdir = config.eval, pathlib.Path(workdir)
     check(settings)
-    for step, folder in chosen(workdir, settings.get("checkpoints", ()), workdir / "eval", "eval"):
+    for step, folder in chosen(workdir, settings.get("checkpoints", "newest"), workdir / "eval", "eval"):
         _evaluate(config, checkpoint.load(workdir, step), workdir, folder)
     processes.barrier("evaluated")
 

@@ -37,7 +37,7 @@ def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[s
         Stopped: after SIGTERM, with what is done so far kept.
     """
     workdir, spec = pathlib.Path(workdir), config.sample
-    for step, folder in chosen(workdir, spec.get("checkpoints", ()), workdir / "samples", "sample"):
+    for step, folder in chosen(workdir, spec.get("checkpoints", "newest"), workdir / "samples", "sample"):
         began = time.perf_counter()
         model = checkpoint.load(workdir, step, dtype=config.network.get("dtype"))
         check_same(config, model.config, MODEL_FIELDS, workdir)

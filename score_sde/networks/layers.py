@@ -159,7 +159,7 @@ class TimeEmbedding(nnx.Module):
             return embedded
         if class_label is None:
             class_label = jnp.full(time_label.shape, self.classes.num_embeddings - 1, jnp.int32)
-        return embedded + self.classes(class_label)
+        return embedded + self.classes(class_label).astype(embedded.dtype)
 
 
 class ResidualBlock(nnx.Module):

@@ -42,6 +42,9 @@ class Jit:
         mine = [device for device in self.devices if device.process_index == jax.process_index()]
         return Jit(mine)
 
+    def check_fused(self, fused: int) -> None:
+        """Raise InputError where a call cannot make so many steps."""
+
     def mean(self, tree: Any) -> Any:
         """The mean over the devices that share a batch, inside a step: here the step has seen all of it."""
         return tree
@@ -181,9 +184,12 @@ class Pmap(Jit):
         count = len(self.devices)
         return jax.tree.map(lambda leaf: np.reshape(leaf, (count, -1, *np.shape(leaf)[1:])), batch)
 
-    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
+    def check_fused(self, fused: int) -> None:
         if fused != 1:
             raise InputError(f"train.fused is {fused} with parallel='pmap'; expected 1 there, or parallel='jit'.")
+
+    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
+        self.check_fused(fused)
         return jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=self.devices)
 
 

@@ -92,6 +92,7 @@ class Trainer:
         self.config, self.workdir = config, workdir
         self.devices = parallel.strategy(config.parallel)
         self.fused, self.microbatches = (config.train.get(name, 1) for name in ("fused", "microbatches"))
+        self.devices.check_fused(self.fused)
         count = len(self.devices.devices)
         parallel.check_batch(config.data.batch_size, count, "data.batch_size", self.microbatches)
         self.blueprint = blueprint = Blueprint.from_config(config)
