@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or plain != (None, None, None):
         processes.connect(*plain)
-    parallel.request_cpu_devices(_CONFIG.value.data.batch_size, _PROCESSES.value or 1)
+    train, count = _CONFIG.value.train, _PROCESSES.value or (None if _DISTRIBUTED.value else 1)
+    parallel.request_cpu_devices(_CONFIG.value.data.batch_size // max(train.get("microbatches", 1), 1), count)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     for mode in _MODE.value:
         module, function = MODES[mode]

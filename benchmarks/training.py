@@ -1,12 +1,18 @@
-"""One training step of the digits: one device, every core a device, and pmap.
+"""One training step of the digits: devices, strategies, and what each option costs; and what the input takes.
 
 python benchmarks/training.py
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import pathlib
+import statistics
 import sys
+import time
+from collections.abc import Callable
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -15,39 +21,91 @@ import numpy as np
 
 from benchmarks.common import interleaved, machine, report
 from configs import digits
-from score_sde import parallel
+from score_sde import data, parallel
 from score_sde.model import Blueprint
 from score_sde.objective import Objective
 from score_sde.training.step import build_optimizer, init_state, make_step
+
+FUSED = 5
+
+
+def stepper(config: Any, devices: parallel.Jit, fused: int = 1, microbatches: int = 1, **network: str) -> Callable:
+    """A function that makes one call of `fused` steps."""
+    config = config.copy_and_resolve_references()
+    config.network.update(network)
+    objective = Objective.from_config(Blueprint.from_config(config), config)
+    optimizer, _ = build_optimizer(config.optimizer)
+    size = config.data.batch_size
+    batch = {"image": np.full((size, 8, 8, 1), 7, np.uint8), "label": np.zeros(size, int)}
+    batch["index"] = np.arange(size, dtype=np.uint32)
+    if fused > 1:
+        batch = {name: np.stack([values] * fused) for name, values in batch.items()}
+    state = devices.place_state(init_state(objective, optimizer, seed=0))
+    step = make_step(objective, optimizer, seed=0, ema=0.99, devices=devices, microbatches=microbatches)
+    compiled = devices.compile(step, state, fused)
+
+    def once() -> jax.Array:
+        nonlocal state
+        state, metrics = compiled(state, devices.place_batch(batch, fused=fused > 1))
+        return metrics["loss"]
+
+    return once
+
+
+def input_seconds(config: Any, devices: parallel.Jit, source: data.Source, steps: int = 300) -> float:
+    """The median time to read one batch and send it off."""
+    batches = data.training_batches(source, config.data.batch_size, seed=0, flip=True)
+    spent = []
+    for _ in itertools.islice(itertools.count(), steps):
+        began = time.perf_counter()
+        jax.block_until_ready(devices.place_batch(next(batches)))
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
+
+
+@dataclasses.dataclass
+class OneByOne:
+    """A source that is not in memory, as far as the reader can tell: its records are read in the background."""
+
+    source: data.Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source[index]
 
 
 def main() -> None:
     config = digits.get_config()
     parallel.request_cpu_devices(config.data.batch_size)
     print(machine())
-    objective = Objective.from_config(Blueprint.from_config(config), config)
-    optimizer, _ = build_optimizer(config.optimizer)
-    size = config.data.batch_size
-    batch = {"image": np.full((size, 8, 8, 1), 7, np.uint8), "label": np.zeros(size, int)}
-    batch["index"] = np.arange(size, dtype=np.uint32)
-    strategies = {
-        "jit, one device": parallel.Jit(jax.devices()[:1]),
-        "jit, all devices": parallel.Jit(),
-        "pmap, all devices": parallel.Pmap(),
+    both = parallel.Jit()
+    rows = {
+        "jit, one device": stepper(config, parallel.Jit(jax.devices()[:1])),
+        "jit, all devices": stepper(config, both),
+        "pmap, all devices": stepper(config, parallel.Pmap()),
     }
+    report(interleaved(rows, repeats=40))
+    print("\nall devices, a step:")
+    options = {
+        "plain": stepper(config, both),
+        "microbatches=2": stepper(config, both, microbatches=2),
+        "microbatches=4": stepper(config, both, microbatches=4),
+        "remat=dots": stepper(config, both, remat="dots"),
+        "remat=full": stepper(config, both, remat="full"),
+        "dtype=bfloat16": stepper(config, both, dtype="bfloat16"),
+        "parallel=fsdp": stepper(config, parallel.Fsdp()),
+    }
+    spent = interleaved(options, repeats=30)
+    fused = interleaved({"fused": stepper(config, both, fused=FUSED)}, repeats=5)["fused"] / FUSED
+    report(spent | {f"fused={FUSED}, a step of it": fused})
 
-    def stepper(devices: parallel.Jit):
-        state = devices.place_state(init_state(objective, optimizer, seed=0))
-        step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.99, devices=devices), state)
-
-        def once() -> jax.Array:
-            nonlocal state
-            state, metrics = step(state, devices.place_batch(batch))
-            return metrics["loss"]
-
-        return once
-
-    report(interleaved({name: stepper(devices) for name, devices in strategies.items()}, repeats=60))
+    source = data.Digits().source("train")
+    print("\ninput of a step, in the foreground:")
+    for name, each in (("in memory", source), ("record by record", OneByOne(source))):
+        seconds = input_seconds(config, both, each)
+        print(f"{name:<32} {seconds * 1e3:9.3f} ms   {seconds / spent['plain']:6.4f} of a plain step")
 
 
 if __name__ == "__main__":

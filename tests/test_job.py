@@ -122,9 +122,29 @@ def test_parts_that_overlap_are_not_counted(tmp_path):
     parts = Parts(tmp_path, "squares", {"of": 1})
     parts.write(0, squares(np.arange(4)), 1.0)
     parts.write(3, squares(np.arange(3, 8)), 1.0)
-    with pytest.raises(ss.InputError, match="holds 9 results of 8 examples, not each exactly once"):
+    with pytest.raises(ss.InputError, match="holds 9 results of 8 examples, some of them twice"):
         parts.merge(tmp_path / "squares.npz", 8)
     assert not (tmp_path / "squares.npz").exists()
+
+
+def test_a_job_may_want_fewer_than_one_before_it(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, n=40, compute=stop_at(8))
+    run(tmp_path, n=23)
+    check(tmp_path)
+
+
+def test_results_that_are_not_seen_are_waited_for(tmp_path, monkeypatch):
+    """As on a network, where what another host has written may take its time; and not for ever."""
+    parts = Parts(tmp_path, "squares", {"of": 1})
+    parts.write(0, squares(np.arange(4)), 1.0)
+    monkeypatch.setattr("time.sleep", lambda _: parts.write(4, squares(np.arange(4, 8)), 1.0))
+    parts.merge(tmp_path / "squares.npz", 8)
+    check(tmp_path, 8)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("score_sde.evaluation.parts._WAIT_S", 0.0)
+    with pytest.raises(ss.InputError, match="shows 8 results of 9 examples here: give the same command again"):
+        parts.merge(tmp_path / "squares.npz", 9)
 
 
 def test_other_settings_have_other_parts(tmp_path):

@@ -64,6 +64,7 @@ def check_same(workdir, other):
         {"train.microbatches": 4},
         {"train.fused": 2, "train.microbatches": 8},
         {"parallel": "fsdp"},
+        {"parallel": "fsdp:1"},
         {"parallel": "fsdp", "train.fused": 3, "train.microbatches": 2},
     ],
     ids=str,
@@ -145,19 +146,19 @@ def test_options_that_do_not_fit_are_refused(config, tmp_path, change, words):
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("name", "words"),
     [
-        ({"name": "fsdp", "group": 3}, "parallel.group is 3; expected a number that divides the 2 devices"),
-        ({"name": "fsdp", "group": 0}, "parallel.group is 0"),
-        ({"name": "fsdp", "devices": 2}, "takes no 'devices'; it takes group, smallest"),
-        ({"name": "jit", "group": 2}, "takes no 'group'; it takes nothing"),
-        ({"group": 2}, "parallel is None; expected one of jit, fsdp, pmap"),
+        ("fsdp:3", "fsdp group is 3; expected a number that divides the 2 devices"),
+        ("fsdp:0", "fsdp group is 0"),
+        ("fsdp:all", "parallel is 'fsdp:all'; expected one of jit, fsdp, pmap, or fsdp:GROUP"),
+        ("jit:2", "parallel is 'jit:2'"),
+        (None, "parallel is None"),
     ],
 )
-def test_specs_of_strategies(spec, words):
+def test_names_of_strategies(name, words):
     with pytest.raises(ss.InputError, match=words):
-        parallel.strategy(spec)
-    assert parallel.strategy({"name": "fsdp", "group": 2, "smallest": 10}).smallest == 10
+        parallel.strategy(name)
+    assert [parallel.strategy(name).group for name in ("fsdp", "fsdp:1", "fsdp:2")] == [2, 1, 2]
 
 
 def memory():

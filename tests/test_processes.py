@@ -120,10 +120,9 @@ def test_eight_devices_are_one(cache, whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--config.parallel=fsdp",)], ids=["jit", "fsdp"])
-def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path, options):
-    """Ten steps in one process and ten more in two, several in a call, each in parts; and the other way round."""
-    two = ["--config.train.fused=5", "--config.train.microbatches=2", *options]
+def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path):
+    """Ten steps in one process and ten in two, several in a call, in parts and cut; and the other way round."""
+    two = ["--config.train.fused=5", "--config.train.microbatches=2", "--config.parallel=fsdp"]
     short, there, back = "--config.train.steps=10", tmp_path / "there", tmp_path / "back"
     complete(start(cache, there, "--mode=train", short))
     complete(*start_two(cache, there, "--mode=train,eval,sample", *two, devices=2))
@@ -207,6 +206,24 @@ def test_flags_that_make_no_run(cache, tmp_path, arguments, words):
     assert (status, out) == (1, "")
     assert words in err and err.count("\n") == 1, err
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_must_agree(cache, tmp_path):
+    """On the config, on the checkpoint, and on how many devices each has."""
+    where = ["--mode=train", f"--workdir={tmp_path / 'run'}", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    running = [
+        start(cache, tmp_path / "run", *where, "--process=0"),
+        start(cache, tmp_path / "run", *where, "--process=1", "--config.optimizer.schedule.peak_value=0.1"),
+    ]
+    for status, _, err in finish(*running):
+        assert status == 1 and err.count("\n") == 1, err
+        assert "Process 1 does not see the config as process 0 does" in err or err == native_output.LOST + "\n"
+    where.append("--config.data.batch_size=15")
+    where[2] = f"--coordinator=127.0.0.1:{free_port()}"
+    running = [start(cache, tmp_path / "run", *where, f"--process={i}", devices=i + 1) for i in range(2)]
+    said = [err for _, _, err in finish(*running)]
+    assert any("different numbers of devices (process 0: 1, process 1: 2)" in err for err in said), said
+    assert all(err.count("\n") == 1 for err in said) and not (tmp_path / "run").exists()
 
 
 def test_pmap_is_for_one_process(cache, tmp_path):

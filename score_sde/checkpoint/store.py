@@ -69,12 +69,15 @@ class Checkpoints:
         workdir: the workdir.
         last: how many of the newest are kept.
         every: checkpoints of steps divisible by it are kept for ever; 0 for none.
+        device: where arrays are restored to; None for the first one of this process.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], last: int = 1, every: int = 0) -> None:
+    def __init__(
+        self, workdir: str | os.PathLike[str], last: int = 1, every: int = 0, device: jax.Device | None = None
+    ) -> None:
         import orbax.checkpoint as ocp  # imported late: it takes half a second
 
-        self._ocp = ocp
+        self._ocp, self._device = ocp, device
         self.workdir = pathlib.Path(workdir).absolute()
         self.folder = self.workdir / "checkpoints"
         # Each process reads by itself and one of them writes, so orbax need not bring them together.
@@ -147,7 +150,7 @@ class Checkpoints:
         self._written, self._writing = self._writing, None
 
     def restore(self, step: int, **templates: Any) -> Restored:
-        """The checkpoint of one step, each item in the structure and shapes of its template, on the first device.
+        """The checkpoint of one step, each item in the structure and shapes of its template.
 
         Raises:
             InputError: for one that is not whole, with the reason.
@@ -199,7 +202,7 @@ class Checkpoints:
         except OSError as error:
             raise _NotWhole(f"it cannot be read ({_short(error)})") from error
         # Where to is said: else orbax looks for the device that the checkpoint was written on.
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        here = jax.sharding.SingleDeviceSharding(self._device or jax.local_devices()[0])
 
         def placed(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)

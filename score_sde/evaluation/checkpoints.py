@@ -6,6 +6,7 @@ import pathlib
 
 from score_sde.checkpoint import Checkpoints
 from score_sde.core.errors import InputError
+from score_sde.parallel import processes
 
 
 def chosen(
@@ -37,4 +38,5 @@ def chosen(
         have = ", ".join(map(str, there)) or "none"
         what = f"of step {missing[0]}" if missing else "at all"
         raise InputError(f"{workdir} has no checkpoint {what}, which {section}.checkpoints asks for; it has {have}.")
+    processes.check_agreed(f"the checkpoints of {workdir}", str(steps))
     return [(step, folder / f"step_{step:07d}") for step in steps]

@@ -13,6 +13,7 @@ import equinox as eqx
 import ml_collections
 
 from score_sde import checkpoint, data, parallel
+from score_sde import config as config_
 from score_sde.core.checks import require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
@@ -82,6 +83,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str])
     """
     settings, workdir = config.eval, pathlib.Path(workdir)
     check(settings)
+    processes.check_agreed("the config", config_.to_json(config))
     for step, folder in chosen(workdir, settings.get("checkpoints", "newest"), workdir / "eval", "eval"):
         _evaluate(config, checkpoint.load(workdir, step), workdir, folder)
     processes.barrier("evaluated")
@@ -93,7 +95,9 @@ def _evaluate(config: ml_collections.ConfigDict, model: Model, workdir: pathlib.
     check_same(config, model.config, MODEL_FIELDS, workdir)
     identities = {name: _identity(name, model, settings) for name in settings.what}
     there = {name: results.is_there(folder / f"{name}.json", of) for name, of in identities.items()}
-    processes.check_agreed(f"the results in {folder}", str(there))
+    processes.check_agreed(f"the results in {folder}, or its checkpoint", f"{there} {results.plain(identities)}")
+    for name in (name for name, done in there.items() if done and processes.is_first()):
+        Parts(folder, name, identities[name]).remove()
     if all(there.values()):
         if processes.is_first():
             print(f"nothing left to evaluate: {folder} has {', '.join(there)} of step {model.step}")

@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 
 from score_sde.core import files
-from score_sde.core.errors import Stopped
+from score_sde.core.errors import InputError, Stopped
 from score_sde.evaluation.parts import Columns, Parts
 from score_sde.parallel import processes
 
@@ -42,7 +42,7 @@ def run(parts: Parts, n: int, batch_size: int, compute: Callable[[np.ndarray], C
     Args:
         parts: where results are and go.
         n: the number of examples.
-        batch_size: examples per batch.
+        batch_size: examples per batch of one process.
         compute: from the numbers of examples, consecutive, to their results, on this process's devices.
         what: the examples' name, for the progress.
 
@@ -64,6 +64,8 @@ def run(parts: Parts, n: int, batch_size: int, compute: Callable[[np.ndarray], C
                     seconds.append(time.perf_counter() - began)
                     parts.write(int(mine[turn][0]), columns, seconds[-1])
                     progress.add(len(mine[turn]))
+                # Together, or a stop that all are to make after the same round might be far off for one of them.
+                processes.barrier(f"round {turn}")
                 if stop.after_this_round():
                     raise Stopped(
                         f"stopped by SIGTERM: {parts.folder} keeps what is done, and the same command goes on"
@@ -80,8 +82,12 @@ def batches(done: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def equal_batches(n: int, most: int) -> int:
-    """A batch size of at most `most` that divides n with as little left over as can be."""
-    return math.ceil(n / math.ceil(n / most))
+    """A batch size of at most `most`, with as little left over as can be, and a batch for each process if n allows."""
+    if n < 1:
+        raise InputError("The split is empty; expected at least one example.")
+    count = processes.count()
+    rounds = math.ceil(n / (most * count))
+    return math.ceil(n / (rounds * count))
 
 
 class Progress:

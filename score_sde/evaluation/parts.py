@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from score_sde.core.files import atomic_file
 from score_sde.evaluation import results
 
 Columns = dict[str, np.ndarray]
+_WAIT_S = 60.0
 
 
 class Parts:
@@ -58,26 +60,42 @@ class Parts:
         Raises:
             InputError: unless every example is there exactly once.
         """
-        found = [(file, part["index"], float(part["seconds"])) for file, part in self._whole()]
-        numbers = np.concatenate([index for _, index, _ in found] or [np.zeros(0, int)])
-        if not np.array_equal(numbers, np.arange(n)):
-            raise InputError(
-                f"{self.folder} holds {len(numbers)} results of {n} examples, not each exactly once: move it away, and "
-                "give the same command again."
-            )
+        found = self._all_of(n)
         with np.load(found[0][0]) as part:
             names = [name for name in part.files if name != "seconds"]
         with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
             for name in names:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    for k, (source, _, _) in enumerate(found):
+                    for k, (source, _) in enumerate(found):
                         with np.load(source) as part:
-                            column = np.ascontiguousarray(part[name])
+                            column = np.ascontiguousarray(part[name][part["index"] < n])
                         if k == 0:
                             header = {"descr": np.lib.format.dtype_to_descr(column.dtype), "fortran_order": False}
                             np.lib.format.write_array_header_1_0(member, header | {"shape": (n, *column.shape[1:])})
                         member.write(column.tobytes())
-        return sum(seconds for _, _, seconds in found)
+        return sum(seconds for _, seconds in found)
+
+    def _all_of(self, n: int) -> list[tuple[pathlib.Path, float]]:
+        """The parts with the examples 0 .. n - 1, in order, and the seconds of each."""
+        end = time.monotonic() + _WAIT_S
+        while True:
+            found = [
+                (file, part["index"], float(part["seconds"])) for file, part in self._whole() if part["index"][0] < n
+            ]
+            numbers = np.concatenate([index[index < n] for _, index, _ in found] or [np.zeros(0, int)])
+            if np.array_equal(numbers, np.arange(n)):
+                return [(file, seconds) for file, _, seconds in found]
+            if len(np.unique(numbers)) < len(numbers):
+                raise InputError(
+                    f"{self.folder} holds {len(numbers)} results of {n} examples, some of them twice: move it away, "
+                    "and give the same command again."
+                )
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{self.folder} shows {len(numbers)} results of {n} examples here: give the same command again; if "
+                    "it is on a network, see that all processes share it."
+                )
+            time.sleep(1.0)  # what another host has written may take its time to be seen here
 
     def remove(self) -> None:
         """Remove the folder, once its results are elsewhere."""

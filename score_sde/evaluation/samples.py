@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -37,6 +38,7 @@ def draw_samples(config: ml_collections.ConfigDict, workdir: str | os.PathLike[s
         Stopped: after SIGTERM, with what is done so far kept.
     """
     workdir, spec = pathlib.Path(workdir), config.sample
+    processes.check_agreed("the config", config_.to_json(config))
     for step, folder in chosen(workdir, spec.get("checkpoints", "newest"), workdir / "samples", "sample"):
         began = time.perf_counter()
         model = checkpoint.load(workdir, step, dtype=config.network.get("dtype"))
@@ -51,11 +53,14 @@ def _draw(config: ml_collections.ConfigDict, model: Model, folder: pathlib.Path,
     generator = Generator.from_config(
         config.sample, model.denoiser.sde, model.transform, model.shape, model.num_classes, devices.sharded
     )
+    size = room.equal_batches(n, config.sample.batch_size)
+    generator = dataclasses.replace(generator, batch_size=size)
     identity = _identity(config, model)
-    done = _is_there(folder / "samples.json", identity | {"n": n})
-    processes.check_agreed(f"the samples in {folder}", str(done))
+    parts, done = Parts(folder, "samples", identity), _is_there(folder / "samples.json", identity | {"n": n})
+    processes.check_agreed(f"the samples in {folder}, or its checkpoint", f"{done} {results.plain(identity)}")
     if done:
         if processes.is_first():
+            parts.remove()
             print(f"nothing left to sample: {folder} has {n} of step {model.step}")
         return
     if processes.is_first():
@@ -68,9 +73,8 @@ def _draw(config: ml_collections.ConfigDict, model: Model, folder: pathlib.Path,
         labels = {} if drawn.labels is None else {"labels": drawn.labels}
         return {name: drawn.values, **labels, "nfe": drawn.nfe}
 
-    parts = Parts(folder, "samples", identity)
     loading = time.perf_counter() - began
-    spent = room.run(parts, n, generator.batch_size, draw, name)
+    spent = room.run(parts, n, size, draw, name)
     if not processes.is_first():
         return
     archive, picture = folder / "samples.npz", folder / "samples.png"

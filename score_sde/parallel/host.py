@@ -7,6 +7,8 @@ import pathlib
 
 import jax
 
+_TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
 
 def usable_cores() -> int:
     """Processor cores this process may use: its affinity, and its control group's quota."""
@@ -29,22 +31,32 @@ def _cgroup_quota() -> float:
         return 1e9
 
 
-def request_cpu_devices(batch_size: int, processes: int = 1) -> None:
+def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:
     """Make every usable core a device, as far as the batch divides; before JAX starts, and CPU only.
 
     XLA:CPU runs a convolution on one core, so with one device the other cores sleep. A number that
     the user chose, in XLA_FLAGS or JAX_NUM_CPU_DEVICES, is left alone.
 
     Args:
-        batch_size: of training, over all processes.
-        processes: how many share the batch; each is taken to have a machine, or its share of one, to itself.
+        batch_size: of training (of a micro-batch), over all processes.
+        processes: how many share it, each on cores of its own; None for as many as Slurm or Open MPI says.
     """
+    if processes is None:
+        processes = next((int(os.environ[name]) for name in _TASKS if os.environ.get(name, "").isdecimal()), 1)
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if chosen or "JAX_NUM_CPU_DEVICES" in os.environ or batch_size < processes:
         return
     cores = usable_cores()
     fits = [d for d in range(1, cores + 1) if batch_size % (d * processes) == 0]
     jax.config.update("jax_num_cpu_devices", max(fits, default=1))
+
+
+def host_device() -> jax.Device:
+    """Where a state is made before it is placed: in the host's memory, so that no one device must hold all of it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to use one platform only
+        return jax.local_devices()[0]
 
 
 def use_compile_cache(folder: pathlib.Path) -> None:

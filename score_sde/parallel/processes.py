@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -24,7 +26,10 @@ T = TypeVar("T")
 HEARTBEAT_S = 40  # after so long without a sign of life a process counts as dead, and the others end
 _rounds = itertools.count(1)
 # What a collective says that finds its peer gone.
-_LOST = re.compile(r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |[A-Z_]+: .*(gloo|nccl)", re.IGNORECASE)
+_LOST = re.compile(
+    r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |[A-Z_]+: Gloo .*failed|.*NCCL.*(remote process|connection)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def connect(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
@@ -43,7 +48,14 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
     _check(coordinator, count, index)
     native_output.redirect()
     try:
-        jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_S)
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            # Told all, JAX would still ask Slurm which of the host's devices are this process's.
+            cluster_detection_method=None if coordinator is None else "deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
     except (RuntimeError, ValueError, TypeError) as error:
         where = f"at {coordinator}" if coordinator else "by what the cluster says of itself"
         raise InputError(
@@ -116,9 +128,22 @@ def is_first() -> bool:
 def barrier(name: str) -> None:
     """Return once every process has come here."""
     if count() > 1:
-        from jax.experimental import multihost_utils
+        _together().sync_global_devices(name)
 
-        multihost_utils.sync_global_devices(name)
+
+@functools.cache
+def _together() -> Any:
+    """JAX's tools for several processes, which take it that all have as many devices."""
+    from jax.experimental import multihost_utils
+
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        listed = ", ".join(f"process {i}: {devices[i]}" for i in sorted(devices))
+        raise InputError(
+            f"The processes have different numbers of devices ({listed}); expected as many in each: set "
+            "JAX_NUM_CPU_DEVICES or CUDA_VISIBLE_DEVICES for each process."
+        )
+    return multihost_utils
 
 
 def first_alone(make: Callable[[], T]) -> T:
@@ -132,18 +157,14 @@ def from_first(array: np.ndarray) -> np.ndarray:
     """The first process's array, in every process; all give one of the same shape and type."""
     if count() == 1:
         return array
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+    return np.asarray(_together().broadcast_one_to_all(array))
 
 
 def gather(tree: Any) -> Any:
     """Arrays (n, ...) of every process, one after another: (processes n, ...), in every process."""
     if count() == 1:
         return jax.tree.map(np.asarray, tree)
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(tree, tiled=True)
+    return _together().process_allgather(tree, tiled=True)
 
 
 def check_agreed(what: str, seen: str) -> None:
@@ -157,7 +178,7 @@ def check_agreed(what: str, seen: str) -> None:
     different = np.flatnonzero(gather(mine) != from_first(mine))
     if different.size:
         raise InputError(
-            f"Process {different[0]} does not see {what} as process 0 does (here: {seen[:80]}): expected one file "
+            f"Process {different[0]} does not see {what} as process 0 does (here: {seen[:160]}): expected one file "
             "system that all processes share, and the same command for each."
         )
 
@@ -180,9 +201,7 @@ class Stop:
         """Whether this round is the last one."""
         if not is_connected():
             return self._request.asked
-        from jax.experimental import multihost_utils
-
-        return multihost_utils.reached_preemption_sync_point(next(_rounds))
+        return _together().reached_preemption_sync_point(next(_rounds))
 
 
 @contextlib.contextmanager

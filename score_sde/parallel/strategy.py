@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,7 +34,7 @@ class Jit:
         self._fused = NamedSharding(self.mesh, PartitionSpec(None, self.mesh.axis_names))
 
     def _make_mesh(self) -> jax.sharding.Mesh:
-        return jax.make_mesh((len(self.devices),), ("data",), axis_types=(AxisType.Auto,), devices=self.devices)
+        return _mesh(self.devices, data=len(self.devices))
 
     @functools.cached_property
     def local(self) -> Jit:
@@ -120,7 +120,7 @@ class Jit:
             state: a state, or the shapes of one.
             fused: how many steps one call makes: batch leaves, and then metrics too, are (fused, ...).
         """
-        many = step if fused == 1 else lambda state, batches: jax.lax.scan(step, state, batches)
+        many = step if fused == 1 else lambda state, batches: scan(step, state, batches)
         out = (self.state_sharding(state), self.replicated)
         return jax.jit(many, donate_argnums=0, out_shardings=out)
 
@@ -143,13 +143,12 @@ class Fsdp(Jit):
     ) -> None:
         count = len(jax.devices() if devices is None else devices)
         if not is_whole(count if group is None else group, 1) or count % (group or count):
-            raise InputError(f"parallel.group is {group}; expected a number that divides the {count} devices.")
+            raise InputError(f"The fsdp group is {group!r}; expected a number that divides the {count} devices.")
         self.group, self.smallest = group or count, smallest
         super().__init__(devices)
 
     def _make_mesh(self) -> jax.sharding.Mesh:
-        shape = (len(self.devices) // self.group, self.group)
-        return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=self.devices)
+        return _mesh(self.devices, data=len(self.devices) // self.group, fsdp=self.group)
 
     def state_sharding(self, state: Any) -> Any:
         return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._cut(leaf.shape)), state)
@@ -193,6 +192,12 @@ class Pmap(Jit):
         return jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=self.devices)
 
 
+def _mesh(devices: Sequence[jax.Device], **axes: int) -> jax.sharding.Mesh:
+    """A mesh of named axes, the last one over neighbours; jax.make_mesh refuses devices of several hosts."""
+    grid = np.asarray(devices).reshape(tuple(axes.values()))
+    return jax.sharding.Mesh(grid, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+
+
 def _place(leaf: Any, sharding: Sharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
@@ -203,6 +208,11 @@ def _place(leaf: Any, sharding: Sharding) -> jax.Array:
 @functools.lru_cache(maxsize=8)
 def _gathering(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(jnp.copy, out_shardings=sharding)
+
+
+def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, items: Any) -> tuple[Any, Any]:
+    """jax.lax.scan; written out on a CPU, where XLA takes gradients of convolutions 30 times slower in a loop."""
+    return jax.lax.scan(step, carry, items, unroll=jax.default_backend() == "cpu")
 
 
 def ahead(place: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
@@ -228,14 +238,9 @@ def check_batch(batch_size: int, devices: int, name: str = "batch_size", microba
 STRATEGIES: dict[str, Callable[..., Jit]] = {"jit": Jit, "fsdp": Fsdp, "pmap": Pmap}
 
 
-def strategy(spec: str | Mapping[str, Any]) -> Jit:
-    """The way of using all devices that config.parallel names: 'jit', 'fsdp', 'pmap', or dict(name='fsdp', group=4)."""
-    arguments = dict(name=spec) if isinstance(spec, str) else dict(spec)
-    name = arguments.pop("name", None)
-    if name not in STRATEGIES:
-        raise InputError(f"parallel is {name!r}; expected one of {', '.join(STRATEGIES)}.")
-    takes = {"fsdp": ("group", "smallest")}.get(name, ())
-    left_over = [argument for argument in arguments if argument not in takes]
-    if left_over:
-        raise InputError(f"parallel={name!r} takes no {left_over[0]!r}; it takes {', '.join(takes) or 'nothing'}.")
-    return STRATEGIES[name](**arguments)
+def strategy(name: str) -> Jit:
+    """The way of using all devices that config.parallel names: 'jit', 'fsdp', 'fsdp:GROUP' or 'pmap'."""
+    kind, colon, group = str(name).partition(":")
+    if kind not in STRATEGIES or (colon and kind != "fsdp") or (colon and not group.isdecimal()):
+        raise InputError(f"parallel is {name!r}; expected one of {', '.join(STRATEGIES)}, or fsdp:GROUP, as in fsdp:4.")
+    return Fsdp(int(group)) if colon else STRATEGIES[kind]()

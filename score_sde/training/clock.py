@@ -15,12 +15,13 @@ class Clock:
     """Times the steps between two records; the first call of a run, which compiles, is not among them.
 
     Args:
+        first: the step that the run starts from.
         seconds: where times are added up: 'compiling', 'training', and of the latter 'input', spent on
             waiting for a batch and sending it off.
     """
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds, self._last, self._steps = seconds, -1, 0
+    def __init__(self, seconds: dict[str, float], first: int) -> None:
+        self._seconds, self._last, self._steps, self._compiled = seconds, first, 0, False
         self._began = time.perf_counter()
 
     def waiting_for(self, items: Iterable[T]) -> Iterator[T]:
@@ -32,20 +33,19 @@ class Clock:
                 item = next(iterator)
             except StopIteration:
                 return
-            if self._last >= 0:
+            if self._compiled:
                 self._seconds["input"] += time.perf_counter() - began
             yield item
 
     def made(self, step: int, state: Any) -> int:
         """Count the steps up to this one; returns how many they are. The first call is waited for."""
-        if self._last < 0:
-            jax.block_until_ready(state)
-            self._seconds["compiling"] = time.perf_counter() - self._began
-            self._last = step
-            self.restart()
-            return 1
         new, self._last = step - self._last, step
-        self._steps += new
+        if self._compiled:
+            self._steps += new
+        else:
+            jax.block_until_ready(state)
+            self._seconds["compiling"], self._compiled = time.perf_counter() - self._began, True
+            self.restart()
         return new
 
     def restart(self) -> None:

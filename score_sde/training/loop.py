@@ -19,6 +19,7 @@ import numpy as np
 import tqdm
 
 from score_sde import checkpoint, data, images, parallel
+from score_sde import config as config_
 from score_sde.checkpoint import Checkpoints, Restored, TrainState, describe
 from score_sde.core import files
 from score_sde.core.checks import require_whole
@@ -53,8 +54,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     with (
         processes.stopping() as stop,
         files.exclusive(workdir) if first else contextlib.nullcontext(),
-        Checkpoints(workdir, last=keep.last, every=keep.every) as checkpoints,
+        Checkpoints(workdir, last=keep.last, every=keep.every, device=parallel.host_device()) as checkpoints,
     ):
+        processes.check_agreed("the config", config_.to_json(config))
         trained = checkpoint.read_config(workdir)
         if checkpoints.steps() and trained is not None:
             check_same(config, trained, RUN_FIELDS, trainer.workdir)
@@ -117,7 +119,8 @@ class Trainer:
     def start(self, restored: Restored | None) -> tuple[TrainState, list[dict[str, float]]]:
         """The state to go on from, on all devices, and the metrics not yet logged."""
         if restored is None:
-            state, pending = init_state(self.objective, self.optimizer, self.config.seed), []
+            with jax.default_device(parallel.host_device()):
+                state, pending = init_state(self.objective, self.optimizer, self.config.seed), []
         else:
             items, step = restored.items, jnp.asarray(restored.step, jnp.int32)
             state = TrainState(step, items["params"], items["ema"], items["optimizer"])
@@ -140,7 +143,7 @@ class Trainer:
         advance = self.devices.compile(self._step(), state, self.fused)
         quiet = not (processes.is_first() and sys.stderr.isatty())
         bar = tqdm.tqdm(total=every.steps, initial=first, unit="step", disable=quiet)
-        clock = Clock(self.seconds)
+        clock = Clock(self.seconds, first)
         with contextlib.closing(bar):
             for step, batch in clock.waiting_for(parallel.ahead(self._place, self._feed(source, first))):
                 state, metrics = advance(state, batch)
@@ -204,9 +207,10 @@ class Trainer:
         # What the log does not yet hold goes with the checkpoint, so that the next record will be the same.
         each = [dict(zip(metrics, map(float, values), strict=True)) for values in zip(*metrics.values(), strict=True)]
         whole = self.devices.one_copy(state)
-        checkpoint.check_finite(whole)
         if processes.is_first():
             checkpoints.save(whole, notes={"pending": each})
+        else:
+            checkpoint.check_finite(whole)  # as the first one does
 
     def _record(self, log: Log, step: int, pending: list[Any], clock: Clock) -> None:
         """Log the mean of the metrics since the last record."""

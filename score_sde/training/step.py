@@ -17,7 +17,7 @@ from score_sde.core.arrays import Array
 from score_sde.core.errors import InputError
 from score_sde.objective import Batch, Objective, step_key
 from score_sde.parallel import Jit
-from score_sde.parallel.strategy import Step
+from score_sde.parallel.strategy import Step, scan
 
 
 def build_optimizer(spec: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, Callable[[int], Any]]:
@@ -71,7 +71,7 @@ def make_step(
             return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, part, key)), None
 
         zero = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), params))
-        total, _ = jax.lax.scan(add, zero, jax.tree.map(split, batch))
+        total, _ = scan(add, zero, jax.tree.map(split, batch))
         return jax.tree.map(lambda leaf: leaf / microbatches, total)
 
     def split(leaf: Array) -> Array:

@@ -1,0 +1,100 @@
+"""Weak scaling of training: the same number of examples a device, on more devices and more processes of one machine.
+
+python benchmarks/scaling.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+PER_DEVICE, STEPS, ROUNDS = 32, 60, 3
+LAYOUTS = ((1, 1), (1, 2), (2, 1), (2, 2))  # processes, devices of each
+
+
+def measure(processes: int, devices: int, index: int, port: int) -> None:
+    """Prints the median seconds of a step, as one process of a layout."""
+    import jax
+
+    from configs import digits
+    from score_sde import data, parallel
+    from score_sde.model import Blueprint
+    from score_sde.objective import Objective
+    from score_sde.parallel import processes as peers
+    from score_sde.training.step import build_optimizer, init_state, make_step
+
+    if processes > 1:
+        peers.connect(f"127.0.0.1:{port}", processes, index)
+    config = digits.get_config()
+    config.data.batch_size = size = PER_DEVICE * processes * devices
+    objective = Objective.from_config(Blueprint.from_config(config), config)
+    optimizer, _ = build_optimizer(config.optimizer)
+    strategy = parallel.Jit()
+    assert len(strategy.devices) == processes * devices
+    state = strategy.place_state(init_state(objective, optimizer, seed=0))
+    step = strategy.compile(make_step(objective, optimizer, seed=0, ema=0.99, devices=strategy), state)
+    rows = strategy.rows(size)
+    batches = data.training_batches(data.Digits().source("train"), size, seed=0, rows=rows)
+    spent = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        batch = next(batches) | {"index": rows.astype("uint32")}
+        state, metrics = step(state, strategy.place_batch(batch, size))
+        jax.block_until_ready(metrics["loss"])
+        spent.append(time.perf_counter() - began)
+    if index == 0:
+        print(statistics.median(spent[5:]), flush=True)
+    peers.disconnect()
+
+
+def run(processes: int, devices: int) -> float:
+    """The median seconds of a step of a layout, in processes of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here = [sys.executable, __file__, f"--layout={processes},{devices}", f"--port={port}"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    running = [
+        subprocess.Popen([*here, f"--index={i}"], stdout=subprocess.PIPE, env=environment, text=True)
+        for i in range(processes)
+    ]
+    said = [process.communicate()[0] for process in running]
+    return float(said[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layout")
+    parser.add_argument("--index", type=int)
+    parser.add_argument("--port", type=int)
+    arguments = parser.parse_args()
+    if arguments.layout:
+        measure(*map(int, arguments.layout.split(",")), arguments.index, arguments.port)
+        return
+    from benchmarks.common import machine
+
+    print(machine())
+    spent: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
+    for _ in range(ROUNDS):
+        for layout in LAYOUTS:
+            spent[layout].append(run(*layout))
+    first = PER_DEVICE / statistics.median(spent[LAYOUTS[0]])
+    for (processes, devices), seconds in spent.items():
+        rate = PER_DEVICE * processes * devices / statistics.median(seconds)
+        print(
+            f"{processes} process(es) x {devices} device(s): {statistics.median(seconds) * 1e3:7.1f} ms a step, "
+            f"{rate:7.1f} examples/s, {rate / first:5.2f} x the first"
+        )
+
+
+if __name__ == "__main__":
+    main()
