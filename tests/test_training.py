@@ -94,8 +94,9 @@ def test_a_step_is_adam_on_the_mean_loss_and_a_moving_average(config):
     state = init_state(objective, optimizer, seed=3)
     batch = {"image": np.full((4, 8, 8, 1), 5, np.uint8), "label": np.arange(4), "index": np.arange(4)}
     state = state._replace(step=jnp.asarray(5, jnp.int32), ema=jax.tree.map(jnp.zeros_like, state.ema))
-    step = make_step(objective, optimizer, seed=3, ema=0.9, devices=parallel.Jit())
-    new, metrics = jax.jit(step)(state, batch)
+    devices = parallel.Jit()
+    step = devices.compile(make_step(objective, optimizer, seed=3, ema=0.9, devices=devices), state)
+    new, metrics = step(jax.tree.map(jnp.copy, state), devices.place_batch(batch))
 
     key = jax.random.fold_in(jax.random.key(3, impl="threefry2x32"), 5)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
@@ -20,7 +21,7 @@ Step = Callable[[Any, Any], tuple[Any, Any]]  # (state, batch) -> (state, metric
 class Jit:
     """jax.jit over a mesh of all devices: the state on every device, the batch split among them.
 
-    The compiler inserts the sums over devices; a step sees the whole batch.
+    Each device makes the step on its own rows of the batch (jax.shard_map), and gradients are averaged.
 
     Args:
         devices: which ones; None for all of all processes.
@@ -46,8 +47,12 @@ class Jit:
         """Raise InputError where a call cannot make so many steps."""
 
     def mean(self, tree: Any) -> Any:
-        """The mean over the devices that share a batch, inside a step: here the step has seen all of it."""
-        return tree
+        """The mean over the devices that share a batch, inside a step."""
+        if jax.default_backend() != "cpu":
+            return jax.lax.pmean(tree, self.mesh.axis_names)
+        # Other platforms join small messages, and send them while the gradient is still being computed.
+        vector, back = jax.flatten_util.ravel_pytree(tree)
+        return back(jax.lax.pmean(vector, self.mesh.axis_names))
 
     def whole(self, params: Any) -> Any:
         """Parameters made whole on every device, inside a step."""
@@ -121,8 +126,10 @@ class Jit:
             fused: how many steps one call makes: batch leaves, and then metrics too, are (fused, ...).
         """
         many = step if fused == 1 else lambda state, batches: scan(step, state, batches)
-        out = (self.state_sharding(state), self.replicated)
-        return jax.jit(many, donate_argnums=0, out_shardings=out)
+        rows = (self.sharded if fused == 1 else self._fused).spec
+        whole = PartitionSpec()
+        spread = jax.shard_map(many, mesh=self.mesh, in_specs=(whole, rows), out_specs=(whole, whole), check_vma=False)
+        return jax.jit(spread, donate_argnums=0)
 
 
 class Fsdp(Jit):
@@ -161,8 +168,15 @@ class Fsdp(Jit):
         cut = max(axes)[1]
         return PartitionSpec(*(None,) * cut, "fsdp")
 
+    def mean(self, tree: Any) -> Any:
+        return tree  # the compiler sees the whole batch, and inserts the sums over devices
+
     def whole(self, params: Any) -> Any:
         return jax.lax.with_sharding_constraint(params, self.replicated)
+
+    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
+        many = step if fused == 1 else lambda state, batches: scan(step, state, batches)
+        return jax.jit(many, donate_argnums=0, out_shardings=(self.state_sharding(state), self.replicated))
 
 
 class Pmap(Jit):
@@ -175,9 +189,6 @@ class Pmap(Jit):
         if jax.process_count() > 1:
             raise InputError("parallel is 'pmap' in a run of several processes; expected 'jit' or 'fsdp' there.")
         super().__init__(devices)
-
-    def mean(self, tree: Any) -> Any:
-        return jax.lax.pmean(tree, "data")
 
     def place_batch(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
         count = len(self.devices)
