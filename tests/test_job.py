@@ -15,6 +15,7 @@ from score_sde.core.errors import Stopped
 from score_sde.evaluation import draw_samples, evaluate
 from score_sde.evaluation import job as room
 from score_sde.evaluation.parts import Parts
+from score_sde.parallel import processes
 from score_sde.training import train
 from tests import small_job
 
@@ -162,6 +163,30 @@ def test_batches_cover_what_is_missing_once(done, size):
     assert np.concatenate([*cut, np.zeros(0, int)]).tolist() == np.flatnonzero(~done).tolist()
     for batch in cut:
         assert 0 < len(batch) <= size and np.all(np.diff(batch) == 1)
+
+
+def test_each_process_does_its_share(tmp_path, monkeypatch):
+    """Two processes one after the other here, which do not wait for each other; 23 examples by 4 are 6 batches."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "barrier", lambda name: None)
+    monkeypatch.setattr(processes, "from_first", lambda array: np.zeros_like(array))
+    asked = {}
+    for index in (1, 0):
+        monkeypatch.setattr(processes, "index", lambda index=index: index)
+        monkeypatch.setattr(processes, "is_first", lambda index=index: index == 0)
+        asked[index] = []
+
+        def compute(numbers, index=index):
+            asked[index].extend(numbers.tolist())
+            return squares(numbers)
+
+        room.run(Parts(tmp_path, "squares", {"of": 1}), 23, 4, compute, "numbers")
+    assert asked[0] == [*range(0, 4), *range(8, 12), *range(16, 20)]
+    assert asked[1] == [*range(4, 8), *range(12, 16), *range(20, 23)]
+    Parts(tmp_path, "squares", {"of": 1}).merge(tmp_path / "squares.npz", 23)
+    check(tmp_path)
+    # A batch for each process, where there are examples enough.
+    assert [room.equal_batches(n, 150) for n in (1, 7, 297, 301)] == [1, 4, 149, 76]
 
 
 def test_times_are_told_in_words():

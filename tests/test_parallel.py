@@ -21,6 +21,39 @@ def test_a_batch_that_does_not_divide(batch, devices, words):
     parallel.check_batch(devices * 3, devices)
 
 
+@pytest.mark.parametrize("mine", [[(4, 8)], [(6, 8), (0, 2)], [(0, 2), (0, 2)]])
+def test_a_process_reads_the_rows_of_its_devices(mine):
+    """In whatever order the mesh lists the devices, and once where two of them hold the same."""
+    devices = parallel.Jit()
+
+    class Elsewhere:
+        """A sharding of which this process has some devices."""
+
+        def addressable_devices_indices_map(self, shape):
+            return {i: (slice(low, high),) for i, (low, high) in enumerate(mine)}
+
+    devices.sharded = Elsewhere()
+    assert devices.rows(8).tolist() == sorted({row for low, high in mine for row in range(low, high)})
+    assert parallel.Jit().rows(8).tolist() == list(range(8))
+
+
+def test_devices_asked_for_leave_room_for_other_processes(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(host, "usable_cores", lambda: 6)
+    monkeypatch.setattr("jax.config.update", asked.__setitem__)
+    for name in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    found = []
+    for processes in (1, 2, 4, 5, 100):
+        asked.clear()
+        parallel.request_cpu_devices(24, processes)
+        found.append(asked.get("jax_num_cpu_devices"))
+    assert found == [6, 6, 6, 1, None]
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    parallel.request_cpu_devices(24)
+    assert asked["jax_num_cpu_devices"] == 3
+
+
 def test_an_unknown_strategy():
     with pytest.raises(ss.InputError, match="'pmapp'; expected one of jit, fsdp, pmap"):
         parallel.strategy("pmapp")

@@ -43,6 +43,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def start_by_slurm(cache, workdir, *arguments, **options):
+    """Two processes that find one another by what Slurm tells its tasks; JAX makes the port from the job's number."""
+    port = 61440 + free_port() % 4096
+    said = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    tasks = [said | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    return [start(cache, workdir, *arguments, "--distributed", **options, **task) for task in tasks]
+
+
 def start_two(cache, workdir, *arguments, **options):
     where = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
     return [start(cache, workdir, *arguments, *where, f"--process={i}", **options) for i in range(2)]
@@ -126,7 +134,7 @@ def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path):
     short, there, back = "--config.train.steps=10", tmp_path / "there", tmp_path / "back"
     complete(start(cache, there, "--mode=train", short))
     complete(*start_two(cache, there, "--mode=train,eval,sample", *two, devices=2))
-    complete(*start_two(cache, back, "--mode=train", short, *two, devices=2))
+    complete(*start_by_slurm(cache, back, "--mode=train", short, *two, devices=2))
     complete(start(cache, back, "--mode=train,eval,sample", devices=2))
     for workdir in (there, back):
         # A run that ends at step 10 has looked at held-out data and drawn a picture there too.
