@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from score_sde import data, parallel
 from score_sde.analytic import Mixture
 from score_sde.core.errors import InputError
 from score_sde.verify import report, target
@@ -42,6 +43,7 @@ def _mixture(text: str) -> Mixture:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parse(argv)
+    parallel.use_compile_cache(data.cache_dir() / "compiled")
     try:
         thing = target.resolve(options.path, options.arguments)
         kind = target.kind_of(thing)
