@@ -258,7 +258,9 @@ def value_and_gradient(network, params):
     return float(value), np.concatenate([np.ravel(g) for g in jax.tree.leaves(gradient)]), kept
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=["ddpmpp", "mlp"])
+@pytest.mark.parametrize(
+    "network", [pytest.param(NETWORKS[0], marks=pytest.mark.slow), NETWORKS[1]], ids=["ddpmpp", "mlp"]
+)
 def test_rematerialisation_keeps_less_and_changes_nothing(network):
     """The bytes that the gradient keeps from the forward pass, less the parameters, which it has anyway."""
     params = random_params(network)

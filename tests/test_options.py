@@ -185,6 +185,7 @@ def test_2000_steps_need_no_more_memory_and_compile_nothing(config, tmp_path, mo
     assert seen[-1][0] - seen[1][0] < 2e6
 
 
+@pytest.mark.slow
 def test_low_precision_stays_inside_the_network(config, data_dir, tmp_path):
     """Parameters, average, moments and losses are float32; the loss is within 1 % and the way within 10 %."""
     from configs import digits

@@ -17,7 +17,8 @@ LOST = (
     "command, and the run goes on from what is saved"
 )
 # The runtime's last words, whichever way it has found out.
-_FATAL = re.compile(rb"JAX distributed service detected fatal errors|" + re.escape(LOST.encode()))
+_FATAL = re.compile(rb"JAX distributed service detected fatal errors")
+_LAST = b"\x01"  # begins a line from Python that is to be the last one
 _CHATTER = re.compile(
     rb".*(\[Gloo\]|peer ranks)|[IWE]\d{4} .*(preemption_sync_manager|preemption_notifier|coordination_service)"
     rb"|Additional GRPC error|:UNKNOWN:|RPC: /xla\.coordination|The tasks have crashed|\d+$|$"
@@ -25,14 +26,14 @@ _CHATTER = re.compile(
 
 
 def passed_on(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines a user should see: all but known chatter, and for a lost peer one line and nothing after it."""
-    lost = False
+    """The lines a user should see: all but known chatter, and nothing after one that says why the process ends."""
+    ended = False
     for line in lines:
-        if lost:
+        if ended:
             continue
-        if _FATAL.search(line):
-            lost = True
-            yield LOST.encode() + b"\n"
+        if line.startswith(_LAST) or _FATAL.search(line):
+            ended = True
+            yield line[1:] if line.startswith(_LAST) else LOST.encode() + b"\n"
         elif not _CHATTER.match(line):
             yield line
 
@@ -51,10 +52,11 @@ def redirect() -> None:
     child.stdin.close()
 
 
-def say_lost() -> None:
-    """Tell that a peer is gone; at most one such line comes out, be it said from here or by the runtime."""
+def say_last(message: str) -> None:
+    """Tell why the process ends; the runtime may find a reason of its own at the same time, and one line comes out."""
+    sys.stderr.flush()
     with contextlib.suppress(OSError):
-        os.write(2, LOST.encode() + b"\n")
+        os.write(2, _LAST + message.encode() + b"\n")
 
 
 if __name__ == "__main__":

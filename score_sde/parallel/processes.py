@@ -89,7 +89,7 @@ def leave(message: str) -> NoReturn:
     """End this process with a message and status 1, without waiting for the others, who will find out."""
     if not is_connected():
         sys.exit(message)
-    print(message, file=sys.stderr, flush=True)
+    native_output.say_last(message)
     os._exit(1)
 
 
@@ -98,7 +98,7 @@ def leave_after(error: BaseException) -> NoReturn:
     if not is_connected():
         raise error
     if _LOST.match(str(error)):
-        native_output.say_lost()
+        native_output.say_last(native_output.LOST)
     else:
         traceback.print_exception(error)
     sys.stderr.flush()
