@@ -129,8 +129,9 @@ def draw_together(generator: Generator, denoiser: Denoiser, n: int) -> np.ndarra
     """
     each = -(-n // processes.count())
     failure: DivergenceError | None = None
+    mine = dataclasses.replace(generator, batch_size=min(each, generator.batch_size))
     try:
-        values = generator(denoiser, each, first=processes.index() * each).values
+        values = mine(denoiser, each, first=processes.index() * each).values
     except DivergenceError as error:
         failure, values = error, np.zeros((each, *generator.shape), generator.dtype)
     values, failed = processes.gather((values, np.asarray([failure is not None])))

@@ -100,7 +100,8 @@ def test_under_fsdp_every_device_holds_its_part(config):
         for leaf in matrices:
             assert {shard.data.shape for shard in leaf.addressable_shards} == {(64, 32)}
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state) if leaf.size < 4096)
-        state, _ = step(state, devices.place_batch(batch))
+        before, (state, _) = state, step(state, devices.place_batch(batch))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))  # donated: its memory is used again
     whole = devices.one_copy(state)
     assert whole.params["matrix"].shape == (64, 64)
     np.testing.assert_array_equal(whole.params["matrix"], np.asarray(state.params["matrix"]))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import ml_collections
 
 from score_sde import checkpoint, data, parallel
@@ -84,8 +85,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str])
     settings, workdir = config.eval, pathlib.Path(workdir)
     check(settings)
     processes.check_agreed("the config", config_.to_json(config))
-    for step, folder in chosen(workdir, settings.get("checkpoints", "newest"), workdir / "eval", "eval"):
-        _evaluate(config, checkpoint.load(workdir, step), workdir, folder)
+    # Else a GPU or TPU would multiply float32 numbers with 8 or 11 bits.
+    with jax.default_matmul_precision("highest"):
+        for step, folder in chosen(workdir, settings.get("checkpoints", "newest"), workdir / "eval", "eval"):
+            _evaluate(config, checkpoint.load(workdir, step), workdir, folder)
     processes.barrier("evaluated")
 
 

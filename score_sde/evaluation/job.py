@@ -82,7 +82,7 @@ def batches(done: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def equal_batches(n: int, most: int) -> int:
-    """A batch size of at most `most`, with as little left over as can be, and a batch for each process if n allows."""
+    """A batch size of at most `most`, with as little left over as can be, in as many batches for each process."""
     if n < 1:
         raise InputError("The split is empty; expected at least one example.")
     count = processes.count()

@@ -70,8 +70,14 @@ class Parts:
                         with np.load(source) as part:
                             column = np.ascontiguousarray(part[name][part["index"] < n])
                         if k == 0:
+                            kind = (column.dtype, column.shape[1:])
                             header = {"descr": np.lib.format.dtype_to_descr(column.dtype), "fortran_order": False}
                             np.lib.format.write_array_header_1_0(member, header | {"shape": (n, *column.shape[1:])})
+                        if (column.dtype, column.shape[1:]) != kind:
+                            raise InputError(
+                                f"{source} holds {name} of another type or shape than {found[0][0].name}: move it "
+                                "away, and give the same command again."
+                            )
                         member.write(column.tobytes())
         return sum(seconds for _, seconds in found)
 

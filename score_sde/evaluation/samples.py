@@ -98,7 +98,7 @@ def _identity(config: ml_collections.ConfigDict, model: Model) -> dict[str, Any]
     spec = config_.to_dict(config.sample)
     of_the_job = ("n", "batch_size", "checkpoints")
     settings = {name: value for name, value in spec.items() if name not in of_the_job}
-    dtype = config.network.get("dtype", "float32")
+    dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
     return {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype, **settings}
 
 

@@ -21,25 +21,25 @@ class HeldOut:
 
     Args:
         objective: the loss.
-        parallel: the devices.
+        devices: where to compute.
         source: the examples.
         batch_size: examples per compiled batch; the last one is padded, and padding is not counted.
         seed: of the times and noises.
     """
 
-    def __init__(self, objective: Objective, parallel: Jit, source: data.Source, batch_size: int, seed: int) -> None:
+    def __init__(self, objective: Objective, devices: Jit, source: data.Source, batch_size: int, seed: int) -> None:
         self._objective = objective
         self._key = step_key(seed, 2**32 - 2)
         self._examples = len(source)
         place = np.arange(-(-self._examples * _REPEATS // batch_size) * batch_size)
-        rows = parallel.rows(batch_size)
+        rows = devices.rows(batch_size)
         self._batches = []
         for low in range(0, len(place), batch_size):
             mine = place[low + rows]
             batch = data.read(source, mine % self._examples) | {"index": mine.astype(np.uint32)}
-            self._batches.append(parallel.place_sharded(batch, batch_size))
+            self._batches.append(devices.place_sharded(batch, batch_size))
         # Copied to every device, so that every process has every loss.
-        self._each = jax.jit(self._losses, out_shardings=parallel.replicated)
+        self._each = jax.jit(self._losses, out_shardings=devices.replicated)
 
     def __call__(self, params: Any) -> float:
         """The mean loss with these parameters, dropout off."""

@@ -31,9 +31,10 @@ def passed_on(lines: Iterable[bytes]) -> Iterator[bytes]:
     for line in lines:
         if ended:
             continue
-        if line.startswith(_LAST) or _FATAL.search(line):
+        _, mark, last = line.partition(_LAST)  # what stands before it is a line that C++ has not ended
+        if mark or _FATAL.search(line):
             ended = True
-            yield line[1:] if line.startswith(_LAST) else LOST.encode() + b"\n"
+            yield last if mark else LOST.encode() + b"\n"
         elif not _CHATTER.match(line):
             yield line
 

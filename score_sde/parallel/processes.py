@@ -27,7 +27,7 @@ HEARTBEAT_S = 40  # after so long without a sign of life a process counts as dea
 _rounds = itertools.count(1)
 # What a collective says that finds its peer gone.
 _LOST = re.compile(
-    r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |[A-Z_]+: Gloo .*failed|.*NCCL.*(remote process|connection)",
+    r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |[A-Z_]+: .*Gloo .*failed|.*NCCL.*(remote process|connection)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -174,8 +174,8 @@ def check_agreed(what: str, seen: str) -> None:
         what: what they look at, such as 'the checkpoints of runs/a'.
         seen: what this process sees there.
     """
-    mine = np.asarray([zlib.crc32(seen.encode())], np.uint32)
-    different = np.flatnonzero(gather(mine) != from_first(mine))
+    said = gather(np.asarray([zlib.crc32(seen.encode())], np.uint32))
+    different = np.flatnonzero(said != said[0])
     if different.size:
         raise InputError(
             f"Process {different[0]} does not see {what} as process 0 does (here: {seen[:160]}): expected one file "

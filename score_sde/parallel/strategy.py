@@ -50,7 +50,7 @@ class Jit:
         """The mean over the devices that share a batch, inside a step."""
         if jax.default_backend() != "cpu":
             return jax.lax.pmean(tree, self.mesh.axis_names)
-        # Other platforms join small messages, and send them while the gradient is still being computed.
+        # One message: on a CPU XLA sends one for each array.
         vector, back = jax.flatten_util.ravel_pytree(tree)
         return back(jax.lax.pmean(vector, self.mesh.axis_names))
 
@@ -133,11 +133,11 @@ class Jit:
 
 
 class Fsdp(Jit):
-    """The same with parameters, average and optimizer state in parts, one on each device of a group.
+    """jax.jit with parameters, average and optimizer state in parts, one on each device of a group.
 
     A part is cut along the largest axis of an array that the group's size divides; arrays with fewer than
     `smallest` numbers, and those that no axis fits, stay whole. For a step the parameters are gathered,
-    so that it computes what Jit does.
+    so that it computes what Jit does; the compiler, which sees the whole batch, inserts the sums over devices.
 
     Args:
         group: how many devices hold one copy of the state between them; None for all.
@@ -169,7 +169,7 @@ class Fsdp(Jit):
         return PartitionSpec(*(None,) * cut, "fsdp")
 
     def mean(self, tree: Any) -> Any:
-        return tree  # the compiler sees the whole batch, and inserts the sums over devices
+        return tree
 
     def whole(self, params: Any) -> Any:
         return jax.lax.with_sharding_constraint(params, self.replicated)

@@ -74,6 +74,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
                 print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
             checkpoint.write_config(workdir, config)
         state, pending = trainer.start(restored)
+        del restored  # a second copy of the state
         with Log(workdir, int(state.step)) if first else LogOfAnother(workdir) as log:
             trainer.run(state, pending, source, checkpoints, log, stop)
             curve = log.save_curve()
@@ -164,6 +165,7 @@ class Trainer:
                     self._save(checkpoints, log, step, state, pending)
                 if stopping:
                     checkpoints.wait()
+                    processes.barrier("stopped")  # who leaves waits for the others, but not for ever
                     raise Stopped(f"stopped by SIGTERM: step {step} is saved, and the same command goes on from there")
                 if any(due.values()):
                     clock.restart()
