@@ -6,6 +6,7 @@ python benchmarks/training.py
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import statistics
 import sys
@@ -49,6 +50,30 @@ def stepper(config: Any, devices: parallel.Jit, fused: int = 1, microbatches: in
         return metrics["loss"]
 
     return once
+
+
+def fed(config: Any, devices: parallel.Jit, source: data.Source | None, steps: int = 20) -> Callable:
+    """A function that makes `steps` steps as training does, on batches that it reads, or on one again and again."""
+    objective = Objective.from_config(Blueprint.from_config(config), config)
+    optimizer, _ = build_optimizer(config.optimizer)
+    size = config.data.batch_size
+    index = np.arange(size, dtype=np.uint32)
+    state = devices.place_state(init_state(objective, optimizer, seed=0))
+    compiled = devices.compile(make_step(objective, optimizer, seed=0, ema=0.99, devices=devices), state)
+    if source is None:
+        batch = devices.place_batch({"image": np.full((size, 8, 8, 1), 7, np.uint8), "label": index, "index": index})
+        batches = itertools.repeat(batch)
+    else:
+        read = data.training_batches(source, size, seed=0, flip=True)
+        batches = parallel.ahead(devices.place_batch, (batch | {"index": index} for batch in read))
+
+    def some() -> jax.Array:
+        nonlocal state
+        for batch in itertools.islice(batches, steps):
+            state, metrics = compiled(state, batch)
+        return metrics["loss"]
+
+    return some
 
 
 def input_seconds(config: Any, devices: parallel.Jit, source: data.Source, steps: int = 300) -> float:
@@ -102,6 +127,9 @@ def main() -> None:
     report(spent | {f"fused={FUSED}, a step of it": fused})
 
     source = data.Digits().source("train")
+    rows = {"on one batch again and again": fed(config, both, None), "reading its batches": fed(config, both, source)}
+    print("\n20 steps as training makes them:")
+    report(interleaved(rows, repeats=15))
     print("\ninput of a step (record by record: read ahead by threads):")
     for name, each in (("in memory", source), ("record by record", OneByOne(source))):
         seconds = input_seconds(config, both, each)
