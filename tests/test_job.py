@@ -132,7 +132,8 @@ def test_a_job_may_want_fewer_than_one_before_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, n=40, compute=stop_at(8))
     run(tmp_path, n=23)
-    check(tmp_path)
+    run(tmp_path / "alone", n=23)
+    assert (tmp_path / "squares.npz").read_bytes() == (tmp_path / "alone" / "squares.npz").read_bytes()
 
 
 def test_results_that_are_not_seen_are_waited_for(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def whole(cache, tmp_path_factory):
     return workdir, said
 
 
-def check_same(workdir, whole, seen=()):
+def check_same(workdir, whole):
     """Training, likelihoods and samples of two workdirs are one run's, to rounding."""
     a, b = ss.load(workdir, ema=False), ss.load(whole, ema=False)
     start = a.denoiser.apply.init(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 2**32 - 1))
@@ -105,6 +105,8 @@ def check_same(workdir, whole, seen=()):
                 # Where rounding decides whether a step is accepted, there may be one more of 6 evaluations.
                 bound = 12 if name in ("nfe", "accepted", "rejected") and "eval" in archive else 1e-3
                 np.testing.assert_allclose(ours[name].astype(float), theirs[name].astype(float), atol=bound)
+    pictures = [w / "samples" / "step_0000020.png" for w in (workdir, whole)]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
     found, other = (json.loads((w / "eval" / "likelihood.json").read_text()) for w in (workdir, whole))
     assert found["n"] == other["n"] == 7
     assert found["bits_per_dim"] == pytest.approx(other["bits_per_dim"], abs=1e-4)
@@ -250,6 +252,10 @@ def test_what_the_runtime_prints_is_passed_on_but_for_chatter():
         b"2 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3\n",
         b"E1121 20:31:53.9 22 coordination_service.cc:1549] Use error polling to propagate: UNAVAILABLE:\n",
         b"1\n",
+        b":UNAVAILABLE:Stream removed (Socket closed)\n",
+        b"=== Source Location Trace: ===\n",
+        b"external/xla+/xla/util.h:302\n",
+        b". This is only expected if one of the tasks is unhealthy.\n",
         b"W1121 20:31:40.8 2175 preemption_sync_manager.cc:147] Failed to retrieve preemption notice\n",
     ]
     shown = [b"oneDNN is on\n", b"free(): invalid pointer\n", b"12 apples\n"]

@@ -21,7 +21,8 @@ _FATAL = re.compile(rb"JAX distributed service detected fatal errors")
 _LAST = b"\x01"  # begins a line from Python that is to be the last one
 _CHATTER = re.compile(
     rb".*(\[Gloo\]|peer ranks)|[IWE]\d{4} .*(preemption_sync_manager|preemption_notifier|coordination_service)"
-    rb"|Additional GRPC error|:UNKNOWN:|RPC: /xla\.coordination|The tasks have crashed|\d+$|$"
+    rb"|Additional GRPC error|:[A-Z_]+:|RPC: /xla\.coordination|The tasks have crashed|\d+$|$"
+    rb"|=== Source Location Trace|external/\S+:\d+$|\. This is only expected"
 )
 
 
