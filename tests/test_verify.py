@@ -487,7 +487,7 @@ SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thi
 IN_CI = [
     *("EulerMaruyama(noise=0.4)", "Ancestral(variance='posterior')", "Heun(gamma=0.05", "LMS(", "DPM2Ancestral("),
     *("ProbabilityFlow(", "AdaptiveReverseSDE(", "PredictorCorrector(", "corrector ", "Noise(", "Preconditioned("),
-    *("SDE VE(", "SDE Karras(", "SDE StraightLine(", "SDE DDPM(", "SDE Smooth"),
+    *("SDE VE(", "SDE Karras(", "SDE StraightLine(", "SDE DDPM", "SDE Smooth"),
 ]
 
 
