@@ -44,6 +44,26 @@ def interleaved(
     return {name: of(values) for name, values in seconds.items()}
 
 
+def advance(config: Any, devices: Any, fused: int = 1, microbatches: int = 1) -> Callable[[Any], jax.Array]:
+    """A function of a batch on its devices that makes the training steps of a config; returns the loss."""
+    from score_sde.model import Blueprint
+    from score_sde.objective import Objective
+    from score_sde.training.step import build_optimizer, init_state, make_step
+
+    objective = Objective.from_config(Blueprint.from_config(config), config)
+    optimizer, _ = build_optimizer(config.optimizer)
+    state = devices.place_state(init_state(objective, optimizer, seed=0))
+    step = make_step(objective, optimizer, seed=0, ema=0.99, devices=devices, microbatches=microbatches)
+    compiled = devices.compile(step, state, fused)
+
+    def once(batch: Any) -> jax.Array:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        return metrics["loss"]
+
+    return once
+
+
 def report(rows: dict[str, float], unit: float = 1e3, name: str = "ms") -> None:
     """Each row's seconds, and their ratio to the first."""
     first = next(iter(rows.values()))

@@ -25,31 +25,25 @@ def measure(processes: int, devices: int, index: int, port: int) -> None:
     """Prints the median seconds of a step, as one process of a layout."""
     import jax
 
+    from benchmarks.common import advance
     from configs import digits
     from score_sde import data, parallel
-    from score_sde.model import Blueprint
-    from score_sde.objective import Objective
     from score_sde.parallel import processes as peers
-    from score_sde.training.step import build_optimizer, init_state, make_step
 
     if processes > 1:
         peers.connect(f"127.0.0.1:{port}", processes, index)
     config = digits.get_config()
     config.data.batch_size = size = PER_DEVICE * processes * devices
-    objective = Objective.from_config(Blueprint.from_config(config), config)
-    optimizer, _ = build_optimizer(config.optimizer)
     strategy = parallel.Jit()
     assert len(strategy.devices) == processes * devices
-    state = strategy.place_state(init_state(objective, optimizer, seed=0))
-    step = strategy.compile(make_step(objective, optimizer, seed=0, ema=0.99, devices=strategy), state)
+    once = advance(config, strategy)
     rows = strategy.rows(size)
     batches = data.training_batches(data.Digits().source("train"), size, seed=0, rows=rows)
     spent = []
     for _ in range(STEPS):
         began = time.perf_counter()
         batch = next(batches) | {"index": rows.astype("uint32")}
-        state, metrics = step(state, strategy.place_batch(batch, size))
-        jax.block_until_ready(metrics["loss"])
+        jax.block_until_ready(once(strategy.place_batch(batch, size)))
         spent.append(time.perf_counter() - began)
     if index == 0:
         print(statistics.median(spent[5:]), flush=True)

@@ -19,61 +19,38 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 import jax
 import numpy as np
 
-from benchmarks.common import interleaved, machine, report
+from benchmarks.common import advance, interleaved, machine, report
 from configs import digits
 from score_sde import data, parallel
-from score_sde.model import Blueprint
-from score_sde.objective import Objective
-from score_sde.training.step import build_optimizer, init_state, make_step
 
 FUSED = 5
 
 
+def batch_of(config: Any) -> dict[str, np.ndarray]:
+    """A batch, not yet on its devices."""
+    index = np.arange(config.data.batch_size, dtype=np.uint32)
+    return {"image": np.full((len(index), 8, 8, 1), 7, np.uint8), "label": np.zeros(len(index), int), "index": index}
+
+
 def stepper(config: Any, devices: parallel.Jit, fused: int = 1, microbatches: int = 1, **network: str) -> Callable:
-    """A function that makes one call of `fused` steps."""
+    """A function that sends a batch off and makes one call of `fused` steps."""
     config = config.copy_and_resolve_references()
     config.network.update(network)
-    objective = Objective.from_config(Blueprint.from_config(config), config)
-    optimizer, _ = build_optimizer(config.optimizer)
-    size = config.data.batch_size
-    batch = {"image": np.full((size, 8, 8, 1), 7, np.uint8), "label": np.zeros(size, int)}
-    batch["index"] = np.arange(size, dtype=np.uint32)
+    once, batch = advance(config, devices, fused, microbatches), batch_of(config)
     if fused > 1:
         batch = {name: np.stack([values] * fused) for name, values in batch.items()}
-    state = devices.place_state(init_state(objective, optimizer, seed=0))
-    step = make_step(objective, optimizer, seed=0, ema=0.99, devices=devices, microbatches=microbatches)
-    compiled = devices.compile(step, state, fused)
-
-    def once() -> jax.Array:
-        nonlocal state
-        state, metrics = compiled(state, devices.place_batch(batch, fused=fused > 1))
-        return metrics["loss"]
-
-    return once
+    return lambda: once(devices.place_batch(batch, fused=fused > 1))
 
 
 def fed(config: Any, devices: parallel.Jit, source: data.Source | None, steps: int = 20) -> Callable:
     """A function that makes `steps` steps as training does, on batches that it reads, or on one again and again."""
-    objective = Objective.from_config(Blueprint.from_config(config), config)
-    optimizer, _ = build_optimizer(config.optimizer)
-    size = config.data.batch_size
-    index = np.arange(size, dtype=np.uint32)
-    state = devices.place_state(init_state(objective, optimizer, seed=0))
-    compiled = devices.compile(make_step(objective, optimizer, seed=0, ema=0.99, devices=devices), state)
+    once, batch = advance(config, devices), batch_of(config)
     if source is None:
-        batch = devices.place_batch({"image": np.full((size, 8, 8, 1), 7, np.uint8), "label": index, "index": index})
-        batches = itertools.repeat(batch)
+        batches = itertools.repeat(devices.place_batch(batch))
     else:
-        read = data.training_batches(source, size, seed=0, flip=True)
-        batches = parallel.ahead(devices.place_batch, (batch | {"index": index} for batch in read))
-
-    def some() -> jax.Array:
-        nonlocal state
-        for batch in itertools.islice(batches, steps):
-            state, metrics = compiled(state, batch)
-        return metrics["loss"]
-
-    return some
+        read = data.training_batches(source, config.data.batch_size, seed=0, flip=True)
+        batches = parallel.ahead(devices.place_batch, (each | {"index": batch["index"]} for each in read))
+    return lambda: [once(batch) for batch in itertools.islice(batches, steps)][-1]
 
 
 def input_seconds(config: Any, devices: parallel.Jit, source: data.Source, steps: int = 300) -> float:

@@ -128,6 +128,15 @@ def test_parts_that_overlap_are_not_counted(tmp_path):
     assert not (tmp_path / "squares.npz").exists()
 
 
+def test_parts_of_another_kind_are_not_joined(tmp_path):
+    parts = Parts(tmp_path, "squares", {"of": 1})
+    parts.write(0, squares(np.arange(4)), 1.0)
+    parts.write(4, squares(np.arange(4, 8)) | {"square": np.zeros(4, np.float32)}, 1.0)
+    with pytest.raises(ss.InputError, match=r"00000004.npz holds square of another type or shape than 00000000.npz"):
+        parts.merge(tmp_path / "squares.npz", 8)
+    assert not (tmp_path / "squares.npz").exists()
+
+
 def test_a_job_may_want_fewer_than_one_before_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, n=40, compute=stop_at(8))

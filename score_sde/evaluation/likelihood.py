@@ -27,7 +27,8 @@ def over_split(job: Job) -> tuple[dict[str, Any], str]:
     Example i is a function of (eval.seed, i): not of the batch size, the devices or the processes.
     """
     n, parts, archive = len(job.source), job.parts("likelihood"), job.folder / "likelihood.npz"
-    room.run(parts, n, room.equal_batches(n, job.settings.batch_size), _Likelihood(job), "examples")
+    size = room.equal_batches(n, job.settings.batch_size)
+    room.run(parts, n, size, _Likelihood(job, size), "examples")
     if not processes.is_first():
         return {}, ""
     seconds = parts.merge(archive, n)
@@ -50,15 +51,14 @@ def over_split(job: Job) -> tuple[dict[str, Any], str]:
 
 
 class _Likelihood:
-    """From the numbers of examples to their bits per dimension, on the devices of this process."""
+    """From the numbers of at most `size` examples to their bits per dimension, on the devices of this process."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, size: int) -> None:
         self._job, self._devices = job, job.devices.local
         denoiser = job.denoiser(self._devices)
         # A chain has a flow on the curve through its levels only.
         self._denoiser = eqx.tree_at(lambda d: d.sde, denoiser, denoiser.sde.smooth())
-        size = room.equal_batches(len(job.source), job.settings.batch_size)
-        self._size = -(-size // len(self._devices.devices)) * len(self._devices.devices)
+        self._size = self._devices.padded(size)
 
     def __call__(self, numbers: np.ndarray) -> Columns:
         job, settings, model = self._job, self._job.settings, self._job.model

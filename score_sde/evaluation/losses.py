@@ -51,8 +51,7 @@ def _levels(sde: SDE) -> np.ndarray:
 
 
 def _held_out(job: Job) -> HeldOut:
-    count = len(job.devices.devices)
-    size = -(-job.settings.batch_size // count) * count
+    size = job.devices.padded(job.settings.batch_size)
     return HeldOut(job.objective, job.devices, job.source, size, job.settings.seed)
 
 

@@ -10,7 +10,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -66,19 +66,7 @@ class Parts:
         with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
             for name in names:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    for k, (source, _) in enumerate(found):
-                        with np.load(source) as part:
-                            column = np.ascontiguousarray(part[name][part["index"] < n])
-                        if k == 0:
-                            kind = (column.dtype, column.shape[1:])
-                            header = {"descr": np.lib.format.dtype_to_descr(column.dtype), "fortran_order": False}
-                            np.lib.format.write_array_header_1_0(member, header | {"shape": (n, *column.shape[1:])})
-                        if (column.dtype, column.shape[1:]) != kind:
-                            raise InputError(
-                                f"{source} holds {name} of another type or shape than {found[0][0].name}: move it "
-                                "away, and give the same command again."
-                            )
-                        member.write(column.tobytes())
+                    _write_column(member, name, [file for file, _ in found], n)
         return sum(seconds for _, seconds in found)
 
     def _all_of(self, n: int) -> list[tuple[pathlib.Path, float]]:
@@ -122,3 +110,21 @@ class Parts:
                 warnings.warn(f"{file} cannot be read ({why}): its examples are done again.", stacklevel=2)
                 continue
             yield file, part
+
+
+def _write_column(member: IO[bytes], name: str, files: list[pathlib.Path], n: int) -> None:
+    """One column of 0 .. n - 1 in the format of npy, a part after the other."""
+    kind = None
+    for file in files:
+        with np.load(file) as part:
+            column = np.ascontiguousarray(part[name][part["index"] < n])
+        if kind is None:
+            kind = (column.dtype, column.shape[1:])
+            header = {"descr": np.lib.format.dtype_to_descr(column.dtype), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(member, header | {"shape": (n, *column.shape[1:])})
+        if (column.dtype, column.shape[1:]) != kind:
+            raise InputError(
+                f"{file} holds {name} of another type or shape than {files[0].name}: move it away, and give the same "
+                "command again."
+            )
+        member.write(column.tobytes())

@@ -22,9 +22,8 @@ def is_there(path: pathlib.Path, identity: dict[str, Any]) -> bool:
     except FileNotFoundError:
         return False
     try:
-        found = json.loads(text)
-        different = [name for name, value in plain(identity).items() if found.get(name) != value]
-    except (ValueError, AttributeError) as error:
+        found, different = differences(text, identity)
+    except ValueError as error:
         raise InputError(f"{path} is there and holds no results: move it away, and evaluate again.") from error
     if different:
         name = different[0]
@@ -33,6 +32,14 @@ def is_there(path: pathlib.Path, identity: dict[str, Any]) -> bool:
             f"move {path.parent} away to keep them, and evaluate again."
         )
     return True
+
+
+def differences(text: bytes, identity: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a results file says, and in what it differs from an identity; raises ValueError for text of another kind."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} is no results")
+    return found, [name for name, value in plain(identity).items() if found.get(name) != value]
 
 
 def write(path: pathlib.Path, results: dict[str, Any], identity: dict[str, Any]) -> None:

@@ -71,6 +71,10 @@ class Jit:
         spans = self.sharded.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span]))
 
+    def padded(self, size: int) -> int:
+        """The least multiple of the number of devices that is not below a batch's size."""
+        return -(-size // len(self.devices)) * len(self.devices)
+
     def place_batch(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
         """A training batch on its devices, as `compile` wants it; arguments as of `place_sharded`."""
         return self.place_sharded(batch, batch_size, fused)
@@ -125,7 +129,7 @@ class Jit:
             state: a state, or the shapes of one.
             fused: how many steps one call makes: batch leaves, and then metrics too, are (fused, ...).
         """
-        many = step if fused == 1 else lambda state, batches: scan(step, state, batches)
+        many = _repeated(step, fused)
         rows = (self.sharded if fused == 1 else self._fused).spec
         whole = PartitionSpec()
         spread = jax.shard_map(many, mesh=self.mesh, in_specs=(whole, rows), out_specs=(whole, whole), check_vma=False)
@@ -175,8 +179,8 @@ class Fsdp(Jit):
         return jax.lax.with_sharding_constraint(params, self.replicated)
 
     def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
-        many = step if fused == 1 else lambda state, batches: scan(step, state, batches)
-        return jax.jit(many, donate_argnums=0, out_shardings=(self.state_sharding(state), self.replicated))
+        out = (self.state_sharding(state), self.replicated)
+        return jax.jit(_repeated(step, fused), donate_argnums=0, out_shardings=out)
 
 
 class Pmap(Jit):
@@ -219,6 +223,11 @@ def _place(leaf: Any, sharding: Sharding) -> jax.Array:
 @functools.lru_cache(maxsize=8)
 def _gathering(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(jnp.copy, out_shardings=sharding)
+
+
+def _repeated(step: Step, fused: int) -> Step:
+    """A step, or so many of them over batches that are stacked."""
+    return step if fused == 1 else lambda state, batches: scan(step, state, batches)
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, items: Any) -> tuple[Any, Any]:
