@@ -50,7 +50,11 @@ def choose(config: str, variant: str, **more: Collection[str]) -> dict[str, str 
     Raises:
         InputError: for a word of no group, or two words of one.
     """
-    groups = more | GROUPS
+    return pick(config, variant, more | GROUPS)
+
+
+def pick(config: str, variant: str, groups: dict[str, Collection[str]], also: str = "") -> dict[str, str | None]:
+    """As `choose`, of these groups alone; `also` says in messages what else a variant may be."""
     chosen: dict[str, str | None] = dict.fromkeys(groups)
     for word in filter(None, variant.split(",")):
         group = next((name for name, words in groups.items() if word in words), None)
@@ -62,10 +66,10 @@ def choose(config: str, variant: str, **more: Collection[str]) -> dict[str, str 
         else:
             chosen[group] = word
             continue
-        listed = "; ".join(", ".join(words) for words in groups.values())
+        listed = "; ".join(", ".join(words) for words in groups.values() if words)
         raise InputError(
             f"{config} has no variant {variant!r}: {why}; expected at most one word of each of: {listed}; joined by "
-            "commas."
+            f"commas{also}."
         )
     return chosen
 

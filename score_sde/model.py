@@ -15,7 +15,12 @@ from score_sde.core.errors import InputError
 from score_sde.denoiser import Denoiser, NetworkDenoiser
 
 # The entries of a config that say what a set of weights means.
-MODEL_FIELDS = ("data.name", "data.labels", "sde", "parametrization", "network")
+MODEL_FIELDS = (
+    *("data.name", "data.labels", "data.centered", "data.size", "data.crop", "data.folder"),
+    *("sde", "parametrization", "network"),
+)
+# What config.data says of reading; the rest makes the data set.
+_READING = ("batch_size", "flip", "labels")
 _FREE = tuple(f"network.{name}" for name in networks.COMPUTE_SETTINGS)
 
 
@@ -58,7 +63,7 @@ class Blueprint:
 
         `dtype` is what the network computes in instead of config.network.dtype, where it has such an entry.
         """
-        source = {"name": config.data.name, "dir": config.data.dir}
+        source = {name: value for name, value in config.data.items() if name not in _READING}
         dataset = config_.build(data, source, base=data.Dataset)
         num_classes = dataset.num_classes if config.data.labels else None
         the_sde = config_.build(sde, config.sde, base=sde.SDE)

@@ -53,8 +53,13 @@ def scaled_time(sde: SDE, t: Array) -> Array:
     return 999 * t / sde.t_max
 
 
+def sigma(sde: SDE, t: Array) -> Array:
+    """sigma(t): the time label of the VE networks of Song et al. 2021, which take its logarithm themselves."""
+    return sde.sigma(t)
+
+
 def log_sigma(sde: SDE, t: Array) -> Array:
-    """log sigma(t): the time label of VE networks."""
+    """log sigma(t): the time label of a VE network that embeds it as it is."""
     return jnp.log(sde.variance(t)) / 2
 
 
@@ -71,6 +76,7 @@ def index(sde: SDE, t: Array) -> Array:
 TimeLabel = Callable[[SDE, Array], Array]
 _TIME_LABELS: dict[str, TimeLabel] = {
     "scaled_time": scaled_time,
+    "sigma": sigma,
     "log_sigma": log_sigma,
     "quarter_log_sigma": quarter_log_sigma,
     "index": index,
@@ -83,7 +89,7 @@ class Parametrization(eqx.Module):
     To add one, subclass and define `coefficients`; `input_scale` may be overridden too.
 
     Attributes:
-        time_label: what tells the network the time: 'scaled_time', 'log_sigma', 'quarter_log_sigma',
+        time_label: what tells the network the time: 'scaled_time', 'sigma', 'log_sigma', 'quarter_log_sigma',
             'index' (of chains), or a function (sde, t) -> label, elementwise in t.
         data_std: None feeds x_t to the network as it is; a number feeds
             x_t / sqrt(alpha^2 data_std^2 + sigma^2), of unit variance at all times if the data
@@ -165,7 +171,7 @@ class Score(_NoiseLike):
     """F = score of the marginal (Song et al. 2021): noise = -sigma F, x_0 = (x_t + sigma^2 F) / alpha.
 
     F is as large as 1 / sigma, which a network learns slowly near the data unless it divides its own output by
-    sigma, as published VE networks do.
+    sigma, as `networks.NCSNpp` does with scale_by_sigma.
     """
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -261,4 +267,5 @@ __all__ = [
     "log_sigma",
     "quarter_log_sigma",
     "scaled_time",
+    "sigma",
 ]

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -33,6 +34,7 @@ FLOORS = {
     "objective": 7,
     "training": 8,
     "evaluation": 8,
+    "published": 9,
 }
 
 
@@ -72,7 +74,7 @@ def test_flax_stays_in_the_networks_and_configs_at_the_top():
     for path in MODULES:
         room = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
         text = path.read_text()
-        assert room == "networks" or "flax" not in text, path
+        assert room == "networks" or not re.search(r"^\s*(import|from) flax", text, re.MULTILINE), path
         assert FLOORS[room] >= 6 or room == "config" or "ml_collections" not in text, path
 
 

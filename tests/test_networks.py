@@ -9,7 +9,7 @@ import pytest
 
 import score_sde as ss
 from score_sde.core import keys as keys_
-from score_sde.networks import MLP, DDPMpp, layers
+from score_sde.networks import DDPM, MLP, DDPMpp, NCSNpp, layers, resample
 
 
 def count(network):
@@ -17,12 +17,26 @@ def count(network):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize(
-    ("blocks", "published"), [(4, 61_804_419), pytest.param(8, 106_632_579, marks=pytest.mark.slow)]
-)
-def test_parameter_counts_of_ddpmpp_on_cifar10(blocks, published):
-    """Counted from the networks published with Song et al. 2021."""
-    assert count(DDPMpp((32, 32, 3), blocks=blocks)) == published
+FACES = dict(blocks=2, multipliers=(1, 1, 2, 2, 2, 2, 2), progressive="output_skip", progressive_input="input_skip")
+LARGE = FACES | dict(channels=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=1)
+PUBLISHED = [
+    (NCSNpp((32, 32, 3)), 62_758_915),
+    (NCSNpp((32, 32, 3), embedding="positional"), 62_693_251),
+    (NCSNpp((32, 32, 3), blocks=8), 107_587_075),
+    (DDPMpp((32, 32, 3)), 61_804_419),
+    (DDPMpp((32, 32, 3), blocks=8), 106_632_579),
+    (NCSNpp((32, 32, 3), embedding="positional", fir=False, progressive_input="none"), 61_804_419),
+    (DDPM((32, 32, 3)), 35_218_947),
+    (NCSNpp((64, 64, 3), embedding="positional"), 62_693_251),
+    (NCSNpp((256, 256, 3), **FACES), 65_574_549),
+    (NCSNpp((1024, 1024, 3), **LARGE), 105_785_896),
+]
+
+
+@pytest.mark.parametrize(("network", "published"), PUBLISHED, ids=[str(n) for _, n in PUBLISHED])
+def test_parameter_counts(network, published):
+    """Counted from the networks published with Song et al. 2021, by building each in their PyTorch port."""
+    assert count(network) == published
 
 
 def small(shape=(8, 8, 1), **options):
@@ -125,14 +139,14 @@ def test_initialisation():
     for a, b, c in zip(jax.tree.leaves(params), jax.tree.leaves(again), jax.tree.leaves(jitted)):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
-    kernel = np.asarray(params["down"][0]["block"]["conv_in"]["kernel"])
+    kernel = np.asarray(params["down0_block0"]["conv_in"]["kernel"])
     assert kernel.shape == (3, 3, 64, 64)
     variance = 1 / (9 * 64)  # 1 / fan_avg
     assert abs(kernel.var() / variance - 1) < 4 * np.sqrt(0.8 / kernel.size)  # uniform: kurtosis 1.8
     assert np.abs(kernel).max() <= np.sqrt(3 * variance)
     assert np.abs(params["conv_out"]["kernel"]).max() < 1e-4
-    assert not np.array_equal(kernel, other["down"][0]["block"]["conv_in"]["kernel"])
-    assert not np.array_equal(kernel, params["middle"][0]["conv_in"]["kernel"][:, :, :64, :64])
+    assert not np.array_equal(kernel, other["down0_block0"]["conv_in"]["kernel"])
+    assert not np.array_equal(kernel, params["middle_block0"]["conv_in"]["kernel"][:, :, :64, :64])
 
 
 def test_positional_embedding_against_its_formula():
@@ -159,9 +173,9 @@ def test_group_norm(channels, groups):
 
 def test_resampling():
     x = jnp.asarray(np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3))
-    np.testing.assert_allclose(layers.downsample(layers.upsample(x)), x, rtol=1e-6)
-    np.testing.assert_array_equal(layers.upsample(x), np.repeat(np.repeat(x, 2, axis=1), 2, axis=2))
-    np.testing.assert_allclose(layers.downsample(x)[0, 0, 0], np.asarray(x)[0, :2, :2].mean(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(resample.downsample(resample.upsample(x)), x, rtol=1e-6)
+    np.testing.assert_array_equal(resample.upsample(x), np.repeat(np.repeat(x, 2, axis=1), 2, axis=2))
+    np.testing.assert_allclose(resample.downsample(x)[0, 0, 0], np.asarray(x)[0, :2, :2].mean(axis=(0, 1)), rtol=1e-6)
 
 
 def test_attention_against_numpy():

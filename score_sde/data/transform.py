@@ -80,19 +80,26 @@ class Transform(Protocol):
 
 
 class QuantizedTransform(eqx.Module):
-    """Whole numbers 0 .. maximum to [-1, 1] and back.
+    """Whole numbers 0 .. maximum to [-1, 1], or to [0, 1], and back.
 
     Attributes:
         maximum: the largest value, such as 255, or 16 for the digits.
+        centered: whether the model's scale is [-1, 1]; else it is [0, 1], that of the VE models of Song et al. 2021.
     """
 
     maximum: int = eqx.field(static=True)
+    centered: bool = eqx.field(default=True, static=True)
 
     dequantization = UniformDequantization()
 
     def __check_init__(self) -> None:
         if self.maximum < 1:
             raise InputError(f"QuantizedTransform got maximum={self.maximum}; expected a whole number, at least 1.")
+
+    @property
+    def _width(self) -> int:
+        """Of the model's scale."""
+        return 2 if self.centered else 1
 
     @property
     def low(self) -> float:
@@ -114,12 +121,12 @@ class QuantizedTransform(eqx.Module):
         return jnp.asarray(values, float) if keys is None else UniformDequantization()(values, keys)
 
     def forward(self, values: ArrayLike) -> Array:
-        """2 values / maximum - 1, shape (batch, *shape); whole numbers and dequantised values alike."""
-        return 2 * jnp.asarray(values, float) / self.maximum - 1
+        """2 values / maximum - 1, or values / maximum, shape (batch, *shape); dequantised values too."""
+        return self._width * jnp.asarray(values, float) / self.maximum - (1 if self.centered else 0)
 
     def inverse(self, x: ArrayLike) -> Array:
-        """(x + 1) maximum / 2, the inverse of `forward`; not rounded."""
-        return (jnp.asarray(x) + 1) * self.maximum / 2
+        """(x + 1) maximum / 2, or x maximum, the inverse of `forward`; not rounded."""
+        return (jnp.asarray(x) + (1 if self.centered else 0)) * self.maximum / self._width
 
     def quantize(self, x: ArrayLike) -> Array:
         """The nearest whole number in 0 .. maximum to `inverse(x)`, as integers."""
@@ -127,9 +134,9 @@ class QuantizedTransform(eqx.Module):
         return jnp.clip(jnp.round(self.inverse(x)), 0, self.maximum).astype(dtype)
 
     def log_det(self, values: ArrayLike) -> Array:
-        """log |det d forward / d values| in nats, -dimensions log(maximum / 2): (batch, *shape) -> (batch,)."""
+        """log |det d forward / d values| in nats, -dimensions log(maximum / width): (batch, *shape) -> (batch,)."""
         values = jnp.asarray(values)
-        return jnp.full(values.shape[:1], -dimensions(values) * math.log(self.maximum / 2))
+        return jnp.full(values.shape[:1], -dimensions(values) * math.log(self.maximum / self._width))
 
 
 class ContinuousTransform(eqx.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,17 @@ from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, is_concrete
 
 Initializer = Callable[..., Array]
+Activation = Callable[[Array], Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "swish": jax.nn.swish,
+    "elu": jax.nn.elu,
+    "relu": jax.nn.relu,
+    "lrelu": functools.partial(jax.nn.leaky_relu, negative_slope=0.2),
+}
+
+# The variance scaling of the 1 x 1 projections of DDPM (Ho et al. 2020), as their code has it.
+PROJECTION_SCALE = 0.1
 
 # What the gradient keeps of a block instead of computing it again, by the name that networks take.
 POLICIES: dict[str, Any] = {
@@ -70,10 +82,10 @@ def constant_init(value: float) -> Initializer:
     return _host_init(lambda generator, shape: np.full(shape, value))
 
 
-def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Conv:
-    """A size x size convolution that keeps height and width."""
+def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0, stride: int = 1) -> nnx.Conv:
+    """A size x size convolution that keeps height and width, or divides them by the stride."""
     inits: dict[str, Any] = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
-    return nnx.Conv(inputs, outputs, (size, size), padding="SAME", rngs=rngs, **inits)
+    return nnx.Conv(inputs, outputs, (size, size), strides=(stride, stride), padding="SAME", rngs=rngs, **inits)
 
 
 def dense(inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
@@ -81,12 +93,12 @@ def dense(inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.
     return nnx.Linear(inputs, outputs, kernel_init=scaled_init(scale), bias_init=constant_init(0.0), rngs=rngs)
 
 
-def group_norm(channels: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """GroupNorm with min(channels // 4, 32) groups, or the next smaller number that divides the channels."""
-    wanted = max(1, min(channels // 4, 32))
-    groups = next(g for g in range(wanted, 0, -1) if channels % g == 0)
+def group_norm(channels: int, rngs: nnx.Rngs, groups: int | None = None) -> nnx.GroupNorm:
+    """GroupNorm with `groups`, or min(channels // 4, 32), or the next smaller number that divides the channels."""
+    wanted = max(1, min(channels // 4, 32) if groups is None else min(channels, groups))
+    found = next(g for g in range(wanted, 0, -1) if channels % g == 0)
     inits: dict[str, Any] = {"scale_init": constant_init(1.0), "bias_init": constant_init(0.0)}
-    return nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, rngs=rngs, **inits)
+    return nnx.GroupNorm(channels, num_groups=found, epsilon=1e-6, rngs=rngs, **inits)
 
 
 def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:
@@ -95,19 +107,6 @@ def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:
         return x
     kept = keys_.draw(jax.random.bernoulli, keys_.fold(keys, layer), x.shape[1:], p=1 - rate)
     return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
-
-
-def downsample(x: Array) -> Array:
-    """Halves height and width by the mean of 2 x 2 pixels."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
-
-
-def upsample(x: Array) -> Array:
-    """Doubles height and width by repeating pixels."""
-    batch, height, width, channels = x.shape
-    tiled = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return tiled.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def positional_embedding(label: Array, channels: int) -> Array:
@@ -130,31 +129,54 @@ class FourierEmbedding(nnx.Module):
         self.frequencies = nnx.Param(normal_init(scale)(rngs.params(), (channels,)))
 
     def __call__(self, label: Array) -> Array:
-        angles = 2 * math.pi * label[:, None] * jax.lax.stop_gradient(self.frequencies[...])
+        # In the order of the published code: of angles of 1,000 rad each rounding shows in the fourth digit.
+        angles = label[:, None] * jax.lax.stop_gradient(self.frequencies[...]) * 2 * math.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
 class TimeEmbedding(nnx.Module):
-    """The time label, and the class if there are any, as one vector: (batch,) -> (batch, 4 channels)."""
+    """The time label, and the class if there are any, as one vector: (batch,) -> (batch, 4 channels).
 
-    def __init__(self, channels: int, kind: str, fourier_scale: float, num_classes: int | None, rngs: nnx.Rngs) -> None:
-        self.channels = channels
+    Args:
+        channels: a quarter of the vector's length.
+        kind: 'positional' or 'fourier'.
+        fourier_scale: standard deviation of the Fourier frequencies.
+        num_classes: the number of classes, or None.
+        rngs: of the first weights.
+        act: the nonlinearity.
+        noise_conditional: False for a network that is not told the noise level; its embedding is None.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kind: str,
+        fourier_scale: float,
+        num_classes: int | None,
+        rngs: nnx.Rngs,
+        act: Activation = jax.nn.swish,
+        noise_conditional: bool = True,
+    ) -> None:
+        self.channels, self.act = channels, act
         self.fourier = FourierEmbedding(channels, fourier_scale, rngs) if kind == "fourier" else None
-        self.hidden = dense(channels if self.fourier is None else 2 * channels, 4 * channels, rngs)
-        self.out = dense(4 * channels, 4 * channels, rngs)
+        inputs = channels if self.fourier is None else 2 * channels
+        self.hidden = dense(inputs, 4 * channels, rngs) if noise_conditional else None
+        self.out = dense(4 * channels, 4 * channels, rngs) if noise_conditional else None
         # One row more than there are classes: the last one stands for none.
         rows = None if num_classes is None else num_classes + 1
         self.classes = (
             None if rows is None else nnx.Embed(rows, 4 * channels, embedding_init=normal_init(1.0), rngs=rngs)
         )
 
-    def __call__(self, time_label: Array, class_label: Array | None) -> Array:
+    def __call__(self, time_label: Array, class_label: Array | None) -> Array | None:
+        if self.hidden is None or self.out is None:
+            return None
         if self.fourier is None:
             embedded = positional_embedding(time_label, self.channels)
         else:
             embedded = self.fourier(time_label)
         # Angles need float32; what follows has the precision of the parameters.
-        embedded = self.out(jax.nn.swish(self.hidden(embedded.astype(self.hidden.kernel[...].dtype))))
+        embedded = self.out(self.act(self.hidden(embedded.astype(self.hidden.kernel[...].dtype))))
         if self.classes is None:
             return embedded
         if class_label is None:
@@ -162,52 +184,26 @@ class TimeEmbedding(nnx.Module):
         return embedded + self.classes(class_label).astype(embedded.dtype)
 
 
-class ResidualBlock(nnx.Module):
-    """The residual block of BigGAN (Brock et al. 2019) with a time embedding; may change size or channels.
+class Attention(nnx.Module):
+    """Self-attention over all pixels, one head, added to its input.
 
-    The sum of both branches is divided by sqrt 2, which keeps the variance.
+    Args:
+        channels: of the input and the output.
+        rngs: of the first weights.
+        rescale: whether the sum is divided by sqrt 2.
+        scale: of the first weights of the last layer.
+        groups: as in `group_norm`.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        embedding: int,
-        rngs: nnx.Rngs,
-        *,
-        layer: int,
-        dropout: float = 0.0,
-        resample: str | None = None,
+        self, channels: int, rngs: nnx.Rngs, rescale: bool = True, scale: float = 0.0, groups: int | None = None
     ) -> None:
-        self.layer, self.rate, self.resample = layer, dropout, resample
-        self.norm_in = group_norm(inputs, rngs)
-        self.conv_in = conv(3, inputs, outputs, rngs)
-        self.embed = dense(embedding, outputs, rngs)
-        self.norm_out = group_norm(outputs, rngs)
-        self.conv_out = conv(3, outputs, outputs, rngs, scale=0)
-        changes = inputs != outputs or resample is not None
-        self.shortcut = conv(1, inputs, outputs, rngs) if changes else None
-
-    def __call__(self, x: Array, embedding: Array, keys: Array | None) -> Array:
-        h = jax.nn.swish(self.norm_in(x))
-        if self.resample is not None:
-            change = {"down": downsample, "up": upsample}[self.resample]
-            h, x = change(h), change(x)
-        h = self.conv_in(h) + self.embed(jax.nn.swish(embedding))[:, None, None]
-        h = dropout(jax.nn.swish(self.norm_out(h)), self.rate, keys, self.layer)
-        h = self.conv_out(h)
-        return ((x if self.shortcut is None else self.shortcut(x)) + h) / math.sqrt(2)
-
-
-class Attention(nnx.Module):
-    """Self-attention over all pixels, one head, added to its input and divided by sqrt 2."""
-
-    def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
-        self.norm = group_norm(channels, rngs)
-        self.query = dense(channels, channels, rngs)
-        self.key = dense(channels, channels, rngs)
-        self.value = dense(channels, channels, rngs)
-        self.out = dense(channels, channels, rngs, scale=0)
+        self.rescale = rescale
+        self.norm = group_norm(channels, rngs, groups)
+        self.query = dense(channels, channels, rngs, scale=PROJECTION_SCALE)
+        self.key = dense(channels, channels, rngs, scale=PROJECTION_SCALE)
+        self.value = dense(channels, channels, rngs, scale=PROJECTION_SCALE)
+        self.out = dense(channels, channels, rngs, scale=scale)
 
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
@@ -215,4 +211,9 @@ class Attention(nnx.Module):
         logits = jnp.einsum("bqc,bkc->bqk", self.query(h), self.key(h)) / math.sqrt(channels)
         attention = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
         h = jnp.einsum("bqk,bkc->bqc", attention.astype(x.dtype), self.value(h))
-        return (x + self.out(h).reshape(x.shape)) / math.sqrt(2)
+        return merged(x, self.out(h).reshape(x.shape), self.rescale)
+
+
+def merged(x: Array, h: Array, rescale: bool) -> Array:
+    """x + h, divided by sqrt 2 if the variance is to stay."""
+    return (x + h) / math.sqrt(2) if rescale else x + h

@@ -1,0 +1,67 @@
+"""CIFAR-10, 32 x 32: the published configurations of Song et al. 2021.
+
+python main.py --config=configs/cifar10.py:ve,ncsnpp,deep --mode=describe
+python main.py --config=configs/cifar10.py:ve,ncsnpp --workdir=runs/cifar10 --mode=import --weights=checkpoint_24.pth
+
+Words: configs/published.py. The default is ve,ncsnpp. Data: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from configs import published
+
+OLD = {
+    "subvp/cifar10_ddpm_continuous": "subvp,ddpm",
+    "subvp/cifar10_ddpmpp_continuous": "subvp,ddpmpp",
+    "subvp/cifar10_ddpmpp_deep_continuous": "subvp,ddpmpp,deep",
+    "subvp/cifar10_ncsnpp_continuous": "subvp,ncsnpp",
+    "subvp/cifar10_ncsnpp_deep_continuous": "subvp,ncsnpp,deep",
+    "ve/cifar10_ddpm": "ve,ddpm,discrete",
+    "ve/cifar10_ncsnpp": "ve,ncsnpp,discrete",
+    "ve/cifar10_ncsnpp_continuous": "ve,ncsnpp",
+    "ve/cifar10_ncsnpp_deep_continuous": "ve,ncsnpp,deep",
+    "ve/ncsn/cifar10": "ve,ncsn",
+    "ve/ncsn/cifar10_124": "ve,ncsn,124",
+    "ve/ncsn/cifar10_1245": "ve,ncsn,1245",
+    "ve/ncsn/cifar10_5": "ve,ncsn,5",
+    "ve/ncsnv2/cifar10": "ve,ncsnv2",
+    "vp/cifar10_ddpmpp": "vp,ddpmpp,discrete",
+    "vp/cifar10_ddpmpp_continuous": "vp,ddpmpp",
+    "vp/cifar10_ddpmpp_deep_continuous": "vp,ddpmpp,deep",
+    "vp/cifar10_ncsnpp": "vp,ncsnpp,discrete",
+    "vp/cifar10_ncsnpp_continuous": "vp,ncsnpp",
+    "vp/cifar10_ncsnpp_deep_continuous": "vp,ncsnpp,deep",
+    "vp/ddpm/cifar10": "vp,ddpm,discrete",
+    "vp/ddpm/cifar10_continuous": "vp,ddpm",
+    "vp/ddpm/cifar10_unconditional": "vp,ddpm,discrete,unconditional",
+}
+DATA_SET = published.DataSet(
+    file="configs/cifar10.py",
+    data=dict(name="CIFAR10"),
+    size=32,
+    sigma_max=50,
+    scales=1000,
+    snr=0.16,
+    batch_size=128,
+    steps=1_300_000,
+    dropout=0.1,
+    old=OLD,
+)
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    words = published.choose(DATA_SET, variant)
+    kind = words["network"]
+    if kind == "ncsnv2":
+        chain = dataclasses.replace(DATA_SET, scales=232)
+        return published.config(chain, words, {}, **published.sampled_by_langevin(0.176, 5))
+    if kind == "ncsn":
+        long = words["technique"] in ("124", "1245")
+        chain = dataclasses.replace(DATA_SET, scales=232 if long else 10, sigma_max=50 if long else 1)
+        return published.config(
+            chain, words, {}, **published.sampled_by_langevin(*((0.176, 5) if long else (0.316, 100)))
+        )
+    network = dict(multipliers=(1, 2, 2, 2), blocks=2 if kind == "ddpm" else 8 if words["depth"] else 4)
+    return published.config(DATA_SET, words, network)

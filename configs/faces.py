@@ -1,0 +1,41 @@
+"""What FFHQ and CelebA-HQ share: two sizes, and the networks for them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from configs import published
+
+
+def data_set(folder: str, old: dict[str, str]) -> published.DataSet:
+    """Faces in a folder, at 1024 pixels unless told otherwise."""
+    return published.DataSet(
+        file=f"configs/{folder}.py",
+        data=dict(name="ImageFolder", folder=folder, size=1024, crop=0),
+        size=1024,
+        sigma_max=1348,
+        scales=2000,
+        snr=0.15,
+        batch_size=8,
+        steps=2_400_000,
+        dropout=0.0,
+        old=old,
+        versions=("1024", "256"),
+    )
+
+
+def config(here: published.DataSet, variant: str, reduction: str) -> ml_collections.ConfigDict:
+    """`reduction` is of the loss at 1024 pixels."""
+    words = published.choose(here, variant)
+    if words["version"] == "1024":
+        network = dict(channels=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=8 if words["depth"] else 1)
+        network |= published.pyramids(words)
+        return published.config(here, words, network, ema=0.9999, loss__reduction=reduction)
+    here = dataclasses.replace(here, data=here.data | dict(size=256), size=256, sigma_max=348, snr=0.075, batch_size=64)
+    if words["network"] == "ddpm":
+        deep = dict(multipliers=(1, 1, 2, 2, 4, 4), blocks=2)
+        return published.config(here, words, deep, optimizer__schedule__peak_value=2e-5)
+    network = dict(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=8 if words["depth"] else 2)
+    return published.config(here, words, network | published.pyramids(words))

@@ -1,0 +1,254 @@
+"""The configurations published with Song et al. 2021 (arXiv:2011.13456): their numbers, by data set and words.
+
+Words, joined by commas: an SDE (ve, vp, subvp), a network (ncsnpp, ddpmpp, ddpm, ncsn, ncsnv2), deep (8 blocks),
+discrete (the chain instead of its limit; what NCSN and NCSNv2 always have), unconditional (DDPM that is not told the
+noise level), what the data set has versions of, and for NCSN the techniques of Song & Ermon 2020 (124, 5, 1245).
+The name that a configuration had in 2021 will do as well: ve_ncsnpp_deep_continuous.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from configs import variants
+from score_sde.core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """What the published configurations of a data set share.
+
+    Attributes:
+        file: the config file, for messages.
+        data: the config's entry, but for the scale.
+        size: height and width of an image.
+        sigma_max: of VE and its chain.
+        scales: N of VE and its chain.
+        snr: of the corrector.
+        batch_size, steps, dropout: of training.
+        old: what each configuration was called in 2021, and its words.
+        versions: words that choose among versions of the data; the first is the default.
+    """
+
+    file: str
+    data: dict[str, Any]
+    size: int
+    sigma_max: float
+    scales: int
+    snr: float
+    batch_size: int
+    steps: int
+    dropout: float
+    old: dict[str, str]
+    versions: tuple[str, ...] = ()
+
+
+SDES = ("ve", "vp", "subvp")
+NETWORKS = ("ncsnpp", "ddpmpp", "ddpm", "ncsn", "ncsnv2")
+REFINE = ("ncsn", "ncsnv2")
+TECHNIQUES = ("124", "5", "1245")
+
+
+def choose(data_set: DataSet, variant: str) -> dict[str, str | None]:
+    """The word of each group that a variant names, after the names of 2021 have been put into words."""
+    name = variant.removesuffix(".py").replace("/", "_")
+    by_name = {_short(old, data_set): words for old, words in data_set.old.items()}
+    by_name |= {old.replace("/", "_"): words for old, words in data_set.old.items()}
+    groups: dict[str, Any] = dict(sde=SDES, network=NETWORKS, depth=("deep",), time=("continuous", "discrete"))
+    groups |= dict(told=("unconditional",), version=data_set.versions, technique=TECHNIQUES)
+    known = ", ".join(_short(old, data_set) for old in data_set.old)
+    words = variants.pick(data_set.file, by_name.get(name, variant), groups, f"; or a name of 2021: {known}")
+    words["sde"] = words["sde"] or "ve"
+    words["network"] = words["network"] or ("ncsnpp" if words["sde"] == "ve" else "ddpmpp")
+    if data_set.versions:
+        words["version"] = words["version"] or data_set.versions[0]
+    _check(data_set, variant, words)
+    return words
+
+
+def _short(old: str, data_set: DataSet) -> str:
+    """'ve/cifar10_ncsnpp_continuous' of configs/cifar10.py as 've_ncsnpp_continuous'."""
+    own = data_set.file.removeprefix("configs/").removesuffix(".py")
+    return "_".join(word for part in old.split("/") for word in part.split("_") if word != own)
+
+
+def _check(data_set: DataSet, variant: str, words: dict[str, str | None]) -> None:
+    sde, network = words["sde"], words["network"]
+    wrong = None
+    if network in REFINE and (sde != "ve" or words["time"] == "continuous"):
+        wrong = f"{network} knows the levels of the ve chain only"
+    elif words["time"] == "discrete" and sde == "subvp":
+        wrong = "subvp has no chain"
+    elif words["depth"] and network not in ("ncsnpp", "ddpmpp"):
+        wrong = f"deep is of ncsnpp and ddpmpp, not of {network}"
+    elif words["told"] and network not in ("ddpm", "ncsnpp", "ddpmpp"):
+        wrong = f"{network} is always told the noise level"
+    elif words["technique"] and network != "ncsn":
+        wrong = f"{words['technique']} is of ncsn, not of {network}"
+    elif network == "ddpmpp" and sde == "ve" and words["time"] != "discrete":
+        wrong = "ddpmpp takes a time or an index, and continuous ve tells sigma: use ncsnpp"
+    elif network == "ddpm" and sde == "ve" and words["time"] != "discrete":
+        wrong = "ddpm takes a time or an index, and continuous ve tells sigma: use ve,ddpm,discrete"
+    if wrong:
+        raise InputError(f"{data_set.file} has no variant {variant!r}: {wrong}.")
+
+
+def config(
+    data_set: DataSet,
+    words: dict[str, str | None],
+    network: dict[str, Any],
+    *,
+    beta_steps: int = 1000,
+    **changes: Any,
+) -> ml_collections.ConfigDict:
+    """The config that words ask for, with the data set's own `network` entries.
+
+    `changes` are entries by dotted name with '__' for the dot, such as optimizer__schedule.
+    """
+    sde, kind = str(words["sde"]), str(words["network"])
+    discrete = words["time"] == "discrete" or kind in REFINE
+    ve = sde == "ve"
+    made = ml_collections.ConfigDict(
+        dict(
+            seed=42,
+            data=dict(
+                **data_set.data, centered=not ve, dir="", batch_size=data_set.batch_size, flip=True, labels=False
+            ),
+            sde=_sde(sde, discrete, data_set, beta_steps),
+            parametrization=dict(
+                name="Score" if ve else "Noise",
+                time_label="index" if discrete else "sigma" if ve else "scaled_time",
+                data_std=None,
+            ),
+            network=_network(words, discrete, data_set) | network | dict(dtype="float32", remat="none"),
+            loss=dict(
+                target="noise",
+                weight="unit",
+                times="knots" if discrete else "uniform",
+                stratified=False,
+                reduction="half_sum" if ve else "mean",
+                label_dropout=0.0,
+            ),
+            optimizer=dict(
+                name="adam",
+                b1=0.9,
+                b2=0.999,
+                eps=1e-8,
+                schedule=dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-4, warmup_steps=5000),
+                clip=1.0,
+            ),
+            ema=0.999 if ve else 0.9999,
+            train=dict(
+                steps=950_000 if words["depth"] else data_set.steps,
+                log_every=50,
+                eval_every=10_000,
+                sample_every=50_000,
+                checkpoint_every=10_000,
+                fused=1,
+                microbatches=1,
+                keep=dict(last=1, every=50_000),
+            ),
+            sample=dict(
+                sampler=_sampler(sde, kind, discrete, data_set.snr),
+                grid=dict(name="uniform", n=(data_set.scales if ve else beta_steps) - 1),
+                n=64,
+                seed=0,
+                batch_size=64,
+                denoise=True,
+                guidance=1.0,
+                checkpoints="newest",
+            ),
+            eval=dict(
+                checkpoints="newest",
+                what=("loss",) if discrete else ("loss", "likelihood"),
+                probes=1,
+                rtol=1e-5,
+                atol=1e-5,
+                dequantisations=5,
+                batch_size=100,
+                seed=0,
+            ),
+            parallel="jit",
+        )
+    )
+    if kind in REFINE:
+        _as_in_2019(made, words)
+    for name, value in changes.items():
+        entry: Any = made
+        *path, last = name.split("__")
+        for part in path:
+            entry = entry[part]
+        entry[last] = value
+    return made
+
+
+def _sde(sde: str, discrete: bool, data_set: DataSet, beta_steps: int) -> dict[str, Any]:
+    if sde == "ve":
+        levels = dict(sigma_min=0.01, sigma_max=float(data_set.sigma_max))
+        return dict(name="SMLD", n=data_set.scales, **levels) if discrete else dict(name="VE", **levels)
+    betas = dict(beta_min=0.1, beta_max=20.0)
+    return dict(name="DiscreteVP", n=beta_steps, **betas) if discrete else dict(variants.SDES[sde])
+
+
+def _network(words: dict[str, str | None], discrete: bool, data_set: DataSet) -> dict[str, Any]:
+    kind, ve = words["network"], words["sde"] == "ve"
+    levels = dict(sigma_min=0.01, sigma_max=float(data_set.sigma_max), scales=data_set.scales)
+    common = dict(channels=128, nonlinearity="swish", centered=not ve, **levels)
+    if kind in REFINE:
+        scaled = dict(scale_by_sigma=kind == "ncsnv2")
+        return common | dict(name="NCSN" if kind == "ncsn" else "NCSNv2", nonlinearity="elu") | scaled
+    common |= dict(attention=(16,), dropout=data_set.dropout, scale_by_sigma=ve, resample_with_conv=True)
+    common |= dict(noise_conditional=words["told"] is None)
+    if kind == "ddpm":
+        return dict(name="DDPM", **common)
+    return dict(
+        name="NCSNpp",
+        **common,
+        embedding="fourier" if ve and not discrete else "positional",
+        fourier_scale=16.0,
+        resblock="biggan",
+        fir=kind == "ncsnpp",
+        fir_kernel=(1.0, 3.0, 3.0, 1.0),
+        skip_rescale=True,
+        init_scale=0.0,
+        progressive="none",
+        progressive_input="residual" if kind == "ncsnpp" else "none",
+        combine="sum",
+    )
+
+
+def _sampler(sde: str, kind: str, discrete: bool, snr: float) -> dict[str, Any]:
+    if kind in REFINE:
+        return dict(
+            name="PredictorCorrector", predictor=None, corrector=dict(name="AnnealedLangevin", snr=snr, steps=5)
+        )
+    if sde == "ve":
+        # norms='batch' is what was published; with it a sample depends on those that are drawn beside it.
+        corrector = dict(name="Langevin", snr=snr, steps=1, norms="expected")
+        return dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
+    if not discrete:
+        return dict(name="EulerMaruyama")
+    return dict(name="ReverseDiffusion") if kind == "ncsnpp" else dict(name="Ancestral", variance="forward")
+
+
+def _as_in_2019(made: ml_collections.ConfigDict, words: dict[str, str | None]) -> None:
+    """The optimizer of NCSN and NCSNv2: no warm-up and no clipping; NCSN has no average but by technique 5."""
+    rate = 1e-3 if words["network"] == "ncsn" else 1e-4
+    made.optimizer.schedule = dict(name="constant_schedule", value=rate)
+    made.optimizer.clip = None
+    if words["network"] == "ncsn" and words["technique"] not in ("5", "1245"):
+        made.ema = 0.0
+
+
+def sampled_by_langevin(snr: float, steps: int) -> dict[str, Any]:
+    """Annealed Langevin dynamics, as a change to `config`."""
+    corrector = dict(name="AnnealedLangevin", snr=snr, steps=steps)
+    return dict(sample__sampler=dict(name="PredictorCorrector", predictor=None, corrector=corrector))
+
+
+def pyramids(words: dict[str, str | None]) -> dict[str, Any]:
+    """How NCSN++ takes its input in and grows its output at 256 pixels and more."""
+    return dict(progressive="output_skip", progressive_input="input_skip") if words["network"] == "ncsnpp" else {}

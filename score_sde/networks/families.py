@@ -1,0 +1,197 @@
+"""DDPM, DDPM++ and NCSN++: the U-Nets of Song et al. 2021 (arXiv:2011.13456, App. H), by their settings."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any
+
+from flax import nnx
+
+from score_sde.core.errors import InputError
+from score_sde.networks.base import ModuleNetwork
+from score_sde.networks.plan import CHOICES, UNetSpec
+from score_sde.networks.resample import check_kernel
+from score_sde.networks.unet import UNet
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetNetwork(ModuleNetwork):
+    """What the U-Nets have in common.
+
+    Attributes:
+        shape: (height, width, channels) of an image; the sides divisible by 2^(levels - 1).
+        num_classes: the number of classes, or None for none.
+        channels: channels of the first level.
+        multipliers: channels of each level, as multiples of `channels`; each level halves the sides.
+        blocks: residual blocks per level.
+        attention: heights of the feature maps that get self-attention; the middle always has it.
+        dropout: dropout rate in the residual blocks.
+        dtype, remat: as in ModuleNetwork.
+    """
+
+    shape: tuple[int, int, int]
+    num_classes: int | None = None
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 4
+    attention: tuple[int, ...] = (16,)
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("shape", "multipliers", "attention"):
+            numbers = tuple(getattr(self, name))
+            if not all(isinstance(number, int) for number in numbers):
+                raise InputError(f"{type(self).__name__} got {name}={numbers!r}; expected whole numbers.")
+            object.__setattr__(self, name, numbers)
+        _check_sizes(self)
+        for name, known in CHOICES.items():
+            value = getattr(self, name, known[0])
+            if value not in known:
+                raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}; expected a rate in [0, 1).")
+
+    @abc.abstractmethod
+    def spec(self) -> UNetSpec:
+        """The settings of the U-Net, all written out."""
+
+    def module(self, rngs: nnx.Rngs) -> nnx.Module:
+        return UNet(self.spec(), rngs)
+
+    def _common(self) -> dict[str, Any]:
+        """The settings that this class and the U-Net call the same."""
+        names = {field.name for field in dataclasses.fields(UNetSpec)}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
+
+
+def _check_sizes(net: UNetNetwork) -> None:
+    name, step = type(net).__name__, 2 ** (len(net.multipliers) - 1)
+    if net.channels < 1 or net.blocks < 1 or not net.multipliers or min(net.multipliers) < 1:
+        raise InputError(
+            f"{name} got channels={net.channels}, blocks={net.blocks}, multipliers={net.multipliers}; expected numbers "
+            "of at least 1."
+        )
+    if len(net.shape) != 3 or any(side % step for side in net.shape[:2]):
+        raise InputError(
+            f"{name} got images of shape {net.shape}; expected (height, width, channels) with sides divisible by "
+            f"{step} for {len(net.multipliers)} levels: use fewer multipliers, or pad the images."
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _NoiseLevels:
+    """Settings of networks that divide their output by the noise level.
+
+    Attributes:
+        noise_conditional: whether the network is told the noise level.
+        centered: whether the images are on [-1, 1]; images on [0, 1] are moved there first.
+        nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
+        scale_by_sigma: whether the output is divided by sigma. Where the time label is an index (or a time), sigma is
+            its entry in a geometric sequence of `scales` levels from sigma_max to sigma_min.
+        sigma_min, sigma_max, scales: of that sequence.
+    """
+
+    noise_conditional: bool = True
+    centered: bool = True
+    nonlinearity: str = "swish"
+    scale_by_sigma: bool = False
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    scales: int = 1000
+
+    def check_levels(self) -> None:
+        """Raise InputError for what is no sequence of noise levels."""
+        if not 0 < self.sigma_min < self.sigma_max or not self.scales > 1:
+            raise InputError(
+                f"{type(self).__name__} got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}, "
+                f"scales={self.scales}; expected 0 < sigma_min < sigma_max and two scales or more."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDPM(UNetNetwork, _NoiseLevels):
+    """The U-Net of Ho et al. 2020 (arXiv:2006.11239), as Song et al. 2021 trained it.
+
+    Its time label is a time or an index. GroupNorm has 32 groups.
+
+    Attributes:
+        resample_with_conv: whether there is a convolution where the size changes.
+    """
+
+    blocks: int = 2
+    resample_with_conv: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_levels()
+
+    def spec(self) -> UNetSpec:
+        return UNetSpec(**self._common(), resblock="ddpm", skip_rescale=False, groups=32)
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPMpp(UNetNetwork):
+    """DDPM++: a U-Net of BigGAN residual blocks with attention, for VP and sub-VP SDEs.
+
+    The largest network of the paper is channels=128, multipliers=(1, 2, 2, 2), blocks=8,
+    attention=(16,), dropout=0.1 on 32 x 32 images. `NCSNpp` has every option of the paper; this is the short form
+    of one set of them, except that 'fourier' embeds any time label as it is.
+
+    Attributes:
+        embedding: 'positional' or 'fourier' embedding of the time label.
+        fourier_scale: standard deviation of the Fourier frequencies.
+    """
+
+    embedding: str = "positional"
+    fourier_scale: float = 16.0
+
+    def spec(self) -> UNetSpec:
+        return UNetSpec(**self._common())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NCSNpp(UNetNetwork, _NoiseLevels):
+    """NCSN++, with every option of the published code; the defaults are those of the VE SDE on CIFAR-10.
+
+    Attributes:
+        embedding: 'fourier' embeds the logarithm of the time label, which is then sigma; 'positional' embeds a time
+            or an index.
+        fourier_scale: standard deviation of the Fourier frequencies.
+        resblock: 'biggan' (Brock et al. 2019), whose blocks resample, or 'ddpm' (Ho et al. 2020).
+        fir: whether images are resampled through a FIR filter (Karras et al. 2020, arXiv:1912.04958).
+        fir_kernel: its taps.
+        resample_with_conv: whether there is a convolution where 'ddpm' blocks change size.
+        skip_rescale: whether sums of two branches are divided by sqrt 2.
+        init_scale: of the first weights of each block's last layer; 0 means 1e-10.
+        progressive: how the output grows: 'none', 'output_skip' (images are added up), 'residual' (feature maps are).
+        progressive_input: how the input comes in at each level: 'none', 'input_skip' or 'residual'.
+        combine: 'sum' or 'cat', how 'input_skip' joins.
+    """
+
+    centered: bool = False
+    scale_by_sigma: bool = True
+    embedding: str = "fourier"
+    fourier_scale: float = 16.0
+    resblock: str = "biggan"
+    fir: bool = True
+    fir_kernel: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    resample_with_conv: bool = True
+    skip_rescale: bool = True
+    init_scale: float = 0.0
+    progressive: str = "none"
+    progressive_input: str = "residual"
+    combine: str = "sum"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_levels()
+        object.__setattr__(self, "fir_kernel", check_kernel(self.fir_kernel))
+        if not self.init_scale >= 0:
+            raise InputError(f"init_scale is {self.init_scale}; expected a number of at least 0.")
+        if self.num_classes is not None and not self.noise_conditional:
+            raise InputError("A network that is not told the noise level is told no class: use noise_conditional=True.")
+
+    def spec(self) -> UNetSpec:
+        return UNetSpec(**self._common(), label="sigma" if self.embedding == "fourier" else "time")

@@ -1,0 +1,181 @@
+"""The pieces of a U-Net in the order of the published code: what the module is made of, and how its weights are called.
+
+The same list makes the module (unet.py), walks through it, tells the importer of published weights which tensor is
+which parameter, and is the table that a description prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+CHOICES = {
+    "embedding": ("positional", "fourier"),
+    "resblock": ("biggan", "ddpm"),
+    "progressive": ("none", "output_skip", "residual"),
+    "progressive_input": ("none", "input_skip", "residual"),
+    "combine": ("sum", "cat"),
+    "nonlinearity": ("swish", "elu", "relu", "lrelu"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetSpec:
+    """Every choice that makes a U-Net of this family; `NCSNpp` says what they mean.
+
+    Attributes:
+        label: what the time label is: 'time' embeds it as it is, 'sigma' embeds its logarithm.
+        groups: of GroupNorm; None for min(channels // 4, 32).
+    """
+
+    shape: tuple[int, int, int]
+    num_classes: int | None
+    channels: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    dropout: float
+    embedding: str = "positional"
+    fourier_scale: float = 16.0
+    label: str = "time"
+    noise_conditional: bool = True
+    centered: bool = True
+    resblock: str = "biggan"
+    resample_with_conv: bool = True
+    fir: bool = False
+    fir_kernel: tuple[float, ...] = (1, 3, 3, 1)
+    skip_rescale: bool = True
+    init_scale: float = 0.0
+    progressive: str = "none"
+    progressive_input: str = "none"
+    combine: str = "sum"
+    nonlinearity: str = "swish"
+    scale_by_sigma: bool = False
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    scales: int = 1000
+    groups: int | None = None
+    remat: str = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One module of a U-Net.
+
+    Attributes:
+        name: of the module, and of its parameters.
+        kind: 'conv', 'norm', 'block', 'attention', 'resample' or 'combine'.
+        role: what the walk does with it; see UNet.
+        inputs, outputs: channels.
+        resample: 'down' or 'up' where the size changes.
+        fir: whether a resampling piece filters.
+        conv: whether a resampling piece has a convolution.
+        scale: of a convolution's first weights; None for the usual one.
+        pops, pushes: whether it takes a skip connection, and leaves one.
+    """
+
+    name: str
+    kind: str
+    role: str
+    inputs: int
+    outputs: int
+    resample: str | None = None
+    fir: bool = False
+    conv: bool = False
+    scale: float = 1.0
+    pops: bool = False
+    pushes: bool = False
+
+
+def pieces(spec: UNetSpec) -> tuple[Piece, ...]:
+    """The pieces of a U-Net behind the time embedding, in order."""
+    return tuple(_Planner(spec).plan())
+
+
+class _Planner:
+    """Counts channels on the way down and up."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        self.spec = spec
+        self.image = spec.shape[2]
+        self.last = len(spec.multipliers) - 1
+        self.now = spec.channels  # channels of h
+        self.skips = [spec.channels]
+        self.pyramid = self.image
+
+    def plan(self) -> Iterator[Piece]:
+        yield Piece("conv_in", "conv", "start", self.image, self.spec.channels, pushes=True)
+        for level in range(self.last + 1):
+            yield from self._down(level)
+        yield from self._middle()
+        for level in range(self.last, -1, -1):
+            yield from self._up(level)
+        if self.spec.progressive != "output_skip":
+            yield Piece("norm_out", "norm", "norm", self.now, self.now)
+            yield Piece("conv_out", "conv", "end", self.now, self.image, scale=self.spec.init_scale)
+
+    def _attends(self, level: int) -> bool:
+        return self.spec.shape[0] >> level in self.spec.attention
+
+    def _down(self, level: int) -> Iterator[Piece]:
+        width, attends = self.spec.channels * self.spec.multipliers[level], self._attends(level)
+        for i in range(self.spec.blocks):
+            yield Piece(f"down{level}_block{i}", "block", "block", self.now, width, pushes=not attends)
+            self.now = width
+            if attends:
+                yield Piece(f"down{level}_attention{i}", "attention", "through", width, width, pushes=True)
+            self.skips.append(width)
+        if level == self.last:
+            return
+        merges = self.spec.progressive_input != "none"
+        yield self._resampled(f"down{level}_half", "down", pushes=not merges)
+        name = f"down{level}_pyramid"
+        if self.spec.progressive_input == "input_skip":
+            yield Piece(name, "resample", "pyramid", self.image, self.image, "down", fir=self.spec.fir)
+            yield Piece(f"down{level}_combine", "combine", "combine", self.image, self.now, pushes=True)
+            self.now *= 2 if self.spec.combine == "cat" else 1
+        elif self.spec.progressive_input == "residual":
+            settings = dict(fir=self.spec.fir, conv=True, pushes=True)
+            yield Piece(name, "resample", "pyramid_residual", self.pyramid, self.now, "down", **settings)
+            self.pyramid = self.now
+        self.skips.append(self.now)
+
+    def _middle(self) -> Iterator[Piece]:
+        for name, kind, role in (("block0", "block", "block"), ("attention", "attention", "through")):
+            yield Piece(f"middle_{name}", kind, role, self.now, self.now)
+        yield Piece("middle_block1", "block", "block", self.now, self.now)
+
+    def _up(self, level: int) -> Iterator[Piece]:
+        width = self.spec.channels * self.spec.multipliers[level]
+        for i in range(self.spec.blocks + 1):
+            yield Piece(f"up{level}_block{i}", "block", "block", self.now + self.skips.pop(), width, pops=True)
+            self.now = width
+        if self._attends(level):
+            yield Piece(f"up{level}_attention", "attention", "through", width, width)
+        yield from self._up_pyramid(level)
+        if level > 0:
+            yield self._resampled(f"up{level}_double", "up")
+
+    def _up_pyramid(self, level: int) -> Iterator[Piece]:
+        name, fir, deepest = f"up{level}_pyramid", self.spec.fir, level == self.last
+        norm = Piece(f"up{level}_norm", "norm", "norm", self.now, self.now)
+        if self.spec.progressive == "output_skip":
+            if not deepest:
+                yield Piece(name, "resample", "pyramid", self.image, self.image, "up", fir=fir)
+            yield norm
+            yield Piece(f"up{level}_conv", "conv", "skip", self.now, self.image, scale=self.spec.init_scale)
+        elif self.spec.progressive == "residual" and deepest:
+            yield norm
+            yield Piece(f"up{level}_conv", "conv", "skip", self.now, self.now)
+            self.pyramid = self.now
+        elif self.spec.progressive == "residual":
+            yield Piece(name, "resample", "pyramid_residual", self.pyramid, self.now, "up", fir=fir, conv=True)
+            self.pyramid = self.now
+
+    def _resampled(self, name: str, direction: str, pushes: bool = False) -> Piece:
+        if self.spec.resblock == "biggan":
+            return Piece(name, "block", "block", self.now, self.now, direction, fir=self.spec.fir, pushes=pushes)
+        conv = self.spec.resample_with_conv
+        return Piece(
+            name, "resample", "through", self.now, self.now, direction, fir=self.spec.fir, conv=conv, pushes=pushes
+        )
