@@ -19,6 +19,8 @@ MODES = {
     "train": ("score_sde.training", "train"),
     "eval": ("score_sde.evaluation", "evaluate"),
     "sample": ("score_sde.evaluation", "draw_samples"),
+    "import": ("score_sde.published", "run"),
+    "describe": ("score_sde.description", "run"),
 }
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="Config file, FILE or FILE:VARIANT.")
@@ -29,14 +31,19 @@ _DISTRIBUTED = flags.DEFINE_boolean(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run of several, on plain hosts.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes make the run, on plain hosts.")
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0, on plain hosts.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "For --mode=import: a .pth file, or a msgpack checkpoint of flax.")
+_EXPECT = flags.DEFINE_string(
+    "expect", None, "For --mode=import: an .npz file of x, label and output, to compare with."
+)
 _MODE = flags.DEFINE_list("mode", None, f"What to do, one or several, in order: {', '.join(MODES)}.")
 
 
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise InputError(f"Unexpected argument {argv[1]!r}; flags start with --, as in --config=configs/digits.py.")
+    needs_no_workdir = _MODE.value == ["describe"]
     for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value), ("mode", _MODE.value)):
-        if not value:
+        if not value and not (name == "workdir" and needs_no_workdir):
             raise InputError(
                 f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits --mode=train."
             )
@@ -52,7 +59,13 @@ def main(argv: list[str]) -> None:
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     for mode in _MODE.value:
         module, function = MODES[mode]
-        getattr(importlib.import_module(module), function)(_CONFIG.value, _WORKDIR.value)
+        job = getattr(importlib.import_module(module), function)
+        if mode == "describe":
+            job(_CONFIG.value)
+        elif mode == "import":
+            job(_CONFIG.value, _WORKDIR.value, _WEIGHTS.value, _EXPECT.value)
+        else:
+            job(_CONFIG.value, _WORKDIR.value)
     processes.disconnect()
 
 

@@ -32,6 +32,7 @@ def test_the_law_of_a_mixture(sde, tolerance):
     assert np.abs(np.cov(x.T) - scale).max() < (4 * np.sqrt(3 / N) + 0.03) * scale.max()
 
 
+@pytest.mark.slow
 def test_the_same_path_by_diffrax(x64):
     """As the tolerance falls each sample goes to the strong solution that diffrax finds on the same Brownian path."""
     sde, n = ss.VP(), 16

@@ -45,6 +45,7 @@ def _read(folder):
     return len(Digits(folder).source("train"))
 
 
+@pytest.mark.slow
 def test_two_processes_may_prepare_at_once(tmp_path):
     import multiprocessing
 

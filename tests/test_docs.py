@@ -12,8 +12,9 @@ from configs import digits
 from score_sde.training import train
 
 ROOT = pathlib.Path(__file__).parent.parent
+SLOW = ("verify.md",)
 BLOCKS = [
-    pytest.param(block, id=f"{path.name}-{i}")
+    pytest.param(block, id=f"{path.name}-{i}", marks=[pytest.mark.slow] * (path.name in SLOW))
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE))
 ]
@@ -40,6 +41,7 @@ def execute(name, folder, **environment):
     return "".join(output.get("text", "") for output in outputs), pictures
 
 
+@pytest.mark.slow
 def test_quickstart_with_a_workdir(tmp_path):
     config = digits.get_config("vp,conditional")
     config.network.update(channels=8, multipliers=(1,), blocks=1, attention=())

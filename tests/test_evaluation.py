@@ -105,7 +105,7 @@ def test_what_an_evaluation_writes(run, capsys):
     assert (workdir / "eval" / "likelihood.json").read_text() == before
 
 
-@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 3, 100])
 def test_every_example_once_whatever_the_batch(run, size):
     config, workdir = run
     config.eval.update(what=("likelihood",), batch_size=size, dequantisations=2)

@@ -35,6 +35,7 @@ FLOORS = {
     "training": 8,
     "evaluation": 8,
     "published": 9,
+    "description": 9,
 }
 
 

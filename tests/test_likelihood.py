@@ -63,6 +63,7 @@ def test_the_error_bars_cover_the_truth_at_their_nominal_rate():
             assert abs(covered - 200 * level) < 3.5 * math.sqrt(200 * level * (1 - level)), (probe, level)
 
 
+@pytest.mark.slow
 def test_what_the_probes_say_of_their_error():
     sde = ss.VP()
     denoiser = FullGaussian(sde, np.zeros(8), random_covariance(np.random.default_rng(1), 8))

@@ -56,7 +56,7 @@ def random_params(network, seed=0):
     ("shape", "options"),
     [
         ((16, 8, 3), {"multipliers": (1, 2, 2), "attention": (8,)}),
-        ((6, 10, 2), {"embedding": "fourier", "channels": 20}),
+        pytest.param((6, 10, 2), {"embedding": "fourier", "channels": 20}, marks=pytest.mark.slow),
         ((4, 4, 5), {"multipliers": (1,), "num_classes": 3, "channels": 9}),
     ],
 )
@@ -108,6 +108,7 @@ def test_no_condition_is_the_last_label():
         small().apply(random_params(small()), x, t, {"label": jnp.array([0, 1])})
 
 
+@pytest.mark.slow
 def test_float64_agrees(x64):
     network = small()
     params = random_params(network)
@@ -289,7 +290,9 @@ def test_rematerialisation_keeps_less_and_changes_nothing(network):
     assert full[2] - size < 0.35 * (plain[2] - size)
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=["ddpmpp", "mlp"])
+@pytest.mark.parametrize(
+    "network", [pytest.param(NETWORKS[0], marks=pytest.mark.slow), NETWORKS[1]], ids=["ddpmpp", "mlp"]
+)
 def test_bfloat16_is_near_float32(network):
     """Output within 2 % and gradient within 10 % in norm, over time labels from 0.001 to 999."""
     params = random_params(network)

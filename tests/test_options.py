@@ -59,13 +59,13 @@ def check_same(workdir, other):
 @pytest.mark.parametrize(
     "change",
     [
-        {"train.fused": 6},
+        pytest.param({"train.fused": 6}, marks=pytest.mark.slow),
         {"train.fused": 3},
         {"train.microbatches": 4},
         {"train.fused": 2, "train.microbatches": 8},
         {"parallel": "fsdp"},
         {"parallel": "fsdp:1"},
-        {"parallel": "fsdp", "train.fused": 3, "train.microbatches": 2},
+        pytest.param({"parallel": "fsdp", "train.fused": 3, "train.microbatches": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

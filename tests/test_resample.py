@@ -92,7 +92,7 @@ def test_convolutions_with_a_filter(path, kernel, x64):
     np.testing.assert_allclose(resample.fir_conv_upsample(jnp.asarray(x), weight, kernel), up, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(sum), st.integers(1, 4), st.integers(1, 4))
 def test_both_ways_are_the_same(kernel, height, width):
     x = np.random.default_rng(0).standard_normal((1, 2 * height, 2 * width, 2)).astype("f")

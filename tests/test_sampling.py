@@ -254,6 +254,7 @@ def test_a_sampler_that_is_not_frozen_is_told_so():
         draw(ss.VP(), Loose(), 3, n=2)
 
 
+@pytest.mark.slow
 def test_a_conditional_network_under_guidance(compiles):
     """Through all floors: samples 3..7 alone and on two devices, and other weights compile nothing."""
     from score_sde.core import keys

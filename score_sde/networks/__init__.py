@@ -4,16 +4,20 @@ from score_sde.networks.base import COMPUTE_SETTINGS, ModuleNetwork, Network
 from score_sde.networks.families import DDPM, DDPMpp, NCSNpp, UNetNetwork
 from score_sde.networks.mlp import MLP
 from score_sde.networks.plan import Piece, UNetSpec, pieces
+from score_sde.networks.refinenet import NCSN, NCSNv2, RefineNetwork
 
 __all__ = [
     "COMPUTE_SETTINGS",
     "DDPM",
     "MLP",
+    "NCSN",
     "DDPMpp",
     "ModuleNetwork",
     "NCSNpp",
+    "NCSNv2",
     "Network",
     "Piece",
+    "RefineNetwork",
     "UNetNetwork",
     "UNetSpec",
     "pieces",

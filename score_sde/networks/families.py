@@ -8,7 +8,9 @@ from typing import Any
 
 from flax import nnx
 
+from score_sde.core.arrays import Array
 from score_sde.core.errors import InputError
+from score_sde.networks import layers
 from score_sde.networks.base import ModuleNetwork
 from score_sde.networks.plan import CHOICES, UNetSpec
 from score_sde.networks.resample import check_kernel
@@ -81,11 +83,10 @@ def _check_sizes(net: UNetNetwork) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _NoiseLevels:
+class NoiseLevels:
     """Settings of networks that divide their output by the noise level.
 
     Attributes:
-        noise_conditional: whether the network is told the noise level.
         centered: whether the images are on [-1, 1]; images on [0, 1] are moved there first.
         nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
         scale_by_sigma: whether the output is divided by sigma. Where the time label is an index (or a time), sigma is
@@ -93,7 +94,6 @@ class _NoiseLevels:
         sigma_min, sigma_max, scales: of that sequence.
     """
 
-    noise_conditional: bool = True
     centered: bool = True
     nonlinearity: str = "swish"
     scale_by_sigma: bool = False
@@ -109,18 +109,24 @@ class _NoiseLevels:
                 f"scales={self.scales}; expected 0 < sigma_min < sigma_max and two scales or more."
             )
 
+    def sigma(self, index: Array) -> Array:
+        """The noise level of an index, in the index's dtype: entries of a geometric sequence, from the most noise."""
+        return layers.noise_level(index, self.sigma_min, self.sigma_max, self.scales)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPM(UNetNetwork, _NoiseLevels):
+class DDPM(UNetNetwork, NoiseLevels):
     """The U-Net of Ho et al. 2020 (arXiv:2006.11239), as Song et al. 2021 trained it.
 
     Its time label is a time or an index. GroupNorm has 32 groups.
 
     Attributes:
+        noise_conditional: whether the network is told the noise level.
         resample_with_conv: whether there is a convolution where the size changes.
     """
 
     blocks: int = 2
+    noise_conditional: bool = True
     resample_with_conv: bool = True
 
     def __post_init__(self) -> None:
@@ -152,10 +158,11 @@ class DDPMpp(UNetNetwork):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NCSNpp(UNetNetwork, _NoiseLevels):
+class NCSNpp(UNetNetwork, NoiseLevels):
     """NCSN++, with every option of the published code; the defaults are those of the VE SDE on CIFAR-10.
 
     Attributes:
+        noise_conditional: whether the network is told the noise level.
         embedding: 'fourier' embeds the logarithm of the time label, which is then sigma; 'positional' embeds a time
             or an index.
         fourier_scale: standard deviation of the Fourier frequencies.
@@ -172,6 +179,7 @@ class NCSNpp(UNetNetwork, _NoiseLevels):
 
     centered: bool = False
     scale_by_sigma: bool = True
+    noise_conditional: bool = True
     embedding: str = "fourier"
     fourier_scale: float = 16.0
     resblock: str = "biggan"

@@ -72,9 +72,24 @@ def scaled_init(scale: float) -> Initializer:
     return _host_init(draw)
 
 
-def normal_init(std: float) -> Initializer:
-    """Normal with mean 0."""
-    return _host_init(lambda generator, shape: std * generator.standard_normal(shape))
+def normal_init(std: float, mean: float = 0.0) -> Initializer:
+    """Normal."""
+    return _host_init(lambda generator, shape: mean + std * generator.standard_normal(shape))
+
+
+def fan_in_init(fan_in: int) -> Initializer:
+    """Uniform between -1 and 1 over sqrt(fan_in), as PyTorch begins convolutions and their biases."""
+    return _host_init(lambda generator, shape: generator.uniform(-1, 1, shape) / math.sqrt(fan_in))
+
+
+def beside(first: Initializer, count: int, second: Initializer, rest: int) -> Initializer:
+    """Two initializers, for the first `count` columns and for the `rest` of them."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> Array:
+        rows = shape[:-1]
+        return jnp.concatenate([first(key, (*rows, count), dtype), second(key, (*rows, rest), dtype)], axis=-1)
+
+    return init
 
 
 def constant_init(value: float) -> Initializer:
@@ -86,6 +101,13 @@ def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.
     """A size x size convolution that keeps height and width, or divides them by the stride."""
     inits: dict[str, Any] = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
     return nnx.Conv(inputs, outputs, (size, size), strides=(stride, stride), padding="SAME", rngs=rngs, **inits)
+
+
+def fan_in_conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, bias: bool = True, dilation: int = 1) -> nnx.Conv:
+    """A size x size convolution that keeps height and width, with PyTorch's first weights."""
+    init = fan_in_init(size * size * inputs)
+    settings: dict[str, Any] = {"padding": "SAME", "kernel_dilation": (dilation, dilation), "use_bias": bias}
+    return nnx.Conv(inputs, outputs, (size, size), **settings, kernel_init=init, bias_init=init, rngs=rngs)
 
 
 def dense(inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
@@ -116,6 +138,11 @@ def positional_embedding(label: Array, channels: int) -> Array:
     angles = label[:, None] * jnp.asarray(frequencies, label.dtype)
     embedded = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
     return jnp.pad(embedded, ((0, 0), (0, channels % 2)))
+
+
+def noise_level(index: Array, sigma_min: float, sigma_max: float, scales: int) -> Array:
+    """Entries of the geometric sequence from sigma_max to sigma_min, in the index's own floating dtype."""
+    return jnp.asarray(np.geomspace(sigma_max, sigma_min, scales), index.dtype)[index.astype(jnp.int32)]
 
 
 class FourierEmbedding(nnx.Module):

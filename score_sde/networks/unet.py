@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from score_sde.core.arrays import Array, to_time
@@ -125,7 +124,8 @@ class UNet(nnx.Module):
             raise InputError("A condition was given to a network without classes: build it with num_classes.")
         time_label = to_time(time_label)  # an index may come as an integer
         label = jnp.log(time_label) if self.spec.label == "sigma" else time_label
-        embedding = self.embedding(label, None if cond is None else cond["label"])
+        with jax.named_scope("embedding"):
+            embedding = self.embedding(label, None if cond is None else cond["label"])
         x = x if self.spec.centered else 2 * x - 1
         h = self._walk(x, embedding, keys)
         return h / self._sigma(time_label)[:, None, None, None] if self.spec.scale_by_sigma else h
@@ -169,8 +169,7 @@ class UNet(nnx.Module):
         """The noise level of a label: itself, or the entry of a geometric sequence that counts from the most noise."""
         if self.spec.label == "sigma":
             return time_label
-        table = np.geomspace(self.spec.sigma_max, self.spec.sigma_min, self.spec.scales)
-        return jnp.asarray(table, time_label.dtype)[time_label.astype(jnp.int32)]
+        return layers.noise_level(time_label, self.spec.sigma_min, self.spec.sigma_max, self.spec.scales)
 
 
 def _over_skip(block: Any, h: Array, skip: Array | None, embedding: Array | None, keys: Array | None) -> Array:

@@ -1,0 +1,172 @@
+"""The job that makes a workdir of a published checkpoint."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from score_sde import checkpoint, parallel
+from score_sde.checkpoint import Checkpoints, TrainState
+from score_sde.core import files
+from score_sde.core.errors import InputError
+from score_sde.model import Blueprint
+from score_sde.parallel import processes
+from score_sde.published.match import Matched, match
+from score_sde.published.report import Difference, Report, differences, read_expected
+from score_sde.published.weights import Weights, read_weights
+from score_sde.training.step import build_optimizer
+
+REPORT = "parity.json"
+_SUSPICIOUS = 1e-3
+
+
+def import_weights(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    expect: str | os.PathLike[str] | None = None,
+) -> Report:
+    """Make a workdir of a published checkpoint: `load` opens it, and training goes on from it.
+
+    The file is a .pth of the PyTorch port or a msgpack checkpoint of the original; nothing in it is executed.
+    Parameters, their average, Adam's moments and the step are taken over, where they are there.
+
+    Args:
+        config: a config whose network is the file's, such as configs/cifar10.py:ve,ncsnpp.
+        workdir: a folder without checkpoints.
+        weights: the file.
+        expect: an .npz file of inputs and outputs made elsewhere (`read_expected`), to compare with.
+
+    Returns:
+        The parity report, which is in the workdir too, as parity.json.
+
+    Raises:
+        InputError: for a file that cannot be read or does not fit the config, with the setting that differs; then
+            nothing is written.
+    """
+    if not weights:
+        raise InputError("--weights is missing; expected a .pth file, or a msgpack checkpoint of flax.")
+    if processes.count() > 1:
+        raise InputError("An import is made by one process: leave out --distributed and --coordinator.")
+    blueprint = Blueprint.from_config(config, "float32")
+    expected = None if expect is None else read_expected(expect, blueprint.dataset.shape)
+    read = read_weights(weights)
+    _check_levels(config, read)
+    matched = match(blueprint.network, read)
+    state, notes = _state(config, read, matched)
+    found: tuple[Difference, ...] = ()
+    if expected is not None:
+        items = {"params": state.params} | ({"ema": state.ema} if matched.ema is not None else {})
+        found = differences(blueprint.network, items, expected)
+    report = _report(read, matched, state, notes, found)
+    keep = config.train.keep
+    with (
+        files.exclusive(workdir),
+        Checkpoints(workdir, last=keep.last, every=keep.every, device=parallel.host_device()) as checkpoints,
+    ):
+        if checkpoints.steps():
+            raise InputError(f"{workdir} has checkpoints already: import into another --workdir.")
+        checkpoint.write_config(workdir, config)
+        checkpoints.save(state)
+        checkpoints.wait()
+        files.write_text(pathlib.Path(workdir) / REPORT, report.to_json())
+    return report
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    expect: str | os.PathLike[str] | None = None,
+) -> None:
+    """`import_weights`, and say what came of it."""
+    report = import_weights(config, workdir, weights, expect)
+    print(report.text())
+    print(f"  report:  {pathlib.Path(workdir) / REPORT}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
+    if report.differences and min(each.relative for each in report.differences) > _SUSPICIOUS:
+        print(
+            "warning: the outputs differ by more than rounding: a setting that has no parameters (centered, "
+            "skip_rescale, fir, fir_kernel, nonlinearity, scale_by_sigma) may be another one there.",
+            file=sys.stderr,
+        )
+
+
+def _check_levels(config: ml_collections.ConfigDict, weights: Weights) -> None:
+    """The port keeps its table of noise levels, which VE models use."""
+    if weights.sigmas is None or "sigma_max" not in config.sde or not weights.sigmas.size:
+        return
+    table = weights.sigmas.astype(np.float64)
+    theirs = dict(sigma_max=table[0], sigma_min=table[-1])
+    for name, value in theirs.items():
+        if not np.isclose(value, config.sde[name], rtol=1e-4):
+            raise InputError(
+                f"{weights.path} does not fit the config: file has {name} {value:.6g}, config says "
+                f"{config.sde[name]:g}: use --config.sde.{name}={value:.6g} --config.network.{name}={value:.6g}, or "
+                "the config of its data set."
+            )
+    levels = config.sde.get("n")
+    if levels is not None and levels != len(table):
+        raise InputError(
+            f"{weights.path} does not fit the config: file has {len(table)} noise levels, config says {levels}: use "
+            f"--config.sde.n={len(table)} --config.network.scales={len(table)}."
+        )
+
+
+def _state(config: ml_collections.ConfigDict, weights: Weights, matched: Matched) -> tuple[TrainState, tuple[str, ...]]:
+    notes = []
+    if weights.step is None:
+        notes.append("the file says no step: training would begin at step 0")
+    if matched.ema is None:
+        notes.append("the file has no moving average: it begins at the parameters")
+    if matched.ignored:
+        notes.append(f"{len(matched.ignored)} tensors that the file's own network never uses were left out")
+    optimizer, _ = build_optimizer(config.optimizer)
+    opt_state = jax.jit(optimizer.init)(matched.params)
+    step = weights.step or 0
+    if matched.moments is None:
+        notes.append("the file has no optimizer's state: it begins anew")
+    else:
+        opt_state, taken = _filled(opt_state, matched.moments, weights.adam_step, step)
+        if not taken:
+            notes.append("the config's optimizer has no moments such as Adam's: those of the file were left out")
+    ema = jax.tree.map(np.copy, matched.params) if matched.ema is None else matched.ema
+    return TrainState(jnp.asarray(step, jnp.int32), matched.params, ema, opt_state), tuple(notes)
+
+
+def _filled(opt_state: Any, moments: tuple[Any, Any], adam_step: int, step: int) -> tuple[Any, bool]:
+    """optax's state with Adam's moments and the counts of steps."""
+    taken = False
+
+    def is_part(part: Any) -> bool:
+        return hasattr(part, "_fields") and "count" in part._fields
+
+    def fill(part: Any) -> Any:
+        nonlocal taken
+        if not is_part(part):
+            return part
+        if "mu" not in part._fields or "nu" not in part._fields:
+            return part._replace(count=np.asarray(step, np.int32))  # the schedule's
+        taken = True
+        return part._replace(count=np.asarray(adam_step, np.int32), mu=moments[0], nu=moments[1])
+
+    filled = jax.tree.map(fill, opt_state, is_leaf=is_part)
+    return filled, taken
+
+
+def _report(
+    weights: Weights,
+    matched: Matched,
+    state: TrainState,
+    notes: tuple[str, ...],
+    found: tuple[Difference, ...],
+) -> Report:
+    digests = {"params": checkpoint.digest(state.params), "ema": checkpoint.digest(state.ema)}
+    name, step = weights.path.name, int(state.step)
+    return Report(name, weights.format, weights.sha256, matched.rows, matched.counts, digests, step, notes, found)

@@ -1,0 +1,323 @@
+"""Published networks and weights: outputs and gradients of the public implementations, and the job that imports them.
+
+How the fixtures were made is told in fixtures/published/README.md.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import score_sde as ss
+from configs import celeba, cifar10, toy
+from score_sde.checkpoint import Checkpoints
+from score_sde.core import keys as keys_
+from score_sde.core.errors import InputError
+from score_sde.networks import DDPM, NCSN, DDPMpp, NCSNpp, NCSNv2
+from score_sde.published import Weights, import_weights, read_weights, run, tensors
+from score_sde.published.match import match
+from score_sde.published.report import differences, read_expected
+from score_sde.training import train
+from score_sde.training.step import build_optimizer
+
+FILES = pathlib.Path(__file__).parent / "fixtures" / "published"
+SHAPE = (8, 8, 3)
+SMALL = dict(channels=4, multipliers=(1, 2), blocks=1, attention=(4,))
+PLAIN = dict(embedding="positional", scale_by_sigma=False, centered=True)
+SKIPS = dict(progressive="output_skip", progressive_input="input_skip", combine="cat")
+ODD = dict(resblock="ddpm", progressive="residual", progressive_input="input_skip", fir_kernel=(1, 2, 1))
+ODD |= dict(skip_rescale=False, init_scale=0.3, nonlinearity="elu", attention=(8,))
+NETWORKS = {
+    "ncsnpp_residual": NCSNpp(SHAPE, **SMALL),
+    "ncsnpp_skips_cat": NCSNpp(SHAPE, **SMALL | SKIPS | dict(multipliers=(1, 1, 2))),
+    "ncsnpp_ddpm_blocks": NCSNpp(SHAPE, **SMALL | ODD | PLAIN),
+    "ncsnpp_untold": NCSNpp(
+        SHAPE,
+        **dict(channels=4, multipliers=(2,), blocks=1, attention=(), fir=False, progressive_input="none") | PLAIN,
+        noise_conditional=False,
+    ),
+    "ddpmpp": DDPMpp(SHAPE, **SMALL),
+    "ddpm": DDPM(SHAPE, channels=32, multipliers=(1,), blocks=1, attention=()),
+    "ncsnv2": NCSNv2(SHAPE, channels=2, depth=128, scales=10, port=True, centered=False),
+    "ncsn": NCSN(SHAPE, channels=2, depth=64, scales=4, centered=False),
+}
+CASES = [(path, NETWORKS[path.stem]) for path in sorted(FILES.glob("n*.pth")) + sorted(FILES.glob("d*.pth"))]
+CASES += [
+    (path, dataclasses.replace(NETWORKS[path.stem], **{"port": False} if path.stem == "ncsnv2" else {}))
+    for path in sorted(FILES.glob("n*.msgpack"))
+]
+# The quick suite keeps one of each kind of network and file.
+QUICK = ("ncsnpp_residual.pth", "ncsnpp_ddpm_blocks.msgpack", "ddpm.pth", "ncsnpp_untold.pth")
+
+
+def slow_unless(quick, *values, name):
+    return pytest.param(*values, id=name, marks=() if quick else pytest.mark.slow)
+
+
+def expected_of(path):
+    return read_expected(path.with_suffix(".npz" if path.suffix == ".pth" else ".msgpack.npz"), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("path", "network"), [slow_unless(case[0].name in QUICK, *case, name=case[0].name) for case in CASES]
+)
+def test_outputs_and_gradients_of_the_public_implementations(path, network):
+    """In float32, over noise levels from the least to the most, relative to each example's largest value."""
+    weights = read_weights(path)
+    matched = match(network, weights)
+    count = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(network.init, keys_.root(0))))
+    assert sum(row.count for row in matched.rows) == count
+    assert {row.name for row in matched.rows} | set(matched.ignored) == set(weights.params)
+    items = {"params": matched.params} | ({"ema": matched.ema} if matched.ema is not None else {})
+    found = differences(network, items, expected_of(path))
+    assert {each.what for each in found} == {"outputs", "input gradients"}
+    assert len(found) == (3 if matched.ema is not None else 2)
+    assert max(each.relative for each in found) < (1e-4 if path.stem.startswith("ncsnv2") else 2e-5), found
+
+
+def test_every_case_is_there():
+    assert len(CASES) == 11
+
+
+@pytest.mark.slow
+def test_a_wrong_option_is_seen():
+    """Settings without parameters, which nothing but the outputs tells."""
+    path = FILES / "ncsnpp_residual.pth"
+    matched = match(NETWORKS["ncsnpp_residual"], read_weights(path))
+    wrong = [dict(centered=True), dict(skip_rescale=False), dict(nonlinearity="elu"), dict(scale_by_sigma=False)]
+    for change in [*wrong, dict(fir_kernel=(1, 2, 1))]:
+        network = dataclasses.replace(NETWORKS["ncsnpp_residual"], **change)
+        (outputs, _) = differences(network, {"params": matched.params}, expected_of(path))
+        assert outputs.relative > 1e-2, change
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("ddpm")])
+def test_every_parameter_is_in_use_and_batches_do_not_mix(name):
+    network = NETWORKS[name]
+    rng = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(network.init(keys_.root(0)))
+    params = jax.tree.unflatten(tree, [leaf + 0.1 * rng.standard_normal(leaf.shape).astype("f") for leaf in leaves])
+    x, label = jnp.asarray(rng.standard_normal((4, *SHAPE)), jnp.float32), jnp.array([1.0, 2.0, 3.0, 0.5])
+    run = jax.jit(jax.value_and_grad(lambda p, x, label: jnp.sum(network(p, x, label) ** 2)))
+    apply = jax.jit(network.apply)
+    order = np.array([2, 0, 3, 1])
+    np.testing.assert_allclose(
+        apply(params, x[order], label[order]), apply(params, x, label)[order], rtol=2e-4, atol=1e-5
+    )
+    _, gradient = run(params, x, label)
+    zero = [jax.tree_util.keystr(k) for k, g in jax.tree_util.tree_leaves_with_path(gradient) if not np.any(g)]
+    assert all("frequencies" in each for each in zero), zero
+
+
+@pytest.mark.parametrize("name", ["ncsnpp_residual", "ncsnpp_ddpm_blocks", "ncsnv2"])
+def test_float64_agrees(name, x64):
+    """To what float32 leaves of angles of some 100 rad in the Fourier embedding."""
+    path = FILES / f"{name}.pth"
+    matched, expected = match(NETWORKS[name], read_weights(path)), expected_of(path)
+    double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), matched.params)
+    exact = jax.jit(NETWORKS[name].apply)(
+        double, jnp.asarray(expected.x, jnp.float64), jnp.asarray(expected.label, float)
+    )
+    assert exact.dtype == jnp.float64
+    apart = np.abs(exact - expected.output).reshape(len(exact), -1).max(1) / np.abs(exact).reshape(len(exact), -1).max(
+        1
+    )
+    assert apart.max() < 2e-4
+
+
+def test_rectangles_and_any_channels():
+    for shape in ((8, 16, 2), (16, 8, 5)):
+        network = NCSNpp(shape, channels=6, multipliers=(1, 2), blocks=1, attention=(), **SKIPS)
+        params = network.init(keys_.root(0))
+        assert jax.eval_shape(network.apply, params, jnp.ones((2, *shape)), jnp.ones(2)).shape == (2, *shape)
+
+
+def spare(network, form="torch"):
+    """Weights of a network as they would come from a file, without its memory."""
+    zeros = {}
+    for each in tensors(network):
+        name, shape = (each.torch, each.torch_shape) if form == "torch" else (each.flax, each.shape)
+        zeros[name] = np.broadcast_to(np.zeros((), np.float32), shape)
+    return Weights(pathlib.Path("w.pth"), form, "", zeros)
+
+
+NCSNPP = NCSNpp((32, 32, 3))
+WRONG = [
+    (dict(blocks=8), "file has 8 blocks per resolution, config says 4: use variant deep"),
+    (
+        dict(channels=64),
+        "file has 64 channels at the first resolution, config says 128: use --config.network.channels=64",
+    ),
+    (dict(multipliers=(1, 2, 2)), r"channel multipliers \(1, 2, 2\), config says \(1, 2, 2, 2\)"),
+    (dict(embedding="positional"), "file has a positional embedding, config says fourier"),
+    (dict(progressive_input="none"), "file has progressive_input none, config says residual: use variant ddpmpp"),
+    (dict(progressive="output_skip"), "file has progressive output_skip, config says none"),
+    (dict(attention=(16, 8)), r"attention at the resolutions \(16, 8\), config says \(16,\)"),
+    (dict(resblock="ddpm"), "file has resblock ddpm, config says biggan"),
+    (dict(progressive_input="input_skip", combine="cat"), "file has progressive_input input_skip, .*combine cat"),
+    (dict(shape=(32, 32, 1)), r"file has shape \(32, 32, 1\), config says \(32, 32, 3\)"),
+]
+
+
+@pytest.mark.parametrize("form", ["torch", "flax"])
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=[str(list(change)) for change, _ in WRONG])
+def test_a_wrong_config_is_told_by_the_field_that_differs(change, words, form):
+    with pytest.raises(InputError, match=words) as caught:
+        match(NCSNPP, spare(dataclasses.replace(NCSNPP, **change), form))
+    assert "w.pth does not fit the config" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_family_and_what_is_unknown():
+    with pytest.raises(InputError, match=r"file has network|name DDPM, config says NCSNpp: use variant ddpm"):
+        match(NCSNPP, spare(DDPM((32, 32, 3))))
+    odd = spare(NCSNPP)
+    odd.params["all_modules.0.W"] = np.zeros(7)
+    with pytest.raises(InputError, match=r"file has all_modules\.0\.W in shape \(7,\), config makes \(128,\)"):
+        match(NCSNPP, odd)
+    odd = spare(NCSNPP)
+    odd.params["extra"] = np.zeros(7)
+    with pytest.raises(InputError, match="1 tensors that the config's network has not, such as extra"):
+        match(NCSNPP, odd)
+    odd = spare(NCSNPP)
+    del odd.params["all_modules.1.bias"]
+    with pytest.raises(InputError, match=r"no tensor all_modules\.1\.bias"):
+        match(NCSNPP, odd)
+    with pytest.raises(InputError, match="of which no weights are published"):
+        tensors(ss.networks.MLP((2,)))
+    with pytest.raises(InputError, match=r"NCSNv2 in its own way: use --config\.network\.port=False"):
+        match(NETWORKS["ncsnv2"], read_weights(FILES / "ncsnv2.msgpack"))
+
+
+def small_config(**network):
+    config = celeba.get_config("ve,ncsnpp")
+    config.network.update(**SMALL | network, sigma_max=50.0, dropout=0.0)
+    config.sde.sigma_max = 50.0
+    config.data.update(size=8, crop=0, batch_size=2)
+    config.train.update(eval_every=0, sample_every=0, log_every=1, checkpoint_every=1)
+    return config
+
+
+def adam(opt_state):
+    (found,) = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ncsnpp_residual.pth", "ncsnpp_residual.msgpack"])
+def test_an_import_is_a_workdir(tmp_path, name, capsys):
+    """load() has the file's model, and training goes on from its step, average and moments."""
+    config, path = small_config(), FILES / name
+    expect = path.with_suffix(".npz" if path.suffix == ".pth" else ".msgpack.npz")
+    workdir = tmp_path / "run"
+    run(config, workdir, path, expect)
+    out = capsys.readouterr()
+    weights, expected = read_weights(path), expected_of(path)
+    assert f"step {weights.step}" in out.out and "parameters: 12,719\n" in out.out and not out.err
+    report = json.loads((workdir / "parity.json").read_text())
+    assert report["items"]["params"] == len(report["rows"]) == 157 and report["step"] == weights.step
+    assert max(each["relative"] for each in report["differences"]) < 2e-5
+
+    model = ss.load(workdir)
+    assert model.step == weights.step and model.shape == SHAPE
+    t = model.denoiser.sde.time_of(-2 * jnp.log(expected.label))
+    score = model.denoiser.score(jnp.asarray(expected.x), t)
+    size = np.abs(expected.output_ema).reshape(5, -1).max(1)
+    apart = np.abs(score - expected.output_ema).reshape(5, -1).max(1) / size
+    assert apart[1:].max() < 1e-4  # the first sigma is that of t = 0, and time begins at t_min
+
+    optimizer, _ = build_optimizer(config.optimizer)
+    with Checkpoints(workdir) as checkpoints:
+        params = jax.eval_shape(lambda: ss.networks.NCSNpp(SHAPE, **SMALL).init(keys_.root(0)))
+        restored = checkpoints.restore(weights.step, optimizer=jax.eval_shape(optimizer.init, params))
+    state = adam(restored.items["optimizer"])
+    name = "all_modules.3.weight" if weights.format == "torch" else "Conv_0/kernel"
+    theirs = weights.moments[1][name]
+    np.testing.assert_array_equal(
+        state.nu["conv_in"]["kernel"], theirs.transpose(2, 3, 1, 0) if theirs.shape[0] == 4 else theirs
+    )
+    assert int(state.count) == weights.adam_step
+
+    for i in range(4):
+        folder = tmp_path / "celeba" / "train"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 60 * i, np.uint8)).save(folder / f"{i}.png")
+    config.data.dir = str(tmp_path)
+    config.train.steps = weights.step + 2
+    train(config, workdir)
+    assert ss.load(workdir).step == weights.step + 2
+    with pytest.raises(InputError, match="has checkpoints already"):
+        import_weights(config, workdir, path)
+
+
+def test_what_a_file_leaves_out_is_said(tmp_path):
+    config = cifar10.get_config("vp,ddpmpp")
+    config.data = dict(name="ImageFolder", dir="", size=8, centered=True, batch_size=2, flip=False, labels=False)
+    config.network.update(SMALL)
+    report = import_weights(config, tmp_path / "run", FILES / "ddpmpp.pth")
+    assert report.items == {"params": 154} and report.step == 0
+    text = report.text()
+    for words in ("no step", "no moving average", "no optimizer's state"):
+        assert words in text
+    model = ss.load(tmp_path / "run")
+    grid = ss.time_grid.uniform(model.denoiser.sde, 3)
+    assert np.isfinite(ss.sample(model.denoiser, ss.Heun(), grid, SHAPE, n=2, seed=0).x).all()
+
+
+@pytest.mark.slow
+def test_outputs_that_differ_are_told(tmp_path, capsys):
+    path = FILES / "ncsnpp_residual.pth"
+    run(small_config(skip_rescale=False), tmp_path / "run", path, path.with_suffix(".npz"))
+    err = capsys.readouterr().err
+    assert err.startswith("warning: the outputs differ by more than rounding") and err.count("\n") == 1
+
+
+def test_nothing_is_written_for_what_cannot_be(tmp_path):
+    workdir, good = tmp_path / "run", FILES / "ncsnpp_residual.pth"
+    config = small_config()
+    config.sde.sigma_max = 90.0
+    with pytest.raises(InputError, match="file has sigma_max 50, config says 90"):
+        import_weights(config, workdir, good)
+    with pytest.raises(InputError, match="1 blocks per resolution, config says 4"):
+        import_weights(small_config(blocks=4), workdir, good)
+    with pytest.raises(InputError, match="--weights is missing"):
+        import_weights(small_config(), workdir, None)
+    with pytest.raises(InputError, match="of which no weights are published"):
+        import_weights(toy.get_config(), workdir, good)
+    values = np.load(good.with_suffix(".npz"))
+    for name, arrays in {
+        "no output": {"x": values["x"], "label": values["label"]},
+        "x of shape": {"x": values["x"][:, :4], "label": values["label"], "output": values["output"]},
+        "4 labels": {"x": values["x"], "label": values["label"][:4], "output": values["output"]},
+    }.items():
+        np.savez(tmp_path / "e.npz", **arrays)
+        with pytest.raises(InputError, match=name):
+            import_weights(small_config(), workdir, good, tmp_path / "e.npz")
+    (tmp_path / "e.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"cannot be read as \.npz"):
+        import_weights(small_config(), workdir, good, tmp_path / "e.npz")
+    assert not workdir.exists()
+
+
+def test_weights_that_are_not_finite(tmp_path):
+    weights = read_weights(FILES / "ncsnpp_residual.msgpack")
+    weights.params["Conv_0/bias"] = np.full(4, np.nan, "f")
+    with pytest.raises(InputError, match=r"the parameters of Conv_0/bias are not finite"):
+        match(NETWORKS["ncsnpp_residual"], weights)
+
+
+def test_channels_first_will_do(tmp_path):
+    path = FILES / "ncsnpp_residual.npz"
+    values = np.load(path)
+    first = {
+        name: values[name].transpose(0, 3, 1, 2) for name in ("x", "output", "output_ema", "gradient", "cotangent")
+    }
+    np.savez(tmp_path / "e.npz", inputs=first.pop("x"), labels=values["label"][:, None], **first)
+    ours, theirs = read_expected(tmp_path / "e.npz", SHAPE), read_expected(path, SHAPE)
+    for field in dataclasses.fields(ours):
+        np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))

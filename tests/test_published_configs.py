@@ -1,0 +1,162 @@
+"""The published configurations: all of them there, under both spellings, with the numbers of the paper."""
+
+import importlib.resources
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import score_sde as ss
+from configs import celeba, celebahq, cifar10, ffhq, lsun, published
+from score_sde import data
+from score_sde.core.errors import InputError
+from score_sde.generate import Generator
+from score_sde.model import Blueprint
+from score_sde.objective import Objective
+from score_sde.training.step import build_optimizer
+
+FILES = [cifar10, celeba, lsun, ffhq, celebahq]
+ALL = [(module, old, new) for module in FILES for old, new in module.DATA_SET.old.items()]
+
+
+def test_there_are_39():
+    assert len({old for _, old, _ in ALL}) == 39
+
+
+@pytest.mark.parametrize(("module", "old", "new"), ALL, ids=[old for _, old, _ in ALL])
+def test_each_builds_under_all_its_names(module, old, new):
+    config = module.get_config(new)
+    for name in (published._short(old, module.DATA_SET), old, old + ".py"):
+        assert module.get_config(name).to_dict() == config.to_dict(), name
+    blueprint = Blueprint.from_config(config)
+    Objective.from_config(blueprint, config)
+    build_optimizer(config.optimizer)
+    Generator.from_config(config.sample, blueprint.sde, blueprint.dataset.transform, blueprint.dataset.shape, None)
+    continuous = "continuous" in old
+    assert (blueprint.sde.levels is None) == continuous
+    assert config.loss.reduction == (
+        "half_sum" if old.startswith("ve") and old != "ve/ffhq_ncsnpp_continuous" else "mean"
+    )
+    assert blueprint.dataset.transform.centered == (not old.startswith("ve"))
+
+
+@pytest.mark.parametrize(
+    ("config", "sigma_max", "levels", "snr"),
+    [
+        (cifar10.get_config("ve,ncsnpp"), 50, 1000, 0.16),
+        (celeba.get_config(), 90, 1000, 0.17),
+        (lsun.get_config("bedroom"), 378, 2000, 0.075),
+        (lsun.get_config("church"), 380, 2000, 0.075),
+        (ffhq.get_config("256"), 348, 2000, 0.075),
+        (ffhq.get_config("1024"), 1348, 2000, 0.15),
+        (celebahq.get_config("1024"), 1348, 2000, 0.15),
+    ],
+)
+def test_noise_levels_and_correctors(config, sigma_max, levels, snr):
+    assert config.sde.sigma_max == config.network.sigma_max == sigma_max
+    assert config.sample.grid.n == levels - 1
+    assert config.sample.sampler.corrector.snr == snr
+
+
+def test_what_the_networks_are_told():
+    """The labels of Song et al. 2021: sigma, 999 t, or an index; and a score that is the output or -output / std."""
+    for words, t, label in (
+        ("ve,ncsnpp", 0.5, (0.01 * 50) ** 0.5),
+        ("vp,ddpmpp", 0.5, 499.5),
+        ("subvp,ddpm", 1.0, 999.0),
+    ):
+        blueprint = Blueprint.from_config(cifar10.get_config(words))
+        assert float(blueprint.parametrization.label(blueprint.sde, np.float32(t))) == pytest.approx(label, rel=1e-5)
+    for words, order in (("vp,ddpm,discrete", range(1000)), ("ve,ncsnpp,discrete", range(999, -1, -1))):
+        blueprint = Blueprint.from_config(cifar10.get_config(words))
+        t = np.arange(1, 1001) / 1000
+        np.testing.assert_array_equal(blueprint.parametrization.label(blueprint.sde, t), list(order))
+    x, output = np.full((1, 2), 0.3, "f"), np.full((1, 2), 2.0, "f")
+    for words, expected in (("ve,ncsnpp", 2.0), ("vp,ddpmpp", -2.0 / float(ss.VP().sigma(0.5)))):
+        blueprint = Blueprint.from_config(cifar10.get_config(words))
+        t = np.full(1, 0.5, "f")
+        noise = blueprint.parametrization.predict(blueprint.sde, x, t, output).noise
+        np.testing.assert_allclose(-noise / blueprint.sde.sigma(t), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("ve,ncsnp", "'ncsnp' (ncsnpp?)"),
+        ("ve,vp", "'vp' beside 've'"),
+        ("ve_ncsnp_continuous", "or a name of 2021"),
+        ("subvp,ddpm,discrete", "subvp has no chain"),
+        ("ve,ddpm", "use ve,ddpm,discrete"),
+        ("vp,ncsn", "levels of the ve chain only"),
+        ("vp,ddpm,deep", "deep is of ncsnpp and ddpmpp"),
+        ("ve,ncsnv2,124", "124 is of ncsn"),
+    ],
+)
+def test_what_was_never_there_is_refused(variant, words):
+    with pytest.raises(InputError) as caught:
+        cifar10.get_config(variant)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_table_in_the_docs():
+    """Every old file with its new spelling."""
+    text = (importlib.resources.files("configs") / "../docs/published.md").read_text()
+    for module, old, new in ALL:
+        assert f"| {old}.py | configs/{module.__name__.split('.')[1]}.py:{new} |" in text, old
+
+
+def test_centred_and_not():
+    values = np.asarray([[0, 51, 255]])
+    for centered, expected in ((True, [[-1, -0.6, 1]]), (False, [[0, 0.2, 1]])):
+        transform = data.QuantizedTransform(255, centered)
+        np.testing.assert_allclose(transform.forward(values), expected, atol=1e-6)
+        np.testing.assert_array_equal(transform.quantize(transform.forward(values)), values)
+        jacobian = 3 * np.log((transform.forward(2.0) - transform.forward(1.0)).item())
+        np.testing.assert_allclose(transform.log_det(values), [jacobian], rtol=1e-4)
+
+
+def test_cifar10_from_its_binary_files(tmp_path):
+    """Records of a label and three planes, as https://www.cs.toronto.edu/~kriz/cifar.html says."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    written = []
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        records = np.concatenate([rng.integers(0, 10, (4, 1)), rng.integers(0, 256, (4, 3072))], axis=1).astype(
+            np.uint8
+        )
+        records.tofile(folder / name)
+        written.append(records)
+    for place in (tmp_path, folder):
+        train = data.all_examples(data.CIFAR10(place).source("train"))
+    assert train["image"].shape == (20, 32, 32, 3)
+    record = written[2][1]  # example 9
+    assert train["label"][9] == record[0]
+    assert train["image"][9, 3, 7, 2] == record[1 + 2 * 1024 + 3 * 32 + 7]
+    assert len(data.CIFAR10(tmp_path).source("test")) == 4
+    (folder / "test_batch.bin").write_bytes(b"x" * 3073)
+    with pytest.raises(InputError, match="no file of CIFAR-10"):
+        data.CIFAR10(tmp_path).source("test")
+    with pytest.raises(InputError, match=r"unpack cifar-10-binary\.tar\.gz"):
+        data.CIFAR10(tmp_path / "elsewhere").source("train")
+
+
+def test_folders_of_images(tmp_path):
+    folder = tmp_path / "faces" / "train" / "deeper"
+    folder.mkdir(parents=True)
+    wide = np.zeros((40, 80, 3), np.uint8)
+    wide[:, 20:60] = (10, 200, 30)  # the middle square
+    Image.fromarray(wide).save(folder / "b.png")
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / "a.png")
+    source = data.ImageFolder(tmp_path, "faces", size=8).source("train")
+    images = data.all_examples(source)["image"]
+    assert images.shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(images[0], 7)
+    np.testing.assert_array_equal(images[1], np.broadcast_to([10, 200, 30], (8, 8, 3)))
+    whole = data.ImageFolder(tmp_path, "faces", size=8, crop=40).source("train")[1]["image"]
+    np.testing.assert_array_equal(whole, images[1])
+    (folder / "c.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"Record 2 of the images of .*train cannot be read"):
+        data.ImageFolder(tmp_path, "faces", size=8).source("train")[2]
+    with pytest.raises(InputError, match=r"There are no images in .*test: put files"):
+        data.ImageFolder(tmp_path, "faces").source("test")
