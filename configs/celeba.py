@@ -5,8 +5,6 @@ python main.py --config=configs/celeba.py:ve,ncsnpp,discrete --mode=describe
 Words: configs/published.py. The default is ve,ncsnpp,discrete. Data: the aligned images in train/ and test/ of celeba/.
 """
 
-import dataclasses
-
 import ml_collections
 
 from configs import published
@@ -14,7 +12,6 @@ from configs import published
 DATA_SET = published.DataSet(
     file="configs/celeba.py",
     data=dict(name="ImageFolder", folder="celeba", size=64, crop=140),
-    size=64,
     sigma_max=90,
     scales=1000,
     snr=0.17,
@@ -35,14 +32,7 @@ DATA_SET = published.DataSet(
 def get_config(variant: str = "ve,ncsnpp,discrete") -> ml_collections.ConfigDict:
     words = published.choose(DATA_SET, variant)
     kind = words["network"]
-    if kind == "ncsnv2":
-        chain = dataclasses.replace(DATA_SET, scales=500)
-        return published.config(chain, words, {}, **published.sampled_by_langevin(0.128, 5))
-    if kind == "ncsn":
-        long = words["technique"] in ("124", "1245")
-        chain = dataclasses.replace(DATA_SET, scales=500 if long else 10, sigma_max=90 if long else 1)
-        return published.config(
-            chain, words, {}, **published.sampled_by_langevin(*((0.128, 5) if long else (0.316, 100)))
-        )
+    if kind in published.REFINE:
+        return published.refine(DATA_SET, words, levels=500, snr=0.128)
     network = dict(multipliers=(1, 2, 2, 2), blocks=2 if kind == "ddpm" else 8 if words["depth"] else 4)
     return published.config(DATA_SET, words, network)

@@ -6,8 +6,6 @@ python main.py --config=configs/cifar10.py:ve,ncsnpp --workdir=runs/cifar10 --mo
 Words: configs/published.py. The default is ve,ncsnpp. Data: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
-import dataclasses
-
 import ml_collections
 
 from configs import published
@@ -40,7 +38,6 @@ OLD = {
 DATA_SET = published.DataSet(
     file="configs/cifar10.py",
     data=dict(name="CIFAR10"),
-    size=32,
     sigma_max=50,
     scales=1000,
     snr=0.16,
@@ -54,14 +51,7 @@ DATA_SET = published.DataSet(
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = published.choose(DATA_SET, variant)
     kind = words["network"]
-    if kind == "ncsnv2":
-        chain = dataclasses.replace(DATA_SET, scales=232)
-        return published.config(chain, words, {}, **published.sampled_by_langevin(0.176, 5))
-    if kind == "ncsn":
-        long = words["technique"] in ("124", "1245")
-        chain = dataclasses.replace(DATA_SET, scales=232 if long else 10, sigma_max=50 if long else 1)
-        return published.config(
-            chain, words, {}, **published.sampled_by_langevin(*((0.176, 5) if long else (0.316, 100)))
-        )
+    if kind in published.REFINE:
+        return published.refine(DATA_SET, words, levels=232, snr=0.176)
     network = dict(multipliers=(1, 2, 2, 2), blocks=2 if kind == "ddpm" else 8 if words["depth"] else 4)
     return published.config(DATA_SET, words, network)

@@ -7,6 +7,7 @@ import dataclasses
 import ml_collections
 
 from configs import published
+from score_sde.core.errors import InputError
 
 
 def data_set(folder: str, old: dict[str, str]) -> published.DataSet:
@@ -14,7 +15,6 @@ def data_set(folder: str, old: dict[str, str]) -> published.DataSet:
     return published.DataSet(
         file=f"configs/{folder}.py",
         data=dict(name="ImageFolder", folder=folder, size=1024, crop=0),
-        size=1024,
         sigma_max=1348,
         scales=2000,
         snr=0.15,
@@ -27,15 +27,18 @@ def data_set(folder: str, old: dict[str, str]) -> published.DataSet:
 
 
 def config(here: published.DataSet, variant: str, reduction: str) -> ml_collections.ConfigDict:
-    """`reduction` is of the loss at 1024 pixels."""
+    """`reduction` is of the loss of VE at 1024 pixels."""
     words = published.choose(here, variant)
+    if words["network"] in published.REFINE:
+        raise InputError(f"{here.file} has no variant {variant!r}: {words['network']} is of 32 to 128 pixels.")
     if words["version"] == "1024":
         network = dict(channels=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=8 if words["depth"] else 1)
         network |= published.pyramids(words)
-        return published.config(here, words, network, ema=0.9999, loss__reduction=reduction)
-    here = dataclasses.replace(here, data=here.data | dict(size=256), size=256, sigma_max=348, snr=0.075, batch_size=64)
+        loss = dict(loss__reduction=reduction) if words["sde"] == "ve" else {}
+        return published.config(here, words, network, ema=0.9999, **loss)
+    here = dataclasses.replace(here, data=here.data | dict(size=256), sigma_max=348, snr=0.075, batch_size=64)
     if words["network"] == "ddpm":
-        deep = dict(multipliers=(1, 1, 2, 2, 4, 4), blocks=2)
-        return published.config(here, words, deep, optimizer__schedule__peak_value=2e-5)
+        network = dict(multipliers=(1, 1, 2, 2, 4, 4), blocks=2)
+        return published.config(here, words, network, optimizer__schedule__peak_value=2e-5)
     network = dict(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=8 if words["depth"] else 2)
     return published.config(here, words, network | published.pyramids(words))

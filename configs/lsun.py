@@ -22,7 +22,6 @@ OLD = {
 DATA_SET = published.DataSet(
     file="configs/lsun.py",
     data=dict(name="ImageFolder", size=256, crop=0),
-    size=256,
     sigma_max=378,
     scales=2000,
     snr=0.075,
@@ -44,8 +43,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             here, words, dict(multipliers=(1, 1, 2, 2, 4, 4), blocks=2), optimizer__schedule__peak_value=2e-5
         )
     if words["network"] in published.REFINE:
-        here = dataclasses.replace(here, data=here.data | dict(size=128), size=128, batch_size=128)
-        here = dataclasses.replace(here, sigma_max=190, scales=1086)
-        return published.config(here, words, {}, ema=0.9999, **published.sampled_by_langevin(0.095, 3))
+        here = dataclasses.replace(here, data=here.data | dict(size=128), batch_size=128)
+        here = dataclasses.replace(here, sigma_max=190)
+        return published.refine(here, words, levels=1086, snr=0.095, steps=3, ema=0.9999)
     network = dict(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=8 if words["depth"] else 2)
     return published.config(here, words, network | published.pyramids(words))

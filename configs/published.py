@@ -24,7 +24,6 @@ class DataSet:
     Attributes:
         file: the config file, for messages.
         data: the config's entry, but for the scale.
-        size: height and width of an image.
         sigma_max: of VE and its chain.
         scales: N of VE and its chain.
         snr: of the corrector.
@@ -35,7 +34,6 @@ class DataSet:
 
     file: str
     data: dict[str, Any]
-    size: int
     sigma_max: float
     scales: int
     snr: float
@@ -100,8 +98,6 @@ def config(
     data_set: DataSet,
     words: dict[str, str | None],
     network: dict[str, Any],
-    *,
-    beta_steps: int = 1000,
     **changes: Any,
 ) -> ml_collections.ConfigDict:
     """The config that words ask for, with the data set's own `network` entries.
@@ -111,13 +107,15 @@ def config(
     sde, kind = str(words["sde"]), str(words["network"])
     discrete = words["time"] == "discrete" or kind in REFINE
     ve = sde == "ve"
+    # The chain of DDPM has 1,000 levels whatever the data.
+    levels = 1000 if discrete and not ve else data_set.scales
     made = ml_collections.ConfigDict(
         dict(
             seed=42,
             data=dict(
                 **data_set.data, centered=not ve, dir="", batch_size=data_set.batch_size, flip=True, labels=False
             ),
-            sde=_sde(sde, discrete, data_set, beta_steps),
+            sde=_sde(sde, discrete, data_set, levels),
             parametrization=dict(
                 name="Score" if ve else "Noise",
                 time_label="index" if discrete else "sigma" if ve else "scaled_time",
@@ -146,14 +144,14 @@ def config(
                 log_every=50,
                 eval_every=10_000,
                 sample_every=50_000,
-                checkpoint_every=10_000,
+                checkpoint_every=10_000 if data_set.batch_size == 128 else 5_000,
                 fused=1,
                 microbatches=1,
                 keep=dict(last=1, every=50_000),
             ),
             sample=dict(
                 sampler=_sampler(sde, kind, discrete, data_set.snr),
-                grid=dict(name="uniform", n=(data_set.scales if ve else beta_steps) - 1),
+                grid=dict(name="uniform", n=levels - 1),
                 n=64,
                 seed=0,
                 batch_size=64,
@@ -185,12 +183,12 @@ def config(
     return made
 
 
-def _sde(sde: str, discrete: bool, data_set: DataSet, beta_steps: int) -> dict[str, Any]:
+def _sde(sde: str, discrete: bool, data_set: DataSet, n: int) -> dict[str, Any]:
     if sde == "ve":
         levels = dict(sigma_min=0.01, sigma_max=float(data_set.sigma_max))
-        return dict(name="SMLD", n=data_set.scales, **levels) if discrete else dict(name="VE", **levels)
+        return dict(name="SMLD", n=n, **levels) if discrete else dict(name="VE", **levels)
     betas = dict(beta_min=0.1, beta_max=20.0)
-    return dict(name="DiscreteVP", n=beta_steps, **betas) if discrete else dict(variants.SDES[sde])
+    return dict(name="DiscreteVP", n=n, **betas) if discrete else dict(variants.SDES[sde])
 
 
 def _network(words: dict[str, str | None], discrete: bool, data_set: DataSet) -> dict[str, Any]:
@@ -221,10 +219,6 @@ def _network(words: dict[str, str | None], discrete: bool, data_set: DataSet) ->
 
 
 def _sampler(sde: str, kind: str, discrete: bool, snr: float) -> dict[str, Any]:
-    if kind in REFINE:
-        return dict(
-            name="PredictorCorrector", predictor=None, corrector=dict(name="AnnealedLangevin", snr=snr, steps=5)
-        )
     if sde == "ve":
         # norms='batch' is what was published; with it a sample depends on those that are drawn beside it.
         corrector = dict(name="Langevin", snr=snr, steps=1, norms="expected")
@@ -243,10 +237,19 @@ def _as_in_2019(made: ml_collections.ConfigDict, words: dict[str, str | None]) -
         made.ema = 0.0
 
 
-def sampled_by_langevin(snr: float, steps: int) -> dict[str, Any]:
-    """Annealed Langevin dynamics, as a change to `config`."""
+def refine(
+    data_set: DataSet, words: dict[str, str | None], levels: int, snr: float, steps: int = 5, **changes: Any
+) -> ml_collections.ConfigDict:
+    """NCSN or NCSNv2 of so many noise levels, sampled by annealed Langevin dynamics.
+
+    NCSN without the first techniques of Song & Ermon 2020 (words 124 and 1245) has ten levels from 1, 100 steps each.
+    """
+    if words["network"] == "ncsn" and words["technique"] not in ("124", "1245"):
+        data_set, levels, snr, steps = dataclasses.replace(data_set, sigma_max=1), 10, 0.316, 100
     corrector = dict(name="AnnealedLangevin", snr=snr, steps=steps)
-    return dict(sample__sampler=dict(name="PredictorCorrector", predictor=None, corrector=corrector))
+    made = config(dataclasses.replace(data_set, scales=levels), words, {}, **changes)
+    made.sample.sampler = dict(name="PredictorCorrector", predictor=None, corrector=corrector)
+    return made
 
 
 def pyramids(words: dict[str, str | None]) -> dict[str, Any]:

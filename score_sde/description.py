@@ -37,7 +37,8 @@ class Description:
     flops: of one evaluation of one example: convolutions and matrix products, a multiplication with an addition
         being two operations.
     state_bytes: parameters, their average, the optimizer's state, and a gradient.
-    kept_bytes: what the gradient of one micro-batch keeps of the evaluation; a compiler may keep less.
+    kept_bytes: what the gradient of one micro-batch, all on one device, keeps of the evaluation; a compiler may keep
+        less.
     batch: examples in that micro-batch.
     """
 
@@ -65,7 +66,7 @@ def describe(config: ml_collections.ConfigDict) -> Description:
     optimizer, _ = build_optimizer(config.optimizer)
     state = jax.eval_shape(lambda: init_state(objective, optimizer, config.seed))
     layers = _layers(blueprint.network, state.params)
-    batch = config.data.batch_size // config.train.get("microbatches", 1)
+    batch = config.data.batch_size // max(config.train.get("microbatches", 1), 1)
     held = _bytes((state.params, state.ema, state.opt_state, state.params))
     return Description(
         layers,
@@ -85,7 +86,7 @@ def run(config: ml_collections.ConfigDict) -> None:
     print(f"parameters: {found.parameters:,}")
     print(f"FLOPs of one evaluation per image: {found.flops:,} (convolutions and matrix products)")
     print(
-        f"memory of a training step: at most {found.bytes / 1e9:.1f} GB at batch {found.batch} (parameters, average, "
+        f"memory of a training step: about {found.bytes / 1e9:.1f} GB at batch {found.batch} (parameters, average, "
         f"optimizer and gradient {found.state_bytes / 1e9:.1f}; kept for the gradient {found.kept_bytes / 1e9:.1f})"
     )
     print("\n".join(_table(found)))

@@ -1,6 +1,8 @@
 """The published configurations: all of them there, under both spellings, with the numbers of the paper."""
 
+import csv
 import importlib.resources
+import pathlib
 
 import numpy as np
 import pytest
@@ -40,22 +42,45 @@ def test_each_builds_under_all_its_names(module, old, new):
     assert blueprint.dataset.transform.centered == (not old.startswith("ve"))
 
 
-@pytest.mark.parametrize(
-    ("config", "sigma_max", "levels", "snr"),
-    [
-        (cifar10.get_config("ve,ncsnpp"), 50, 1000, 0.16),
-        (celeba.get_config(), 90, 1000, 0.17),
-        (lsun.get_config("bedroom"), 378, 2000, 0.075),
-        (lsun.get_config("church"), 380, 2000, 0.075),
-        (ffhq.get_config("256"), 348, 2000, 0.075),
-        (ffhq.get_config("1024"), 1348, 2000, 0.15),
-        (celebahq.get_config("1024"), 1348, 2000, 0.15),
-    ],
-)
-def test_noise_levels_and_correctors(config, sigma_max, levels, snr):
-    assert config.sde.sigma_max == config.network.sigma_max == sigma_max
-    assert config.sample.grid.n == levels - 1
-    assert config.sample.sampler.corrector.snr == snr
+with (pathlib.Path(__file__).parent / "fixtures" / "published" / "configurations.csv").open() as file:
+    FIGURES = {row["configuration"]: row for row in csv.DictReader(file)}
+SAMPLERS = {
+    "euler_maruyama": "EulerMaruyama",
+    "ancestral_sampling": "Ancestral",
+    "reverse_diffusion": "ReverseDiffusion",
+}
+CORRECTORS = {"langevin": "Langevin", "ald": "AnnealedLangevin"}
+
+
+@pytest.mark.parametrize(("module", "old", "new"), ALL, ids=[old for _, old, _ in ALL])
+def test_the_figures_of_2021(module, old, new):
+    """Against a table of what each file said, of github.com/yang-song/score_sde at commit 0acb9e0."""
+    config, row = module.get_config(new), FIGURES[old]
+    number = {
+        name: float(row[name]) for name in ("rate", "ema", "warmup", "clip", "dropout", "batch", "levels", "sigma_max")
+    }
+    rate = config.optimizer.schedule
+    assert rate.get("peak_value", rate.get("value")) == number["rate"]
+    assert rate.get("warmup_steps", 0) == number["warmup"]
+    assert (config.optimizer.clip or -1) == number["clip"]
+    assert (config.optimizer.b1, config.optimizer.eps, config.seed) == (0.9, 1e-8, 42)
+    assert config.ema == number["ema"] and config.data.batch_size == number["batch"]
+    assert config.sample.grid.n == number["levels"] - 1 and config.sde.get("n", number["levels"]) == number["levels"]
+    if old.startswith("ve"):
+        assert config.sde.sigma_max == config.network.sigma_max == number["sigma_max"] and config.sde.sigma_min == 0.01
+    sampler, network = config.sample.sampler, config.network
+    if row["corrector"] == "none":
+        assert sampler.name == SAMPLERS[row["predictor"]]
+    else:
+        assert (sampler.predictor or {"name": None})["name"] == SAMPLERS.get(row["predictor"])
+        assert sampler.corrector.name == CORRECTORS[row["corrector"]]
+        assert (sampler.corrector.snr, sampler.corrector.steps) == (float(row["snr"]), int(row["each"]))
+    assert network.channels == int(row["channels"])
+    if row["blocks"]:
+        assert network.blocks == int(row["blocks"]) and network.dropout == number["dropout"]
+        assert list(network.multipliers) == list(map(int, row["multipliers"].split()))
+    if row["progressive"]:
+        assert (network.progressive, network.progressive_input) == (row["progressive"], row["progressive_input"])
 
 
 def test_what_the_networks_are_told():
@@ -90,12 +115,18 @@ def test_what_the_networks_are_told():
         ("vp,ncsn", "levels of the ve chain only"),
         ("vp,ddpm,deep", "deep is of ncsnpp and ddpmpp"),
         ("ve,ncsnv2,124", "124 is of ncsn"),
+        ("vp,ncsnpp,unconditional,deep,x", "'x'"),
     ],
 )
 def test_what_was_never_there_is_refused(variant, words):
     with pytest.raises(InputError) as caught:
         cifar10.get_config(variant)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_faces_have_no_ncsn():
+    with pytest.raises(InputError, match="ncsnv2 is of 32 to 128 pixels"):
+        ffhq.get_config("256,ve,ncsnv2")
 
 
 def test_the_table_in_the_docs():
@@ -155,6 +186,8 @@ def test_folders_of_images(tmp_path):
     np.testing.assert_array_equal(images[1], np.broadcast_to([10, 200, 30], (8, 8, 3)))
     whole = data.ImageFolder(tmp_path, "faces", size=8, crop=40).source("train")[1]["image"]
     np.testing.assert_array_equal(whole, images[1])
+    with pytest.raises(InputError, match="a square of 9 pixels cannot be cut"):
+        data.ImageFolder(tmp_path, "faces", size=8, crop=9).source("train")[0]
     (folder / "c.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"Record 2 of the images of .*train cannot be read"):
         data.ImageFolder(tmp_path, "faces", size=8).source("train")[2]

@@ -92,6 +92,14 @@ def test_convolutions_with_a_filter(path, kernel, x64):
     np.testing.assert_allclose(resample.fir_conv_upsample(jnp.asarray(x), weight, kernel), up, atol=1e-12)
 
 
+def test_precisions_are_kept(x64):
+    """Also where both ways are traced, float32 beside float64 included."""
+    for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+        x = jnp.ones((1, 4, 4, 2), dtype)
+        for function in (resample.fir_downsample, resample.fir_upsample):
+            assert jax.jit(lambda x, f=function: f(x, (1, 3, 3, 1)))(x).dtype == dtype
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(sum), st.integers(1, 4), st.integers(1, 4))
 def test_both_ways_are_the_same(kernel, height, width):

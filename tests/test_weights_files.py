@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from score_sde.core.errors import InputError
+from score_sde.networks import NCSNpp
 from score_sde.published import read_weights
+from score_sde.published.match import match
 
 FILES = pathlib.Path(__file__).parent / "fixtures" / "published"
 TORCH = ["tiny.pth", "tiny_legacy.pth", "ncsnpp_residual.pth", "ncsnpp_ddpm_blocks.pth", "ddpm.pth"]
+NETWORK = NCSNpp((8, 8, 3), channels=4, multipliers=(1,), blocks=1, attention=())
 TINY = ["tiny.pth", "tiny_legacy.pth", "tiny.msgpack"]
 
 
@@ -192,7 +195,7 @@ def test_zips_that_are_no_weights(tmp_path):
     path = tmp_path / "w.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "x")
-    with pytest.raises(InputError, match="it has no data"):
+    with pytest.raises(InputError, match="it has 0 parts data"):
         read_weights(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", bytes(10**6))
@@ -213,6 +216,52 @@ def test_tensors_larger_than_their_numbers(tmp_path):
         path.write_bytes(good.replace(shape, other))
         with pytest.raises(InputError, match="larger than the numbers"):
             read_weights(path)
+
+
+def repeated(value, call, times=2000):
+    """A pickle that keeps a value and a function, and calls the one on the other again and again."""
+    head = b"\x80\x02" + pickle.dumps(value, 2)[2:-1] + b"\x85q\xf0" + call + b"q\xf1]"
+    return head + b"h\xf1h\xf0Ra" * times + b"."
+
+
+@pytest.mark.parametrize(
+    ("value", "call", "words"),
+    [
+        ("a" * 50_000, b"c_codecs\nencode\n", "as NumPy writes them"),
+        (list(range(20_000)), b"ctorch\nSize\n", "as PyTorch makes them"),
+    ],
+)
+def test_a_file_cannot_make_more_than_it_is(tmp_path, value, call, words):
+    """Copies of what a few bytes refer to would take 100 times the file's size."""
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", repeated(value, call))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=words):
+            read_weights(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * path.stat().st_size
+
+
+def test_long_arguments_are_refused(tmp_path):
+    many = b"\x80\x02(" + b"K\x01" * 1000 + b"tq\xf0ctorch._utils\n_rebuild_parameter\nh\xf0R."
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("x/data.pkl", many)
+    with pytest.raises(InputError, match="more arguments than weights need"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_deep_nesting_ends_in_one_line(tmp_path):
+    """A million tuples in one another, which hashing or comparing would end the process with."""
+    deep = b"\x80\x02)" + b"\x85" * 10**6
+    for content in (deep + b".", deep + b"q\x00}h\x00K\x01s."):
+        with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+            archive.writestr("x/data.pkl", content)
+        with pytest.raises(InputError):
+            read_weights(tmp_path / "w.pth")
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
@@ -251,7 +300,7 @@ def check_mutation(name, seed, folder):
         path.write_bytes(mutated(content, rng))
     said = ""
     try:
-        read_weights(path)
+        match(NETWORK, read_weights(path))
     except InputError as error:
         said = str(error)
     assert "\n" not in said and len(said) < 500

@@ -117,6 +117,8 @@ class _Files:
 
         with Image.open(self.files[index]) as file:
             side = self.crop or min(file.size)
+            if side > min(file.size):
+                raise InputError(f"a square of {side} pixels cannot be cut from {file.size}: {self.files[index].name}")
             left, top = ((length - side) // 2 for length in file.size)
             square = file.convert("RGB").crop((left, top, left + side, top + side))
             small = square.resize((self.size, self.size), Image.Resampling.BICUBIC)

@@ -6,7 +6,9 @@ NCSN (Song & Ermon 2019, arXiv:1907.05600) learns a row of each normalisation pe
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -30,7 +32,7 @@ SECTIONS: dict[int, tuple[tuple[int, bool, int], ...]] = {
 }
 REFINED = {64: (2, 2, 2, 1), 128: (4, 2, 2, 1, 1), 256: (4, 2, 2, 2, 1, 1)}
 REFINED_BY_PORT = REFINED | {64: (2, 2, 1, 1)}
-INTERPOLATIONS = ("bilinear", "nearest")
+INTERPOLATIONS = ("bilinear", "nearest", "nearest_neighbor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,12 @@ class RefineNetwork(ModuleNetwork, NoiseLevels):
         shape: (height, width, channels) of an image.
         num_classes: None: these networks know no classes.
         channels: of the first section.
-        depth: 64, 128 or 256, the size of images that the network was made for; None for the least that fits.
-        interpolation: 'bilinear' or 'nearest', how smaller feature maps are enlarged.
-        port: whether it computes as the PyTorch port does: bilinear with the corners aligned, the variance of channel
-            means with n - 1, and half the width in one block of depth 64. So that the port's weights can be used.
+        depth: 64, 128 or 256, the size of images that the network was made for; None for the least that fits, and 64
+            for NCSN.
+        interpolation: 'bilinear' or 'nearest' (or 'nearest_neighbor'), how smaller feature maps are enlarged.
+        port: whether it computes as the PyTorch port does, so that the port's weights can be used: always bilinear with
+            the corners aligned, the variance of channel means with n - 1, half the width in one block of depth 64, and
+            NCSNv2 always divides by sigma.
     """
 
     shape: tuple[int, int, int] = dataclasses.field(kw_only=False)
@@ -62,7 +66,8 @@ class RefineNetwork(ModuleNetwork, NoiseLevels):
         if self.num_classes is not None:
             raise InputError(f"{name} knows no classes: use data.labels=False.")
         if self.depth is None:
-            fits = [depth for depth in SECTIONS if max(self.shape[:2]) <= (95 if depth == 64 else depth)]
+            most = {64: math.inf if self.conditional else 95}
+            fits = [depth for depth in SECTIONS if max(self.shape[:2]) <= most.get(depth, depth)]
             object.__setattr__(self, "depth", fits[0] if fits else max(SECTIONS))
         if self.depth not in SECTIONS or self.channels < 1:
             raise InputError(f"{name} got depth={self.depth}, channels={self.channels}; expected depth 64, 128 or 256.")
@@ -79,9 +84,9 @@ class RefineNetwork(ModuleNetwork, NoiseLevels):
         self.check_levels()
 
     @property
+    @abc.abstractmethod
     def conditional(self) -> bool:
         """Whether every normalisation has a row per noise level."""
-        return isinstance(self, NCSN)
 
     @property
     def sections(self) -> tuple[tuple[int, bool, int], ...]:
@@ -103,12 +108,20 @@ class RefineNetwork(ModuleNetwork, NoiseLevels):
 class NCSN(RefineNetwork):
     """The noise-conditional score network of Song & Ermon 2019; settings as in RefineNetwork."""
 
+    @property
+    def conditional(self) -> bool:
+        return True
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NCSNv2(RefineNetwork):
     """The noise-conditional score network of Song & Ermon 2020; settings as in RefineNetwork."""
 
     scale_by_sigma: bool = True
+
+    @property
+    def conditional(self) -> bool:
+        return False
 
 
 class _Norm(nnx.Module):
@@ -229,10 +242,10 @@ class _Refine(nnx.Module):
 def _enlarged(x: Array, size: tuple[int, ...], interpolation: str, corners: bool) -> Array:
     if x.shape[1:3] == tuple(size):
         return x
-    if interpolation == "bilinear" and corners:
+    if corners:
         rows, columns = (_aligned(old, new) for old, new in zip(x.shape[1:3], size, strict=True))
         return jnp.einsum("ih,bhwc,jw->bijc", jnp.asarray(rows, x.dtype), x, jnp.asarray(columns, x.dtype))
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), interpolation)
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), interpolation.removesuffix("_neighbor"))
 
 
 def _aligned(old: int, new: int) -> np.ndarray:
@@ -275,4 +288,5 @@ class _RefineNet(nnx.Module):
                 refine = layers.rematerialised(getattr(self, f"refine{i}"), net.remat)
                 h = refine([maps.pop()] if i == 0 else [maps.pop(), h], label)
         h = self.conv_out(act(self.norm_out(h, label)))
-        return h / net.sigma(to_time(time_label))[:, None, None, None] if net.scale_by_sigma else h
+        divides = net.scale_by_sigma or (net.port and not net.conditional)
+        return h / net.sigma(to_time(time_label))[:, None, None, None] if divides else h

@@ -120,7 +120,7 @@ def _fir_by_shifts(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[in
 def _fir_phase(x: Array, axis: int, taps: np.ndarray, up: int, down: int, before: int, length: int) -> Array:
     """Every up-th value of the filtered axis: the sum of tap times the pixels that it meets."""
     total: Array | None = None
-    for place, tap in enumerate(taps[::-1]):
+    for place, tap in enumerate(taps[::-1].tolist()):  # numbers of Python's, which keep x's dtype
         offset, between = divmod(place - before, up)
         if between:
             continue  # it meets the zeros

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import sys
@@ -19,12 +20,12 @@ from score_sde.core.errors import InputError
 from score_sde.model import Blueprint
 from score_sde.parallel import processes
 from score_sde.published.match import Matched, match
-from score_sde.published.report import Difference, Report, differences, read_expected
-from score_sde.published.weights import Weights, read_weights
+from score_sde.published.refusal import shown
+from score_sde.published.report import Difference, Report, are_suspicious, differences, read_expected
+from score_sde.published.weights import UNFORESEEN, Weights, read_weights
 from score_sde.training.step import build_optimizer
 
 REPORT = "parity.json"
-_SUSPICIOUS = 1e-3
 
 
 def import_weights(
@@ -58,25 +59,51 @@ def import_weights(
     blueprint = Blueprint.from_config(config, "float32")
     expected = None if expect is None else read_expected(expect, blueprint.dataset.shape)
     read = read_weights(weights)
-    _check_levels(config, read)
-    matched = match(blueprint.network, read)
+    before = _imported(workdir, read)
+    if before is not None:
+        return before
+    try:
+        matched = match(blueprint.network, read)
+        _check_levels(config, read)
+    except InputError:
+        raise
+    except UNFORESEEN as error:
+        raise InputError(f"{weights} does not fit the config ({type(error).__name__}: {shown(error)}).") from error
     state, notes = _state(config, read, matched)
     found: tuple[Difference, ...] = ()
     if expected is not None:
         items = {"params": state.params} | ({"ema": state.ema} if matched.ema is not None else {})
         found = differences(blueprint.network, items, expected)
     report = _report(read, matched, state, notes, found)
+    if expected is not None:
+        report = dataclasses.replace(report, suspicious=are_suspicious(found, expected))
     keep = config.train.keep
     with (
         files.exclusive(workdir),
         Checkpoints(workdir, last=keep.last, every=keep.every, device=parallel.host_device()) as checkpoints,
     ):
-        if checkpoints.steps():
-            raise InputError(f"{workdir} has checkpoints already: import into another --workdir.")
         checkpoint.write_config(workdir, config)
+        files.write_text(pathlib.Path(workdir) / REPORT, report.to_json())
         checkpoints.save(state)
         checkpoints.wait()
-        files.write_text(pathlib.Path(workdir) / REPORT, report.to_json())
+    return report
+
+
+def _imported(workdir: str | os.PathLike[str], weights: Weights) -> Report | None:
+    """The report of a workdir that was made of this file already; None of one without checkpoints.
+
+    Raises:
+        InputError: for a workdir with other checkpoints.
+    """
+    with Checkpoints(workdir) as checkpoints:
+        if not checkpoints.steps():
+            return None
+    try:
+        report = Report.from_json((pathlib.Path(workdir) / REPORT).read_text())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        report = None
+    if report is None or report.sha256 != weights.sha256:
+        raise InputError(f"{workdir} has checkpoints already, and not of this file: import into another --workdir.")
     return report
 
 
@@ -87,12 +114,17 @@ def run(
     expect: str | os.PathLike[str] | None = None,
 ) -> None:
     """`import_weights`, and say what came of it."""
+    with Checkpoints(workdir) as checkpoints:
+        there = bool(checkpoints.steps())
     report = import_weights(config, workdir, weights, expect)
+    if there:
+        print(f"nothing left to import: {workdir} was made of {report.file}")
+        return
     print(report.text())
     print(f"  report:  {pathlib.Path(workdir) / REPORT}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
-    if report.differences and min(each.relative for each in report.differences) > _SUSPICIOUS:
+    if report.suspicious:
         print(
-            "warning: the outputs differ by more than rounding: a setting that has no parameters (centered, "
+            "warning: what was expected differs by more than rounding: a setting that has no parameters (centered, "
             "skip_rescale, fir, fir_kernel, nonlinearity, scale_by_sigma) may be another one there.",
             file=sys.stderr,
         )
@@ -106,10 +138,11 @@ def _check_levels(config: ml_collections.ConfigDict, weights: Weights) -> None:
     theirs = dict(sigma_max=table[0], sigma_min=table[-1])
     for name, value in theirs.items():
         if not np.isclose(value, config.sde[name], rtol=1e-4):
+            change = f"--config.sde.{name}={value:.6g}"
+            change += f" --config.network.{name}={value:.6g}" if name in config.network else ""
             raise InputError(
                 f"{weights.path} does not fit the config: file has {name} {value:.6g}, config says "
-                f"{config.sde[name]:g}: use --config.sde.{name}={value:.6g} --config.network.{name}={value:.6g}, or "
-                "the config of its data set."
+                f"{config.sde[name]:g}: use {change}, or the config of its data set."
             )
     levels = config.sde.get("n")
     if levels is not None and levels != len(table):
@@ -122,7 +155,7 @@ def _check_levels(config: ml_collections.ConfigDict, weights: Weights) -> None:
 def _state(config: ml_collections.ConfigDict, weights: Weights, matched: Matched) -> tuple[TrainState, tuple[str, ...]]:
     notes = []
     if weights.step is None:
-        notes.append("the file says no step: training would begin at step 0")
+        notes.append("the file says no step: training would begin at step 0, where an average forgets at once")
     if matched.ema is None:
         notes.append("the file has no moving average: it begins at the parameters")
     if matched.ignored:

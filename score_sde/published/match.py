@@ -12,7 +12,7 @@ import numpy as np
 from score_sde.core.errors import InputError
 from score_sde.networks import Network, RefineNetwork
 from score_sde.published.names import Tensor, tensors, unused
-from score_sde.published.recognise import misfit
+from score_sde.published.recognise import is_refine, misfit
 from score_sde.published.refusal import shown
 from score_sde.published.weights import Arrays, Weights
 
@@ -52,17 +52,18 @@ def match(network: Network, weights: Weights) -> Matched:
     Raises:
         InputError: where they do not fit, naming the setting that differs if it can be told; or not finite.
     """
-    if isinstance(network, RefineNetwork) and network.port != (weights.format == "torch"):
+    every = {name: plain_shape(name, array) for name, array in weights.params.items()}
+    if isinstance(network, RefineNetwork) and is_refine(every) and network.port != (weights.format == "torch"):
         raise InputError(
             f"{weights.path} is a file of {'the PyTorch port' if weights.format == 'torch' else 'the original'}, which "
             f"computes {type(network).__name__} in its own way: use --config.network.port={not network.port}."
         )
     wanted = tensors(network)
     ignored = unused(network) if weights.format == "torch" else frozenset()
-    shapes = {name: plain_shape(name, array) for name, array in weights.params.items() if name not in ignored}
+    shapes = {name: shape for name, shape in every.items() if name not in ignored}
     expected = {_name(each, weights): _shape(each, weights) for each in wanted}
     if shapes != expected:
-        raise InputError(f"{weights.path} does not fit the config: {misfit(network, weights, shapes, expected)}.")
+        raise InputError(f"{weights.path} does not fit the config: {misfit(network, weights.format, every, expected)}.")
     counts = {"params": len(wanted)}
     params = _tree(wanted, weights, weights.params, ignored, "the parameters")
     ema = moments = None

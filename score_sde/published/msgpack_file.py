@@ -11,7 +11,7 @@ import numpy as np
 
 from score_sde.published.refusal import Refused, shown
 
-_ARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # flax's extension types
+_ARRAY, _SCALAR = 1, 3  # flax's extension types
 _DEEPEST = 32
 _KINDS = (
     "float16",
@@ -35,7 +35,7 @@ _CHUNKED = "__msgpack_chunked_array__"
 
 
 def read(path: pathlib.Path) -> Any:
-    """The value of a file: dicts, lists, numbers, text, and NumPy arrays that are views of what was read.
+    """The value of a file: dicts, lists, numbers, text, and NumPy arrays.
 
     Raises:
         Refused: for a file that is no msgpack, or has more in it.
@@ -144,9 +144,10 @@ def _joined(parts: dict[str, Any]) -> np.ndarray:
         shape = list(shape.values())
     if isinstance(chunks, dict):
         chunks = list(chunks.values())
-    if not (isinstance(shape, list) and isinstance(chunks, list) and all(isinstance(c, np.ndarray) for c in chunks)):
+    arrays = isinstance(chunks, list) and chunks and all(isinstance(chunk, np.ndarray) for chunk in chunks)
+    if not (isinstance(shape, list) and isinstance(chunks, list) and arrays) or len({c.dtype for c in chunks}) != 1:
         raise Refused("an array in it is not written as flax writes them")
-    whole = np.concatenate([chunk.ravel() for chunk in chunks]) if chunks else np.zeros(0, np.float32)
+    whole = np.concatenate([chunk.ravel() for chunk in chunks])
     if not all(isinstance(side, int) and 0 <= side < 2**62 for side in shape):
         raise Refused("an array in it has sides that are no whole numbers")
     return whole.reshape(shape)

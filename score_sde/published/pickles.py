@@ -1,140 +1,26 @@
 """The pickles inside PyTorch's files, read by a small machine of our own.
 
 A pickle is a program: Python's own reader imports and calls what it names. This one knows the few names that weights
-need, each as a function of ours on plain values; any other name ends the reading. Every instruction costs a bounded
-amount of memory beyond the bytes that it was read from.
+need (known.py); any other name ends the reading. Every instruction costs a bounded amount of memory beyond the bytes
+that it was read from.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from score_sde.published.known import KNOWN, Name, ScalarType, Storage, is_count
 from score_sde.published.refusal import Refused, shown
 
-# torch's storages by the type of their elements; big-endian machines write little-endian files too.
-STORAGES: dict[str, np.dtype[Any]] = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """Numbers that are kept elsewhere in the file, by their key."""
-
-    key: str
-    dtype: np.dtype[Any]
-    length: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """A tensor: a view of a storage, in elements of it."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclasses.dataclass
-class _ScalarType:
-    """numpy.dtype of a single number."""
-
-    code: str
-    order: str = "<"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    """A name that is known, and what stands for it; None where it cannot be called."""
-
-    name: str
-    call: Callable[..., Any] | None = None
+_MOST_ARGUMENTS = 16
 
 
 class _Mark:
     pass
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Stored:
-    whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8
-    if not (isinstance(storage, Storage) and _is_count(offset) and whole):
-        raise Refused("a tensor in it is not made as PyTorch makes them")
-    if not all(map(_is_count, (*shape, *strides))):
-        raise Refused("a tensor in it has sizes or strides that are no whole numbers")
-    return Stored(storage, offset, shape, strides)
-
-
-def _parameter(tensor: Any, *rest: Any) -> Any:
-    return tensor
-
-
-def _dictionary(*items: Any) -> dict[Any, Any]:
-    if items not in ((), ([],)):
-        raise Refused("an ordered dictionary in it is not made as PyTorch makes them")
-    return {}
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding != "latin1":
-        raise Refused("bytes in it are not written as NumPy writes them")
-    try:
-        return text.encode("latin1")
-    except UnicodeEncodeError as error:
-        raise Refused("bytes in it are not written as NumPy writes them") from error
-
-
-def _scalar_type(code: Any, *rest: Any) -> _ScalarType:
-    if not isinstance(code, str) or code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
-        raise Refused("a number in it has an unknown type")
-    return _ScalarType(code)
-
-
-def _scalar(kind: Any, raw: Any = b"") -> float | int:
-    if not isinstance(kind, _ScalarType) or not isinstance(raw, bytes):
-        raise Refused("a number in it is not written as NumPy writes them")
-    dtype = np.dtype(kind.order + kind.code if kind.order in "<>" else kind.code)
-    if len(raw) != dtype.itemsize:
-        raise Refused("a number in it has too few or too many bytes")
-    return np.frombuffer(raw, dtype)[0].item()
-
-
-def _size(items: Any = ()) -> tuple[Any, ...]:
-    if not isinstance(items, tuple | list):
-        raise Refused("a torch.Size in it is not made as PyTorch makes them")
-    return tuple(items)
-
-
-KNOWN: dict[tuple[str, str], _Name | np.dtype[Any]] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _Name("_rebuild_tensor_v2", _tensor),
-    ("torch._utils", "_rebuild_tensor"): _Name("_rebuild_tensor", _tensor),
-    ("torch._utils", "_rebuild_parameter"): _Name("_rebuild_parameter", _parameter),
-    ("collections", "OrderedDict"): _Name("OrderedDict", _dictionary),
-    ("_codecs", "encode"): _Name("encode", _encode),
-    ("numpy", "dtype"): _Name("dtype", _scalar_type),
-    ("torch", "Size"): _Name("Size", _size),
-    **{(f"numpy.{core}.multiarray", "scalar"): _Name("scalar", _scalar) for core in ("core", "_core")},
-    **{("torch", name): dtype for name, dtype in STORAGES.items()},
-}
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
 
 
 def read(data: bytes | memoryview, start: int = 0) -> tuple[Any, int]:
@@ -216,13 +102,15 @@ class _Machine:
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if not (isinstance(function, _Name) and function.call is not None and isinstance(arguments, tuple)):
+        if not (isinstance(function, Name) and function.call is not None and isinstance(arguments, tuple)):
             raise ValueError("no known function")
+        if len(arguments) > _MOST_ARGUMENTS:  # referred to again and again they would cost more than their bytes
+            raise Refused("it makes something of more arguments than weights need")
         self.push(function.call(*arguments))
 
     def build(self) -> None:
         state, value = self.pop(), self.stack[-1]
-        if isinstance(value, _ScalarType) and isinstance(state, tuple) and state[1] in ("<", ">", "|", "="):
+        if isinstance(value, ScalarType) and isinstance(state, tuple) and state[1] in ("<", ">", "|", "="):
             value.order = state[1]
         elif not isinstance(value, dict):  # of a state dict it is the versions of its modules
             raise ValueError("nothing that has a state")
@@ -245,7 +133,9 @@ class _Machine:
 
     def persistent(self) -> None:
         match self.pop():
-            case ("storage", np.dtype() as dtype, str() as key, str(), int() as length, *_) if _is_count(length):
+            case ("storage", np.dtype() as dtype, str() as key, str(), int() as length, *views) if is_count(
+                length
+            ) and views in ([], [None]):
                 self.push(Storage(key, dtype, length))
             case _:
                 raise Refused("a tensor in it is kept in an unknown way")

@@ -17,6 +17,7 @@ from score_sde.networks import Network
 from score_sde.published.match import Row
 
 _BATCH = 16
+_SUSPICIOUS = 1e-3
 # Names under which inputs and outputs are found in a file of them.
 _INPUTS = ("x", "inputs", "input")
 _LABELS = ("label", "labels", "time_label", "time_cond", "t", "sigma", "sigmas", "timesteps")
@@ -74,6 +75,7 @@ class Report:
         step: training steps.
         notes: what the file left out or had too much, in sentences.
         differences: from expected outputs, where those were given.
+        suspicious: whether they are more than rounding.
     """
 
     file: str
@@ -85,6 +87,7 @@ class Report:
     step: int
     notes: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
+    suspicious: bool = False
 
     @property
     def parameters(self) -> int:
@@ -112,6 +115,14 @@ class Report:
     def to_json(self) -> str:
         """All of it, each tensor too."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that `to_json` wrote; raises ValueError, TypeError or KeyError for other text."""
+        entries = json.loads(text)
+        entries["rows"] = tuple(Row(**row | {"shape": tuple(row["shape"])}) for row in entries["rows"])
+        entries["differences"] = tuple(Difference(**each) for each in entries["differences"])
+        return cls(**entries | {"notes": tuple(entries["notes"])})
 
 
 def read_expected(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Expected:
@@ -145,6 +156,8 @@ def read_expected(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Expec
                 f"{path} has {name} of shape {array.shape} and {len(label)} labels; expected {('n', *shape)} and n "
                 "labels."
             )
+    if ("gradient" in images) != ("cotangent" in images):
+        raise InputError(f"{path} has one of gradient and cotangent; expected both, or neither.")
     if label.dtype.kind not in "fiu":
         raise InputError(f"{path} has labels of type {label.dtype}; expected numbers.")
     return Expected(label=label, **images | {"x": images["x"].astype(np.float32)})
@@ -177,6 +190,15 @@ def differences(network: Network, items: dict[str, Any], expected: Expected) -> 
         if gradient is not None and slopes is not None:
             found.append(_difference("input gradients", item, slopes, gradient))
     return tuple(found)
+
+
+def are_suspicious(found: tuple[Difference, ...], expected: Expected) -> bool:
+    """Whether differences are more than rounding, of weights of one kind if the file does not say of which it is."""
+    for what in {each.what for each in found}:
+        beyond = [not each.relative <= _SUSPICIOUS for each in found if each.what == what]
+        if all(beyond) or (expected.output_ema is not None and any(beyond)):
+            return True
+    return False
 
 
 def _evaluated(network: Network, params: Any, expected: Expected) -> tuple[np.ndarray, np.ndarray | None]:

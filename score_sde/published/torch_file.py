@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.published import pickles
-from score_sde.published.pickles import Storage, Stored
+from score_sde.published.known import Storage, Stored
 from score_sde.published.refusal import Refused, shown
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -52,9 +52,9 @@ class TorchFile:
         if not count or count > len(numbers) or last >= len(numbers):
             raise Refused("a tensor in it is empty, or larger than the numbers that are kept for it")
         item = numbers.dtype.itemsize
-        return np.lib.stride_tricks.as_strided(
-            numbers[stored.offset :], stored.shape, [step * item for step in stored.strides], writeable=False
-        )
+        # Where there is one place only, the step to the next may be any number.
+        strides = [item * step if size > 1 else 0 for size, step in zip(stored.shape, stored.strides, strict=True)]
+        return np.lib.stride_tricks.as_strided(numbers[stored.offset :], stored.shape, strides, writeable=False)
 
     def _numbers(self, storage: Storage) -> np.ndarray:
         if storage.key not in self._read:
@@ -126,7 +126,7 @@ def _parts(archive: zipfile.ZipFile, size: int) -> tuple[Any, Callable[[Storage]
 
     mains = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(mains) != 1:
-        raise Refused("it is a zip file, but none of PyTorch's: it has no data.pkl")
+        raise Refused(f"it is a zip file, but none of PyTorch's: it has {len(mains)} parts data.pkl")
     folder = mains[0].removesuffix("data.pkl")
     order = folder + "byteorder"
     if order in entries and content(order).strip() != _LITTLE.encode():
@@ -150,15 +150,17 @@ def _read_legacy(path: pathlib.Path) -> TorchFile:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise Refused("it is cut off, or damaged")
     begins: dict[str, int] = {}
-    sizes = {storage.key: storage.dtype.itemsize for storage in _storages(value)}
+    storages = {storage.key: storage for storage in _storages(value)}
     for key in keys:
-        if key not in sizes:
-            raise Refused("it is cut off, or damaged")
         (length,) = struct.unpack_from("<q", data, place)
-        begins[key] = place + 8
-        place += 8 + length * sizes[key]
-        if length < 0 or place > len(data):
+        if key not in storages or length != storages[key].length:
             raise Refused("it is cut off, or damaged")
+        begins[key] = place + 8
+        place += 8 + length * storages[key].dtype.itemsize
+        if place > len(data):
+            raise Refused("it is cut off, or damaged")
+    if place != len(data):
+        raise Refused(f"it has {len(data) - place} bytes behind its end")
 
     def raw(storage: Storage) -> memoryview:
         begin = begins.get(storage.key)

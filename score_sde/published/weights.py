@@ -13,10 +13,13 @@ import numpy as np
 
 from score_sde.core.errors import InputError
 from score_sde.published import msgpack_file, torch_file
-from score_sde.published.pickles import Stored
+from score_sde.published.known import Stored
 from score_sde.published.refusal import Refused, shown
 
 Arrays = dict[str, np.ndarray]
+
+# What a hostile file may yet make NumPy or Python raise, where no check of ours foresaw it.
+UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,8 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         raise InputError(
             f"{path} is not read: {error}. Expected a .pth file, or a msgpack checkpoint of flax."
         ) from error
+    except UNFORESEEN as error:
+        raise InputError(f"{path} is not read: it is damaged ({type(error).__name__}: {shown(error)}).") from error
 
 
 def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> Weights:
@@ -82,7 +87,11 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
     if not isinstance(state, dict) or not state or not all(isinstance(v, Stored) for v in state.values()):
         raise Refused(f"it has no weights under 'model'; it has {_listed(value)}")
     model = {str(name).removeprefix("module."): file.array(stored) for name, stored in state.items()}
+    if len(model) != len(state):
+        raise Refused("two of its tensors have one name")
     sigmas = model.pop("sigmas", None)
+    if sigmas is not None and (sigmas.ndim != 1 or not np.issubdtype(sigmas.dtype, np.floating)):
+        raise Refused("its sigmas are no table of noise levels")
     # The Fourier frequencies are all that is not trained: a vector called W, where the other W are matrices.
     trained = [name for name, array in model.items() if not (name.endswith(".W") and array.ndim == 1)]
     averages = _entry(value, "ema", dict).get("shadow_params")
@@ -127,7 +136,7 @@ def _from_flax(value: Any, path: pathlib.Path, sha256: str) -> Weights:
     optimizer = _entry(value, "optimizer", dict)
     tree = optimizer.get("target", value.get("params", value))
     params = _flat(tree)
-    if not params:
+    if not params or any(array.ndim and not array.size for array in params.values()):
         raise Refused(f"it has no weights under 'optimizer/target'; it has {_listed(value)}")
     ema = _flat(value["params_ema"]) if "params_ema" in value else None
     state = _entry(optimizer, "state", dict)
@@ -148,10 +157,10 @@ def _flat(tree: Any, prefix: str = "") -> Arrays:
         return {}
     found: Arrays = {}
     for name, value in tree.items():
-        if isinstance(value, np.ndarray):
-            found[prefix + name] = value
-        else:
-            found |= _flat(value, f"{prefix}{name}/")
+        inner = {prefix + name: value} if isinstance(value, np.ndarray) else _flat(value, f"{prefix}{name}/")
+        if found.keys() & inner.keys() or "/" in name:
+            raise Refused("two of its tensors have one name")
+        found |= inner
     return found
 
 
