@@ -50,6 +50,9 @@ def main(argv: list[str]) -> None:
     for mode in _MODE.value:
         if mode not in MODES:
             raise InputError(f"--mode has {mode!r}; expected one or several of {', '.join(MODES)}.")
+    for name, value in (("weights", _WEIGHTS.value), ("expect", _EXPECT.value)):
+        if value and "import" not in _MODE.value:
+            raise InputError(f"--{name} is for --mode=import, and --mode is {','.join(_MODE.value)}.")
     config_.check_complete(_CONFIG.value)
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or plain != (None, None, None):

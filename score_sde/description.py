@@ -16,6 +16,7 @@ from jax.extend import core as jex
 from score_sde.model import Blueprint
 from score_sde.networks import Network
 from score_sde.objective import Objective, step_key
+from score_sde.parallel import processes
 from score_sde.training.step import build_optimizer, init_state
 
 
@@ -79,7 +80,9 @@ def describe(config: ml_collections.ConfigDict) -> Description:
 
 
 def run(config: ml_collections.ConfigDict) -> None:
-    """`describe`, and print it."""
+    """`describe`, and print it; of several processes the first does."""
+    if not processes.is_first():
+        return
     found, network = describe(config), config.network.name
     shape = " x ".join(map(str, Blueprint.from_config(config).dataset.shape))
     print(f"{network} on {config.data.name} ({shape}), {config.sde.name}, {config.parametrization.name}")

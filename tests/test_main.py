@@ -110,6 +110,9 @@ BAD = [
     (["--config=README.md"], ["README.md"]),
     (["--wrokdir=x"], ["wrokdir", "workdir"]),
     (["--mode="], ["--mode is missing"]),
+    (["--mode=import"], ["--weights is missing"]),
+    (["--mode=import", "--weights=README.md"], ["README.md is not read"]),
+    (["--weights=README.md"], ["--weights is for --mode=import"]),
 ]
 
 
@@ -123,3 +126,20 @@ def test_bad_input_gets_one_clear_line(cache, tmp_path, change, words):
     assert lines[0].startswith("error: ")
     assert all(word in lines[0] for word in words), lines[0]
     assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_from_the_command_line(cache, tmp_path):
+    """Imported, compared, sampled; and once more."""
+    files, workdir = ROOT / "tests" / "fixtures" / "published", tmp_path / "run"
+    small = ["channels=4", "multipliers=(1,2)", "blocks=1", "attention=(4,)", "sigma_max=50.0"]
+    job = ["--config=configs/celeba.py:ve,ncsnpp", f"--workdir={workdir}", "--mode=import,sample"]
+    job += [f"--config.network.{entry}" for entry in small]
+    job += ["--config.sde.sigma_max=50.0", "--config.data.size=8", "--config.data.batch_size=2", "--config.sample.n=2"]
+    job += ["--config.sample.batch_size=2", "--config.sample.grid.n=3", f"--weights={files / 'ncsnpp_residual.pth'}"]
+    first = run(cache, *job, f"--expect={files / 'ncsnpp_residual.npz'}")
+    assert first.returncode == 0 and not first.stderr, first.stderr
+    assert "157 of 157 tensors matched" in first.stdout and "outputs by params: largest difference" in first.stdout
+    assert np.load(workdir / "samples" / "samples.npz")["images"].shape == (2, 8, 8, 3)
+    again = run(cache, *job)
+    assert again.returncode == 0 and "nothing left to import" in again.stdout, again.stderr
