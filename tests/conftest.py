@@ -9,7 +9,7 @@ OWNS_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if OWNS_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="score_sde-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
-os.environ.setdefault("NPROC", "8")  # see score_sde.parallel.host.give_threads
+os.environ.setdefault("NPROC", "8")  # threads of XLA's: docs/performance.md, Threads of a CPU
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1")
 
 import jax

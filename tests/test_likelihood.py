@@ -48,6 +48,7 @@ def test_the_sdes_own_prior_is_the_default_and_its_error_the_models(sde):
     np.testing.assert_allclose(own.divergence, true.divergence, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_error_bars_cover_the_truth_at_their_nominal_rate():
     """16 probes in 64 dimensions: Student's t intervals over 200 repetitions, against the exact trace."""
     sde, rng = ss.VP(), np.random.default_rng(0)
@@ -97,6 +98,7 @@ def test_in_float64_the_closed_form_is_met_to_the_tolerance(x64):
     assert errors[0] > 30 * errors[1] > 900 * errors[2]
 
 
+@pytest.mark.slow
 def test_the_chunk_changes_nothing():
     denoiser = FullGaussian(ss.VP(), np.zeros(5), random_covariance(np.random.default_rng(3), 5))
     x = np.ones((3, 5), np.float32)

@@ -55,7 +55,7 @@ def random_params(network, seed=0):
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
-        ((16, 8, 3), {"multipliers": (1, 2, 2), "attention": (8,)}),
+        pytest.param((16, 8, 3), {"multipliers": (1, 2, 2), "attention": (8,)}, marks=pytest.mark.slow),
         pytest.param((6, 10, 2), {"embedding": "fourier", "channels": 20}, marks=pytest.mark.slow),
         ((4, 4, 5), {"multipliers": (1,), "num_classes": 3, "channels": 9}),
     ],

@@ -62,7 +62,7 @@ def check_same(workdir, other):
         pytest.param({"train.fused": 6}, marks=pytest.mark.slow),
         {"train.fused": 3},
         {"train.microbatches": 4},
-        {"train.fused": 2, "train.microbatches": 8},
+        pytest.param({"train.fused": 2, "train.microbatches": 8}, marks=pytest.mark.slow),
         {"parallel": "fsdp"},
         {"parallel": "fsdp:1"},
         pytest.param({"parallel": "fsdp", "train.fused": 3, "train.microbatches": 2}, marks=pytest.mark.slow),

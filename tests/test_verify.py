@@ -16,7 +16,7 @@ from score_sde.verify import Check, laws, target, verify
 from score_sde.verify import report as report_
 from score_sde.verify.__main__ import main
 
-QUICK = {"OneKey", "TwoDt", "Loose", "Raises", "Still", "WrongSign"}
+QUICK = {"OneKey", "Loose", "Raises", "Still", "WrongSign"}
 
 
 def cases(rows):
@@ -462,6 +462,7 @@ def test_what_is_right_passes_on_one_sde(thing):
     assert report.passed, report
 
 
+@pytest.mark.slow
 def test_where_alpha_is_0_a_parametrization_may_not_serve():
     report = verify(Signal(), on=["StraightLine", "VE"])
     assert report.passed and "alpha = 0" in report.checks[0].note, report
@@ -507,6 +508,7 @@ def test_every_built_in_is_among_them():
     assert classes - there == {"SDE", "Chain", "Sampler", "Corrector", "Parametrization"}
 
 
+@pytest.mark.slow
 def test_the_command(capsys):
     assert main(["score_sde.sampling:DDIM", "--on=DiscreteVP"]) == 0
     text = capsys.readouterr().out

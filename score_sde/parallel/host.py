@@ -32,7 +32,7 @@ def _cgroup_quota() -> float:
 
 
 def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:
-    """Make every usable core a device, as far as the batch divides, with threads enough; before JAX starts, CPU only.
+    """Make every usable core a device, as far as the batch divides; before JAX starts, and CPU only.
 
     XLA:CPU runs a convolution on one core, so with one device the other cores sleep. A number that
     the user chose, in XLA_FLAGS or JAX_NUM_CPU_DEVICES, is left alone.
@@ -47,18 +47,8 @@ def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:
     if chosen or "JAX_NUM_CPU_DEVICES" in os.environ or batch_size < processes:
         return
     cores = usable_cores()
-    give_threads(cores)
     fits = [d for d in range(1, cores + 1) if batch_size % (d * processes) == 0]
     jax.config.update("jax_num_cpu_devices", max(fits, default=1))
-
-
-def give_threads(devices: int) -> None:
-    """Let XLA:CPU have more threads than cores; before JAX starts. A number that the user chose is left alone.
-
-    A device that waits for the others in a collective holds a thread. With as many threads as devices the last one may
-    find none to work on, and after 40 s the process is aborted (seen on two cores, once in a few thousand steps).
-    """
-    os.environ.setdefault("NPROC", str(max(8, 4 * devices)))  # what XLA reads for the size of its thread pools
 
 
 def host_device() -> jax.Device:
