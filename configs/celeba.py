@@ -30,9 +30,4 @@ DATA_SET = published.DataSet(
 
 
 def get_config(variant: str = "ve,ncsnpp,discrete") -> ml_collections.ConfigDict:
-    words = published.choose(DATA_SET, variant)
-    kind = words["network"]
-    if kind in published.REFINE:
-        return published.refine(DATA_SET, words, levels=500, snr=0.128)
-    network = dict(multipliers=(1, 2, 2, 2), blocks=2 if kind == "ddpm" else 8 if words["depth"] else 4)
-    return published.config(DATA_SET, words, network)
+    return published.small(DATA_SET, variant, levels=500, snr=0.128)

@@ -255,3 +255,14 @@ def refine(
 def pyramids(words: dict[str, str | None]) -> dict[str, Any]:
     """How NCSN++ takes its input in and grows its output at 256 pixels and more."""
     return dict(progressive="output_skip", progressive_input="input_skip") if words["network"] == "ncsnpp" else {}
+
+
+def small(data_set: DataSet, variant: str, levels: int, snr: float) -> ml_collections.ConfigDict:
+    """Images of 32 or 64 pixels; `levels` and `snr` are those of NCSNv2."""
+    words = choose(data_set, variant)
+    kind = words["network"]
+    if kind in REFINE:
+        return refine(data_set, words, levels=levels, snr=snr)
+    return config(
+        data_set, words, dict(multipliers=(1, 2, 2, 2), blocks=2 if kind == "ddpm" else 8 if words["depth"] else 4)
+    )

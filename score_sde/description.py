@@ -41,6 +41,7 @@ class Description:
     kept_bytes: what the gradient of one micro-batch, all on one device, keeps of the evaluation; a compiler may keep
         less.
     batch: examples in that micro-batch.
+    shape: of one example.
     """
 
     layers: tuple[Layer, ...]
@@ -49,6 +50,7 @@ class Description:
     state_bytes: int
     kept_bytes: int
     batch: int
+    shape: tuple[int, ...]
 
     @property
     def bytes(self) -> int:
@@ -76,6 +78,7 @@ def describe(config: ml_collections.ConfigDict) -> Description:
         held,
         _kept(objective, state.params, batch),
         batch,
+        blueprint.dataset.shape,
     )
 
 
@@ -83,9 +86,9 @@ def run(config: ml_collections.ConfigDict) -> None:
     """`describe`, and print it; of several processes the first does."""
     if not processes.is_first():
         return
-    found, network = describe(config), config.network.name
-    shape = " x ".join(map(str, Blueprint.from_config(config).dataset.shape))
-    print(f"{network} on {config.data.name} ({shape}), {config.sde.name}, {config.parametrization.name}")
+    found = describe(config)
+    shape = " x ".join(map(str, found.shape))
+    print(f"{config.network.name} on {config.data.name} ({shape}), {config.sde.name}, {config.parametrization.name}")
     print(f"parameters: {found.parameters:,}")
     print(f"FLOPs of one evaluation per image: {found.flops:,} (convolutions and matrix products)")
     print(

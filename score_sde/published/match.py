@@ -61,7 +61,7 @@ def match(network: Network, weights: Weights) -> Matched:
     wanted = tensors(network)
     ignored = unused(network) if weights.format == "torch" else frozenset()
     shapes = {name: shape for name, shape in every.items() if name not in ignored}
-    expected = {_name(each, weights): _shape(each, weights) for each in wanted}
+    expected = dict(each.in_file(weights.format) for each in wanted)
     if shapes != expected:
         raise InputError(f"{weights.path} does not fit the config: {misfit(network, weights.format, every, expected)}.")
     counts = {"params": len(wanted)}
@@ -76,18 +76,10 @@ def match(network: Network, weights: Weights) -> Matched:
         moments = first, second
         counts["optimizer"] = len(weights.moments[0].keys() - ignored)
     rows = tuple(
-        Row(_name(each, weights), "/".join(each.path), shapes[_name(each, weights)], int(np.prod(each.shape)))
-        for each in wanted
+        Row(name, "/".join(each.path), shape, int(np.prod(each.shape)))
+        for each, (name, shape) in zip(wanted, expected.items(), strict=True)
     )
     return Matched(params, ema, moments, counts, rows, tuple(sorted(ignored & weights.params.keys())))
-
-
-def _name(tensor: Tensor, weights: Weights) -> str:
-    return tensor.torch if weights.format == "torch" else tensor.flax
-
-
-def _shape(tensor: Tensor, weights: Weights) -> tuple[int, ...]:
-    return tensor.torch_shape if weights.format == "torch" else tensor.shape
 
 
 def plain_shape(name: str, array: np.ndarray) -> tuple[int, ...]:
@@ -100,19 +92,19 @@ def _tree(
     wanted: tuple[Tensor, ...], weights: Weights, found: Arrays, ignored: frozenset[str], what: str, fixed: Any = None
 ) -> Any:
     """The arrays in our structure; what is not trained comes from `fixed` where the file leaves it out."""
-    left = found.keys() - {_name(each, weights) for each in wanted} - ignored
+    left = found.keys() - {each.in_file(weights.format)[0] for each in wanted} - ignored
     if left:
         raise InputError(f"{weights.path}: {what} have {shown(sorted(left)[0])}, which the parameters have not.")
     tree: dict[str, Any] = {}
     for tensor in wanted:
-        name = _name(tensor, weights)
+        name, shape = tensor.in_file(weights.format)
         array = found.get(name)
         if array is None and fixed is not None and not tensor.trained:
             _put(tree, tensor.path, _at(fixed, tensor.path))
             continue
-        if array is None or plain_shape(name, array) != _shape(tensor, weights):
+        if array is None or plain_shape(name, array) != shape:
             has = "lacks it" if array is None else f"has it in shape {array.shape}"
-            raise InputError(f"{weights.path}: of {shown(name)}, {what} {has}; expected {_shape(tensor, weights)}.")
+            raise InputError(f"{weights.path}: of {shown(name)}, {what} {has}; expected {shape}.")
         if weights.format == "torch":
             array = tensor.from_torch(array)
         ours = np.array(array, np.float32).reshape(tensor.shape)

@@ -104,13 +104,9 @@ def recognise(like: Network, form: str, shapes: Shapes) -> UNetNetwork | RefineN
     for candidate in candidates:
         wanted = tensors(candidate)
         left = unused(candidate) if form == "torch" else frozenset()
-        if len(wanted) + len(left) == len(shapes) and left <= shapes.keys():
-            made = {
-                each.torch if form == "torch" else each.flax: each.torch_shape if form == "torch" else each.shape
-                for each in wanted
-            }
-            if made == {name: shape for name, shape in shapes.items() if name not in left}:
-                return candidate
+        kept = {name: shape for name, shape in shapes.items() if name not in left}
+        if left <= shapes.keys() and kept == dict(each.in_file(form) for each in wanted):
+            return candidate
     return None
 
 

@@ -38,6 +38,10 @@ class Tensor:
             return self.shape
         return tuple(self.shape[self.axes.index(i)] for i in range(len(self.shape)))
 
+    def in_file(self, form: str) -> tuple[str, tuple[int, ...]]:
+        """Name and shape in a file of the form 'torch' or 'flax'."""
+        return (self.torch, self.torch_shape) if form == "torch" else (self.flax, self.shape)
+
     def from_torch(self, array: np.ndarray) -> np.ndarray:
         """The port's array in our order of axes."""
         return array if self.axes is None else array.transpose(self.axes)
