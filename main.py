@@ -3,27 +3,23 @@
 python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
 """
 
-import importlib
+import pathlib
 import sys
 import warnings
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from score_sde import config as config_
-from score_sde import data, parallel
+from score_sde import data, jobs, parallel
 from score_sde.core.errors import DivergenceError, InputError, Stopped
+from score_sde.experiment import Experiment
+from score_sde.jobs import Job
 from score_sde.parallel import processes
 
-MODES = {
-    "train": ("score_sde.training", "train"),
-    "eval": ("score_sde.evaluation", "evaluate"),
-    "sample": ("score_sde.evaluation", "draw_samples"),
-    "import": ("score_sde.published", "run"),
-    "describe": ("score_sde.description", "run"),
-}
+BUILT_IN = {job.name: job for job in (jobs.Train, jobs.Evaluate, jobs.Sample, jobs.Import, jobs.Describe)}
 
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="Config file, FILE or FILE:VARIANT.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, log, samples.")
 _DISTRIBUTED = flags.DEFINE_boolean(
     "distributed", False, "Several processes make one run; Slurm, Open MPI, Kubernetes or the TPU pod says which."
@@ -31,45 +27,58 @@ _DISTRIBUTED = flags.DEFINE_boolean(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run of several, on plain hosts.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes make the run, on plain hosts.")
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0, on plain hosts.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "For --mode=import: a .pth file, or a msgpack checkpoint of flax.")
-_EXPECT = flags.DEFINE_string(
-    "expect", None, "For --mode=import: an .npz file of x, label and output, to compare with."
+_MODE = flags.DEFINE_list(
+    "mode", None, f"What to do, one or several, in order: {', '.join(BUILT_IN)}, or the dotted path of a job of yours."
 )
-_MODE = flags.DEFINE_list("mode", None, f"What to do, one or several, in order: {', '.join(MODES)}.")
 
 
 def main(argv: list[str]) -> None:
     if argv[1:]:
         raise InputError(f"Unexpected argument {argv[1]!r}; flags start with --, as in --config=configs/digits.py.")
-    needs_no_workdir = _MODE.value == ["describe"]
-    for name, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value), ("mode", _MODE.value)):
-        if not value and not (name == "workdir" and needs_no_workdir):
+    modes: list[str] = _MODE.value or []
+    config: Any = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    chosen = {mode: find_job(mode) for mode in modes}
+    needs_workdir = not modes or any(job.needs_workdir for job in chosen.values())
+    for name, value in (("config", config), ("workdir", _WORKDIR.value), ("mode", modes)):
+        if not value and not (name == "workdir" and not needs_workdir):
             raise InputError(
                 f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits --mode=train."
             )
-    for mode in _MODE.value:
-        if mode not in MODES:
-            raise InputError(f"--mode has {mode!r}; expected one or several of {', '.join(MODES)}.")
-    for name, value in (("weights", _WEIGHTS.value), ("expect", _EXPECT.value)):
-        if value and "import" not in _MODE.value:
-            raise InputError(f"--{name} is for --mode=import, and --mode is {','.join(_MODE.value)}.")
-    config_.check_complete(_CONFIG.value)
+    for job in _every_job(modes):
+        for name in job.flags:
+            if flags.FLAGS[name].value and job.name not in (each.name for each in chosen.values()):
+                raise InputError(f"--{name} is for --mode={job.name}, and --mode is {','.join(modes)}.")
+    config = config_.complete(config)
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or plain != (None, None, None):
         processes.connect(*plain)
-    train, count = _CONFIG.value.train, _PROCESSES.value or (None if _DISTRIBUTED.value else 1)
-    parallel.request_cpu_devices(_CONFIG.value.data.batch_size // max(train.get("microbatches", 1), 1), count)
+    count = _PROCESSES.value or (None if _DISTRIBUTED.value else 1)
+    parallel.request_cpu_devices(config.data.batch_size // max(config.train.microbatches, 1), count)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
-    for mode in _MODE.value:
-        module, function = MODES[mode]
-        job = getattr(importlib.import_module(module), function)
-        if mode == "describe":
-            job(_CONFIG.value)
-        elif mode == "import":
-            job(_CONFIG.value, _WORKDIR.value, _WEIGHTS.value, _EXPECT.value)
-        else:
-            job(_CONFIG.value, _WORKDIR.value)
+    experiment = Experiment.from_config(config)
+    workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
+    for job in chosen.values():
+        job.check(experiment)
+    for job in chosen.values():
+        job.run(experiment, workdir, **{name: flags.FLAGS[name].value for name in job.flags})
     processes.disconnect()
+
+
+def find_job(mode: str) -> Job:
+    """The job that a word of --mode names."""
+    if mode in BUILT_IN:
+        return BUILT_IN[mode]()
+    if "." in mode:
+        found: Job = config_.build(jobs, {"name": mode}, base=Job)
+        return found
+    raise InputError(
+        f"--mode has {mode!r}; expected one or several of {', '.join(BUILT_IN)}, or the dotted path of a job of yours."
+    )
+
+
+def _every_job(modes: list[str]) -> list[Job]:
+    """The built-in jobs, and those of the user's own that are named."""
+    return [job() for job in BUILT_IN.values()] + [find_job(mode) for mode in modes if mode not in BUILT_IN]
 
 
 def _one_line(error: BaseException) -> str:
@@ -97,10 +106,30 @@ def _run(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
+        for job in _every_job(_values_of("mode", argv, ",")):
+            for name, what in job.flags.items():
+                flags.DEFINE_string(name, None, f"For --mode={job.name}: {what}.")
+        # The file is read here, so that every entry has its default before a flag changes it.
+        paths = _values_of("config", argv)
+        argv = [word for word in argv if not word.startswith(("--config=", "-config="))]
+        if paths:
+            config_flags.DEFINE_config_dict("config", config_.read_file(paths[-1]), lock_config=True, sys_argv=argv)
         return flags.FLAGS(argv)
     except (flags.Error, OSError, ImportError, SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
-        # What a config file raises comes with its traceback as text.
-        sys.exit(f"error: {_one_line(error).rpartition('InputError: ')[2]}")
+        sys.exit(f"error: {_one_line(error)}")
+
+
+def _values_of(name: str, argv: list[str], separator: str | None = None) -> list[str]:
+    """What a flag is given, before flags are parsed; `--name value` becomes `--name=value` in argv."""
+    found = []
+    for place in range(len(argv) - 1, 0, -1):
+        if argv[place] in (f"--{name}", f"-{name}") and place + 1 < len(argv):
+            argv[place : place + 2] = [f"--{name}={argv[place + 1]}"]
+    for word in argv[1:]:
+        flag, equals, value = word.partition("=")
+        if equals and flag in (f"--{name}", f"-{name}"):
+            found += [each for each in value.split(separator) if each] if separator else [value]
+    return found
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Installation; the settings of the tools are in pyproject.toml."""
 
 import pathlib
+import re
 
 from setuptools import find_packages, setup
 
 here = pathlib.Path(__file__).parent
+[version] = re.findall(r'^__version__ = "(.+)"$', (here / "score_sde" / "__init__.py").read_text(), re.MULTILINE)
 
 test = [
     "hypothesis>=6.100",
@@ -20,7 +22,7 @@ test = [
 
 setup(
     name="score_sde",
-    version="0.1.0",
+    version=version,
     description="Score-based diffusion models in JAX: SDEs, training, likelihood, sampling.",
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",

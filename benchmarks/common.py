@@ -46,19 +46,16 @@ def interleaved(
 
 def advance(config: Any, devices: Any, fused: int = 1, microbatches: int = 1) -> Callable[[Any], jax.Array]:
     """A function of a batch on its devices that makes the training steps of a config; returns the loss."""
-    from score_sde.model import Blueprint
-    from score_sde.objective import Objective
-    from score_sde.training.step import build_optimizer, init_state, make_step
+    from score_sde.experiment import Experiment, make_step
 
-    objective = Objective.from_config(Blueprint.from_config(config), config)
-    optimizer, _ = build_optimizer(config.optimizer)
-    state = devices.place_state(init_state(objective, optimizer, seed=0))
-    step = make_step(objective, optimizer, seed=0, ema=0.99, devices=devices, microbatches=microbatches)
-    compiled = devices.compile(step, state, fused)
+    experiment = Experiment.from_config(config)
+    state = devices.place_state(experiment.init_state(), experiment.cuts)
+    step, frozen = make_step(experiment, devices=devices, microbatches=microbatches)
+    compiled = devices.compile(step, state, fused, experiment.cuts)
 
     def once(batch: Any) -> jax.Array:
         nonlocal state
-        state, metrics = compiled(state, batch)
+        state, metrics = compiled(state, batch, frozen)
         return metrics["loss"]
 
     return once

@@ -25,8 +25,8 @@ import score_sde as ss
 from benchmarks.common import machine
 from benchmarks.samplers import DOCS, mixture, table, write
 from configs import digits
-from score_sde import time_grid
-from score_sde.training import train
+from score_sde.jobs import train
+from score_sde.sampling import time_grid
 
 BUDGETS = (20, 50, 100, 200)
 SDES: dict[str, ss.SDE] = {"VE": ss.VE(), "VP": ss.VP(), "SubVP": ss.SubVP()}
@@ -103,7 +103,7 @@ def of_digits(workdir: pathlib.Path, variant: str) -> tuple[dict[str, list[float
     """(sweep, distances by snr at 50 steps, distance of test digits from those of training)."""
     train(digits.get_config(variant), workdir)
     model = ss.load(workdir)
-    real = {split: np.asarray(model.transform.forward(images_of(split))) for split in ("train", "test")}
+    real = {split: np.asarray(model.codec.encode(images_of(split), None)[0]) for split in ("train", "test")}
     data = real["train"][:N_DIGITS]
 
     def draw(sampler: ss.Sampler, steps: int) -> float:
@@ -122,7 +122,7 @@ def of_digits(workdir: pathlib.Path, variant: str) -> tuple[dict[str, list[float
 
 def images_of(split: str) -> np.ndarray:
     source = ss.data.Digits().source(split)
-    return np.asarray([source[i]["image"] for i in range(len(source))], np.float32)
+    return np.asarray([source[i]["values"] for i in range(len(source))], np.float32)
 
 
 def plot(path: pathlib.Path, panels: dict[str, dict[str, list[float]]]) -> None:

@@ -34,7 +34,7 @@ RUNS = {
     "digits": ["vp", *OTHERS, *MEANINGS],
     "toy": [
         *(f"{law},vp" for law in toy.LAWS),
-        *(f"checkerboard,{word}" for word in [*OTHERS, *MEANINGS, "straight,x0", "vp,likelihood"]),
+        *(f"checkerboard,{word}" for word in [*OTHERS, *MEANINGS, "rectified_flow,x0", "vp,likelihood"]),
     ],
 }
 COLUMNS = [
@@ -95,7 +95,7 @@ def picture(folders: dict[str, pathlib.Path]) -> None:
 
 
 def of_test(name: str) -> np.ndarray:
-    return data.all_examples(getattr(data, name)().source("test"))["image"]
+    return data.all_examples(getattr(data, name)().source("test"))["values"]
 
 
 def relative_energy_distance(x: np.ndarray, y: np.ndarray) -> float:

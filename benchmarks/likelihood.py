@@ -72,9 +72,9 @@ def main() -> None:
     parallel.request_cpu_devices(arguments.batch)
     print(machine())
     model = ss.load(arguments.workdir)
-    images = data.all_examples(data.Digits().source("test"))["image"][: arguments.batch]
-    keys = keys_.examples(keys_.root(0), np.arange(len(images)))
-    x = np.asarray(model.transform.forward(ss.UniformDequantization()(images, keys)))
+    images = data.all_examples(data.Digits().source("test"))["values"][: arguments.batch]
+    keys = keys_.examples(keys_.stream(0, "likelihood"), np.arange(len(images)))
+    x = np.asarray(model.codec.encode(images, keys)[0])
     probe = np.asarray(keys_.draw(jax.random.rademacher, keys, (1, *x.shape[1:]), dtype=x.dtype))[:, 0]
 
     loop = Loop(model.denoiser, x, probe)

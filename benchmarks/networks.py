@@ -37,12 +37,12 @@ def parts(words: str, batch: int, dtype: str = "float32") -> tuple[Any, Any, tup
     import jax.numpy as jnp
 
     from configs import cifar10
-    from score_sde.description import describe
-    from score_sde.model import Blueprint
+    from score_sde.experiment import Experiment
+    from score_sde.jobs import describe
 
     config = cifar10.get_config(words)
     config.data.batch_size, config.network.dtype, config.network.dropout = batch, dtype, 0.0
-    network = Blueprint.from_config(config).network
+    network = Experiment.from_config(config).network
     return network, describe(config), (jnp.ones((batch, *network.shape)), jnp.linspace(1.0, 40.0, batch))
 
 
@@ -72,7 +72,7 @@ def measure(words: str, batch: int) -> dict[str, float]:
     network, description, arguments = parts(words, batch)
     found: dict[str, float] = {"parameters": description.parameters, "flops": description.flops}
     begin = time.perf_counter()
-    params = jax.block_until_ready(network.init(keys.root(0)))
+    params = jax.block_until_ready(network.init(keys.stream(0, "init")))
     found["initialise"] = time.perf_counter() - begin
     compiled = {}
     for name, function in functions(network).items():
@@ -131,7 +131,7 @@ def sweep(sizes: list[int], peak: float | None) -> None:
         for way, (dtype, precision) in ways.items():
             for size in sizes:
                 network, description, arguments = parts(words, size, dtype)
-                params = network.init(keys.root(0))
+                params = network.init(keys.stream(0, "init"))
                 with jax.default_matmul_precision(precision):
                     compiled = {
                         kind: jax.jit(function).lower(params, *arguments).compile()

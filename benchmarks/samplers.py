@@ -25,15 +25,15 @@ from scipy.spatial.distance import cdist
 
 import score_sde as ss
 from benchmarks.common import machine
-from score_sde import time_grid
 from score_sde.core import keys as keys_
+from score_sde.sampling import time_grid
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 SDES: dict[str, tuple[ss.SDE, Callable[[ss.SDE, int], np.ndarray]]] = {
     "VP": (ss.VP(), time_grid.karras),
     "VE": (ss.VE(sigma_max=20.0), time_grid.karras),
-    "Karras": (ss.Karras(sigma_max=20.0), time_grid.karras),
-    "StraightLine": (ss.StraightLine(), time_grid.uniform),
+    "EDM": (ss.EDM(sigma_max=20.0), time_grid.karras),
+    "RectifiedFlow": (ss.RectifiedFlow(), time_grid.uniform),
 }
 DETERMINISTIC: dict[str, ss.Sampler] = {
     "Euler()": ss.Euler(),
@@ -89,7 +89,7 @@ def variance_error(sampler: ss.Sampler, sde: ss.SDE, n: int) -> float:
     On a Gaussian a step is a x + b z, so the variance goes from V to a^2 V + b^2; a and b are seen at x = 1 and 0.
     """
     grid, model = part_of_the_way(sde, n), ss.GaussianMixture(sde, [1.0], [[0.0]], STD)
-    key = keys_.examples(keys_.root(0), np.zeros(2, np.uint32))
+    key = keys_.examples(keys_.stream(0, "sample"), np.zeros(2, np.uint32))
     z = keys_.normal(key, (1,), jnp.float64)[0, 0]
 
     @jax.jit

@@ -37,7 +37,7 @@ SAMPLERS: dict[ss.Sampler, int] = {
 def main() -> None:
     print(machine())
     network = ss.networks.DDPMpp((8, 8, 1), channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
-    params = network.init(keys.root(0))
+    params = network.init(keys.stream(0, "init"))
     denoiser = ss.NetworkDenoiser(ss.VP(), ss.Noise(), network, params)
     bare = jax.jit(network)
     x, label = jnp.ones((BATCH, 8, 8, 1)), jnp.ones(BATCH)

@@ -29,7 +29,7 @@ FUSED = 5
 def batch_of(config: Any) -> dict[str, np.ndarray]:
     """A batch, not yet on its devices."""
     index = np.arange(config.data.batch_size, dtype=np.uint32)
-    return {"image": np.full((len(index), 8, 8, 1), 7, np.uint8), "label": np.zeros(len(index), int), "index": index}
+    return {"values": np.full((len(index), 8, 8, 1), 7, np.uint8), "cond": None, "index": index}
 
 
 def stepper(config: Any, devices: parallel.Jit, fused: int = 1, microbatches: int = 1, **network: str) -> Callable:
@@ -38,7 +38,7 @@ def stepper(config: Any, devices: parallel.Jit, fused: int = 1, microbatches: in
     config.network.update(network)
     once, batch = advance(config, devices, fused, microbatches), batch_of(config)
     if fused > 1:
-        batch = {name: np.stack([values] * fused) for name, values in batch.items()}
+        batch = jax.tree.map(lambda values: np.stack([values] * fused), batch)
     return lambda: once(devices.place_batch(batch, fused=fused > 1))
 
 
@@ -49,7 +49,7 @@ def fed(config: Any, devices: parallel.Jit, source: data.Source | None, steps: i
         batches = itertools.repeat(devices.place_batch(batch))
     else:
         read = data.training_batches(source, config.data.batch_size, seed=0, flip=True)
-        batches = parallel.ahead(devices.place_batch, (each | {"index": batch["index"]} for each in read))
+        batches = parallel.ahead(devices.place_batch, read)
     return lambda: [once(batch) for batch in itertools.islice(batches, steps)][-1]
 
 

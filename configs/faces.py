@@ -34,8 +34,8 @@ def config(here: published.DataSet, variant: str, reduction: str) -> ml_collecti
     if words["version"] == "1024":
         network = dict(channels=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=8 if words["depth"] else 1)
         network |= published.pyramids(words)
-        loss = dict(loss__reduction=reduction) if words["sde"] == "ve" else {}
-        return published.config(here, words, network, ema=0.9999, **loss)
+        loss = dict(objective__reduction=reduction) if words["sde"] == "ve" else {}
+        return published.config(here, words, network, averages__ema__decay=0.9999, **loss)
     here = dataclasses.replace(here, data=here.data | dict(size=256), sigma_max=348, snr=0.075, batch_size=64)
     if words["network"] == "ddpm":
         network = dict(multipliers=(1, 1, 2, 2, 4, 4), blocks=2)

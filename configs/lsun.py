@@ -45,6 +45,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if words["network"] in published.REFINE:
         here = dataclasses.replace(here, data=here.data | dict(size=128), batch_size=128)
         here = dataclasses.replace(here, sigma_max=190)
-        return published.refine(here, words, levels=1086, snr=0.095, steps=3, ema=0.9999)
+        return published.refine(here, words, levels=1086, snr=0.095, steps=3, averages__ema__decay=0.9999)
     network = dict(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=8 if words["depth"] else 2)
     return published.config(here, words, network | published.pyramids(words))

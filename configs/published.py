@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from configs import variants
+from score_sde import config as config_
 from score_sde.core.errors import InputError
 
 
@@ -109,26 +110,25 @@ def config(
     ve = sde == "ve"
     # The chain of DDPM has 1,000 levels whatever the data.
     levels = 1000 if discrete and not ve else data_set.scales
-    made = ml_collections.ConfigDict(
+    made = config_.complete(
         dict(
             seed=42,
-            data=dict(
-                **data_set.data, centered=not ve, dir="", batch_size=data_set.batch_size, flip=True, labels=False
-            ),
+            data=dict(**data_set.data, centered=not ve, dir="", batch_size=data_set.batch_size, flip=True),
             sde=_sde(sde, discrete, data_set, levels),
             parametrization=dict(
                 name="Score" if ve else "Noise",
                 time_label="index" if discrete else "sigma" if ve else "scaled_time",
                 data_std=None,
+                scale_by_sigma=ve and kind != "ncsn",
             ),
             network=_network(words, discrete, data_set) | network | dict(dtype="float32", remat="none"),
-            loss=dict(
+            objective=dict(
+                name="Denoising",
                 target="noise",
                 weight="unit",
                 times="knots" if discrete else "uniform",
                 stratified=False,
                 reduction="half_sum" if ve else "mean",
-                label_dropout=0.0,
             ),
             optimizer=dict(
                 name="adam",
@@ -138,38 +138,25 @@ def config(
                 schedule=dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-4, warmup_steps=5000),
                 clip=1.0,
             ),
-            ema=0.999 if ve else 0.9999,
+            averages=dict(ema=dict(name="WarmedUp", decay=0.999 if ve else 0.9999)),
             train=dict(
                 steps=950_000 if words["depth"] else data_set.steps,
                 log_every=50,
                 eval_every=10_000,
                 sample_every=50_000,
                 checkpoint_every=10_000 if data_set.batch_size == 128 else 5_000,
-                fused=1,
-                microbatches=1,
                 keep=dict(last=1, every=50_000),
             ),
             sample=dict(
                 sampler=_sampler(sde, kind, discrete, data_set.snr),
                 grid=dict(name="uniform", n=levels - 1),
                 n=64,
-                seed=0,
                 batch_size=64,
-                denoise=True,
-                guidance=1.0,
-                checkpoints="newest",
             ),
             eval=dict(
-                checkpoints="newest",
-                what=("loss",) if discrete else ("loss", "likelihood"),
-                probes=1,
-                rtol=1e-5,
-                atol=1e-5,
-                dequantisations=5,
+                what="HeldOutLoss" if discrete else "HeldOutLoss, Likelihood(probes=1, rtol=1e-5, atol=1e-5, draws=5)",
                 batch_size=100,
-                seed=0,
             ),
-            parallel="jit",
         )
     )
     if kind in REFINE:
@@ -193,12 +180,10 @@ def _sde(sde: str, discrete: bool, data_set: DataSet, n: int) -> dict[str, Any]:
 
 def _network(words: dict[str, str | None], discrete: bool, data_set: DataSet) -> dict[str, Any]:
     kind, ve = words["network"], words["sde"] == "ve"
-    levels = dict(sigma_min=0.01, sigma_max=float(data_set.sigma_max), scales=data_set.scales)
-    common = dict(channels=128, nonlinearity="swish", centered=not ve, **levels)
+    common: dict[str, Any] = dict(channels=128, nonlinearity="swish")
     if kind in REFINE:
-        scaled = dict(scale_by_sigma=kind == "ncsnv2")
-        return common | dict(name="NCSN" if kind == "ncsn" else "NCSNv2", nonlinearity="elu") | scaled
-    common |= dict(attention=(16,), dropout=data_set.dropout, scale_by_sigma=ve, resample_with_conv=True)
+        return common | dict(name="NCSN" if kind == "ncsn" else "NCSNv2", nonlinearity="elu")
+    common |= dict(attention=(16,), dropout=data_set.dropout, resample_with_conv=True)
     common |= dict(noise_conditional=words["told"] is None)
     if kind == "ddpm":
         return dict(name="DDPM", **common)
@@ -234,7 +219,7 @@ def _as_in_2019(made: ml_collections.ConfigDict, words: dict[str, str | None]) -
     made.optimizer.schedule = dict(name="constant_schedule", value=rate)
     made.optimizer.clip = None
     if words["network"] == "ncsn" and words["technique"] not in ("5", "1245"):
-        made.ema = 0.0
+        made.averages.ema.decay = 0.0
 
 
 def refine(

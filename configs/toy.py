@@ -1,16 +1,17 @@
 """Points in the plane, under a minute on two CPU cores: to see at once what an SDE or a parametrisation does.
 
-python main.py --config=configs/toy.py:checkerboard,straight --workdir=runs/toy --mode=train,eval,sample
+python main.py --config=configs/toy.py:checkerboard,rectified_flow --workdir=runs/toy --mode=train,eval,sample
 
 Variants, joined by commas: a law (mixture, the default, checkerboard, swiss_roll, two_moons), an SDE (vp, the default,
 or another word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), conditional,
-likelihood (that weighting, and its times; not on chains or straight, which have no g^2 everywhere), pc (sample by
+likelihood (that weighting, and its times; not on chains or rectified_flow, which have no g^2 everywhere), pc (sample by
 predictor and corrector).
 """
 
 import ml_collections
 
 from configs import variants
+from score_sde import config as config_
 
 LAWS = {"mixture": "GaussianRing", "checkerboard": "Checkerboard", "swiss_roll": "SwissRoll", "two_moons": "TwoMoons"}
 DATA_STD = 1.0
@@ -20,16 +21,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/toy.py", variant, law=LAWS)
     sde = words["sde"] or "vp"
     model = variants.model(sde, words["parametrization"], DATA_STD)
-    return ml_collections.ConfigDict(
+    return config_.complete(
         dict(
-            seed=0,
-            data=dict(
-                name=LAWS[words["law"] or "mixture"],
-                dir="",
-                batch_size=256,
-                flip=False,
-                labels=words["labels"] is not None,
-            ),
+            data=variants.data(words, name=LAWS[words["law"] or "mixture"], dir="", batch_size=256),
             **model,
             network=dict(
                 name="MLP",
@@ -41,7 +35,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 remat="none",
                 **variants.embedding(sde),
             ),
-            loss=variants.loss(sde, model["parametrization"]["name"], words["loss"], DATA_STD) | dict(stratified=True),
+            objective=variants.objective(sde, model["parametrization"]["name"], words["loss"], DATA_STD)
+            | dict(stratified=True),
             optimizer=dict(
                 name="adam",
                 schedule=dict(
@@ -53,36 +48,19 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 ),
                 clip=1.0,
             ),
-            ema=0.995,
+            averages=dict(ema=dict(name="WarmedUp", decay=0.995)),
             train=dict(
                 steps=2000,
                 log_every=100,
                 eval_every=1000,
                 sample_every=0,
-                checkpoint_every=1000,
-                fused=1,
-                microbatches=1,
-                keep=dict(last=2, every=0),
+                keep=dict(last=2),
             ),
             sample=dict(
                 **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=100),
                 n=5000,
-                seed=0,
                 batch_size=5000,
-                denoise=True,
-                guidance=1.0,
-                checkpoints="newest",
             ),
-            eval=dict(
-                checkpoints="newest",
-                what=("loss", "loss_per_level", "likelihood"),
-                probes=2,
-                rtol=1e-4,
-                atol=1e-4,
-                dequantisations=1,
-                batch_size=2000,
-                seed=0,
-            ),
-            parallel="jit",
+            eval=dict(what="HeldOutLoss, LossPerLevel, Likelihood(probes=2, rtol=1e-4, atol=1e-4)", batch_size=2000),
         )
     )

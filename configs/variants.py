@@ -15,8 +15,8 @@ SDES: dict[str, dict[str, Any]] = {
     "ve": dict(name="VE", sigma_min=0.01, sigma_max=15.0),
     "cosine": dict(name="CosineVP"),
     "sigmoid": dict(name="SigmoidVP"),
-    "karras": dict(name="Karras", sigma_min=0.002, sigma_max=80.0),
-    "straight": dict(name="StraightLine"),
+    "edm": dict(name="EDM", sigma_min=0.002, sigma_max=80.0),
+    "rectified_flow": dict(name="RectifiedFlow"),
     "ddpm": dict(name="DDPM", n=1000),
     "cosine_ddpm": dict(name="CosineDDPM", n=1000),
     "discrete_vp": dict(name="DiscreteVP", n=1000),
@@ -74,12 +74,18 @@ def pick(config: str, variant: str, groups: dict[str, Collection[str]], also: st
     return chosen
 
 
+def data(words: dict[str, str | None], **entries: Any) -> dict[str, Any]:
+    """The section data; a conditional model is given the class, and training leaves out one in ten."""
+    conditional = dict(given=("label",), drop=dict(label=0.1)) if words["labels"] else dict(given=(), drop={})
+    return dict(**entries, flip=False, **conditional)
+
+
 def model(sde: str, parametrization: str | None, data_std: float) -> dict[str, Any]:
     """The entries sde and parametrization; None is what the SDE is best known with."""
-    meaning = parametrization or {"karras": "preconditioned", "straight": "velocity", "cosine_ddpm": "v"}.get(
+    meaning = parametrization or {"edm": "preconditioned", "rectified_flow": "velocity", "cosine_ddpm": "v"}.get(
         sde, "noise"
     )
-    label = "index" if sde in CHAINS else "quarter_log_sigma" if sde == "karras" else "scaled_time"
+    label = "index" if sde in CHAINS else "quarter_log_sigma" if sde == "edm" else "scaled_time"
     return dict(
         sde=dict(SDES[sde]),
         parametrization=dict(name=PARAMETRIZATIONS[meaning], time_label=label, data_std=data_std),
@@ -87,18 +93,18 @@ def model(sde: str, parametrization: str | None, data_std: float) -> dict[str, A
 
 
 def embedding(sde: str) -> dict[str, Any]:
-    """The network's entries on its time label: that of Karras is a logarithm, from -1.6 to 1.1."""
-    return dict(embedding="fourier" if sde == "karras" else "positional", fourier_scale=1.0)
+    """The network's entries on its time label: that of EDM is a logarithm, from -1.6 to 1.1."""
+    return dict(embedding="fourier" if sde == "edm" else "positional", fourier_scale=1.0)
 
 
-def loss(sde: str, parametrization: str, weighting: str | None, data_std: float) -> dict[str, Any]:
-    """The entry loss: the error of the network's own output F where that is evenly spread, else of the noise."""
-    entry = dict(target="noise", weight="unit", times="uniform", stratified=False, reduction="mean", label_dropout=0.1)
+def objective(sde: str, parametrization: str, weighting: str | None, data_std: float) -> dict[str, Any]:
+    """The entry objective: the error of the network's own output F where that is evenly spread, else of the noise."""
+    entry = dict(name="Denoising", target="noise", weight="unit", times="uniform", stratified=False, reduction="mean")
     if weighting == "likelihood":
         return entry | dict(weight="likelihood", times="importance")
     if sde in CHAINS:
         entry["times"] = "knots"
-    if parametrization == "Velocity" and sde == "straight":
+    if parametrization == "Velocity" and sde == "rectified_flow":
         entry["target"] = "velocity"
     if parametrization in ("VPrediction", "Preconditioned"):
         std = 1.0 if parametrization == "VPrediction" else data_std
@@ -106,7 +112,7 @@ def loss(sde: str, parametrization: str, weighting: str | None, data_std: float)
     if parametrization == "X0":
         # The noise's error, cut off near the data; with a gamma of 5 samples lose what is finer than sigma = 0.4.
         entry |= dict(target="x0", weight=dict(name="MinSNR", gamma=1000.0))
-    if sde == "karras":
+    if sde == "edm":
         entry |= dict(target="x0", weight=dict(name="Karras", data_std=data_std))
         entry |= dict(times=dict(name="LogNormal", mean=-1.2, std=1.2))
     return entry
@@ -119,7 +125,7 @@ def sampling(sde: str, parametrization: str, sampler: str | None, steps: int) ->
         pair = dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
         return dict(sampler=pair, grid=dict(name="default", n=steps))
     # On a straight line an error of x_0 is one of velocity over t: a step in time to t near 0 would enlarge it.
-    deterministic = sde == "karras" or (sde == "straight" and parametrization != "X0")
+    deterministic = sde == "edm" or (sde == "rectified_flow" and parametrization != "X0")
     return dict(
         sampler=dict(name="Heun" if deterministic else "Ancestral"),
         grid=dict(name="default", n=40 if deterministic else steps),

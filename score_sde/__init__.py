@@ -1,12 +1,28 @@
 """score_sde: score-based diffusion models in JAX. `import score_sde as ss`."""
 
-from score_sde import data, networks, parametrization, time_grid, times, weights
-from score_sde.analytic import GaussianMixture, Mixture
-from score_sde.checkpoint import load
+from score_sde import data, jobs, losses, networks
+from score_sde.core import keys
+from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent
 from score_sde.core.errors import DivergenceError, InputError
-from score_sde.data import QuantizedTransform, UniformDequantization
-from score_sde.denoiser import Denoiser, NetworkDenoiser
-from score_sde.guidance import ClassifierFree, drop_labels
+from score_sde.data import Codec, ContinuousCodec, QuantizedCodec
+from score_sde.denoisers import (
+    X0,
+    ClassifierFree,
+    Denoiser,
+    GaussianMixture,
+    Guide,
+    Mixture,
+    NetworkDenoiser,
+    Noise,
+    Parametrization,
+    Preconditioned,
+    Prediction,
+    Score,
+    Velocity,
+    VPrediction,
+    parametrization,
+)
+from score_sde.experiment import Experiment, Model, TrainState, load
 from score_sde.likelihood import (
     BitsPerDim,
     LogProb,
@@ -16,18 +32,7 @@ from score_sde.likelihood import (
     interpolate,
     log_prob,
 )
-from score_sde.loss import denoising_loss
-from score_sde.model import Model
-from score_sde.parametrization import (
-    X0,
-    Noise,
-    Parametrization,
-    Preconditioned,
-    Prediction,
-    Score,
-    Velocity,
-    VPrediction,
-)
+from score_sde.losses import Objective, denoising_loss, time_sampling, weighting
 from score_sde.sampling import (
     DDIM,
     DPM2,
@@ -49,10 +54,13 @@ from score_sde.sampling import (
     ReverseDiffusion,
     Sampler,
     Samples,
+    evaluations,
     sample,
+    time_grid,
 )
 from score_sde.sde import (
     DDPM,
+    EDM,
     SDE,
     SMLD,
     VE,
@@ -61,19 +69,19 @@ from score_sde.sde import (
     CosineDDPM,
     CosineVP,
     DiscreteVP,
-    Karras,
+    RectifiedFlow,
     SigmoidVP,
     SmoothChain,
-    StraightLine,
     SubVP,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DDIM",
     "DDPM",
     "DPM2",
+    "EDM",
     "LMS",
     "SDE",
     "SMLD",
@@ -86,6 +94,11 @@ __all__ = [
     "BitsPerDim",
     "Chain",
     "ClassifierFree",
+    "Codec",
+    "Cond",
+    "Condition",
+    "Conditions",
+    "ContinuousCodec",
     "Corrector",
     "CosineDDPM",
     "CosineVP",
@@ -98,46 +111,54 @@ __all__ = [
     "Euler",
     "EulerAncestral",
     "EulerMaruyama",
+    "Experiment",
     "GaussianMixture",
+    "Guide",
     "Heun",
     "InputError",
-    "Karras",
+    "Label",
     "Langevin",
     "LogProb",
     "Mixture",
     "Model",
     "NetworkDenoiser",
     "Noise",
+    "Objective",
     "Parametrization",
     "Preconditioned",
     "Prediction",
     "PredictorCorrector",
     "ProbabilityFlow",
-    "QuantizedTransform",
+    "QuantizedCodec",
+    "RectifiedFlow",
     "ReverseDiffusion",
     "Sampler",
     "Samples",
     "Score",
     "SigmoidVP",
     "SmoothChain",
-    "StraightLine",
     "SubVP",
-    "UniformDequantization",
+    "Text",
+    "TrainState",
     "VPrediction",
     "Velocity",
     "bits_per_dim",
     "data",
     "decode",
     "denoising_loss",
-    "drop_labels",
     "encode",
+    "evaluations",
     "interpolate",
+    "is_absent",
+    "jobs",
+    "keys",
     "load",
     "log_prob",
+    "losses",
     "networks",
     "parametrization",
     "sample",
     "time_grid",
-    "times",
-    "weights",
+    "time_sampling",
+    "weighting",
 ]

@@ -153,15 +153,15 @@ def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
 
 def parts(suite: Suite):
     """The trainer of the runs, to restore as it does."""
-    from score_sde.checkpoint import read_config
-    from score_sde.training.loop import Trainer
+    from score_sde.experiment import Experiment, read_config
+    from score_sde.jobs import Trainer
 
-    return Trainer(read_config(suite.half()), suite.half())
+    return Trainer(Experiment.from_config(read_config(suite.half())), suite.half())
 
 
 def damaged_checkpoints(suite: Suite, n: int) -> None:
     """One file of the newest checkpoint with a flipped bit, cut short or gone: what is loaded is right, or refused."""
-    from score_sde.checkpoint import Checkpoints, digest
+    from score_sde.experiment import Checkpoints, digest
 
     trainer = parts(suite)
 
@@ -270,7 +270,7 @@ def not_a_number(suite: Suite, n: int) -> None:
         done = suite.run(workdir, rate, "--config.train.checkpoint_every=1", "--config.train.log_every=5")
         kept, why = one_line(done) and "not finite" in done.stderr, done.stderr[-500:]
         if kept and steps(workdir):
-            leaves = jax.tree.leaves(ss.load(workdir, ema=False).denoiser.params)
+            leaves = jax.tree.leaves(ss.load(workdir, average=None).denoiser.params)
             kept, why = all(np.isfinite(leaf).all() for leaf in leaves), "not finite in the checkpoint"
         suite.count("loss that is not a number", kept, why)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 import score_sde as ss
 from score_sde import data
+from score_sde.core.conditions import is_absent
 from score_sde.networks import layers
 
 
@@ -24,16 +25,18 @@ class Affine(ss.networks.Network):
     """A matrix on the flattened image under dropout, scaled by time, and a vector for each class."""
 
     shape: tuple[int, ...]
-    num_classes: int | None = None
+    conditions: ss.Conditions = ss.Conditions()  # noqa: RUF009
     dropout: float = 0.1
 
     def init(self, key):
         size = math.prod(self.shape)
+        classes = self.conditions["label"].classes if self.conditions else 0
         matrix = 0.3 * jnp.eye(size) + 0.02 * jax.random.normal(key, (size, size))
-        return {"matrix": matrix, "classes": 0.1 * jax.random.normal(key, ((self.num_classes or 0) + 1, size))}
+        return {"matrix": matrix, "classes": 0.1 * jax.random.normal(key, (classes + 1, size))}
 
     def apply(self, params, x, time_label, cond=None, *, keys=None):
-        label = jnp.zeros(len(x), int) if cond is None else cond["label"]
+        none = len(params["classes"]) - 1
+        label = jnp.where(is_absent(cond, "label", len(x)), none, 0 if cond is None else cond.get("label", 0))
         flat = layers.dropout(x.reshape(len(x), -1), self.dropout, keys, layer=0)
         flat = flat @ params["matrix"] * (1 + time_label[:, None] / 999)
         return (flat + params["classes"][label]).reshape(x.shape)

@@ -13,5 +13,5 @@ def get_config(variant=""):
     config.optimizer.schedule.update(warmup_steps=2)
     config.train.update(steps=20, log_every=10, eval_every=20, sample_every=20, checkpoint_every=10)
     config.sample.update(n=11, batch_size=4, grid=dict(name="default", n=4))
-    config.eval.update(batch_size=3, rtol=1e-4, atol=1e-4, what=("loss", "likelihood"))
+    config.eval.update(batch_size=3, what="HeldOutLoss, Likelihood(rtol=1e-4, atol=1e-4)")
     return config

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import score_sde as ss
-from score_sde import time_grid
-from score_sde.sampling import adaptive
+from score_sde.sampling import adaptive, time_grid
 from tests.closed_forms import energy_distance, mixture
 
 N = 4000
@@ -73,7 +72,7 @@ def test_the_same_path_by_diffrax(x64):
 @pytest.mark.parametrize(
     "sde",
     [
-        pytest.param(ss.Karras(), id="karras"),
+        pytest.param(ss.EDM(), id="karras"),
         pytest.param(ss.VE(sigma_max=348.0), id="ve", marks=pytest.mark.slow),
         pytest.param(ss.DDPM(1000).smooth(), id="ddpm", marks=pytest.mark.slow),
     ],
@@ -141,6 +140,6 @@ def test_where_it_is_not_defined():
     with pytest.raises(ss.InputError, match="smooth"):
         draw(ss.DDPM(10), ss.AdaptiveReverseSDE(), 2, grid=[1.0, 0.1])
     with pytest.raises(ss.InputError, match="t = 1"):
-        draw(ss.StraightLine(), ss.AdaptiveReverseSDE(), 2)
+        draw(ss.RectifiedFlow(), ss.AdaptiveReverseSDE(), 2)
     with pytest.raises(ss.InputError, match="rtol is -1"):
         ss.AdaptiveReverseSDE(rtol=-1)

@@ -2,7 +2,6 @@
 
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +15,15 @@ KEYS = jax.random.split(jax.random.key(0), 64)
 SDE = ss.VP()
 # Pixels 0..16 on [-1, 1]: each coordinate N(0, 0.3^2), so 8 + 2.4 N(0, 1) on the pixels' own scale.
 GAUSSIAN = ss.GaussianMixture(SDE, [1.0], [np.zeros((2, 2, 1))], 0.3)
-TRANSFORM = ss.QuantizedTransform(16)
+CODEC = ss.QuantizedCodec((2, 2, 1), 16)
 EXACT = {"trace": "exact", "prior": GAUSSIAN.marginal(1.0)}
 PIXELS = np.random.default_rng(0).integers(3, 14, (32, 2, 2, 1))
 
 
 def test_quantised_data_cost_what_the_closed_form_says():
     """The mean over dequantisation draws of -log2 of a Gaussian density on the pixels' own scale."""
-    uniform = ss.UniformDequantization()
-    out = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], transform=TRANSFORM, dequantization=uniform, draws=8, **EXACT)
+    out = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC, draws=8, **EXACT)
+    assert out.is_bound
     # E over u in [-1/2, 1/2) of (v + u - 8)^2 is (v - 8)^2 + 1/12; the data are met at t_min.
     std = math.sqrt(float(SDE.alpha(1e-5) ** 2 * 0.3**2 + SDE.variance(1e-5))) * 8
     squares = ((PIXELS - 8.0) ** 2 + 1 / 12).mean(axis=(1, 2, 3))
@@ -41,55 +40,62 @@ def test_quantised_data_cost_what_the_closed_form_says():
 
 
 def test_the_terms_add_up_and_are_the_known_ones():
-    uniform = ss.UniformDequantization()
-    out = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], transform=TRANSFORM, dequantization=uniform, probes=4, draws=2)
-    np.testing.assert_allclose(out.value, out.prior + out.divergence + out.log_det + out.dequantization, atol=1e-12)
-    np.testing.assert_allclose(out.log_det, 3.0, atol=1e-6)  # 16 steps on [-1, 1] are 8 to the unit: 3 bits
-    np.testing.assert_allclose(out.dequantization, 0.0)
-    one = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], transform=TRANSFORM, dequantization=uniform)
+    out = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC, probes=4, draws=2)
+    assert set(out.terms) == {"scale", "dequantization"}
+    np.testing.assert_allclose(out.value, out.prior + out.divergence + sum(out.terms.values()), atol=1e-12)
+    np.testing.assert_allclose(out.terms["scale"], 3.0, atol=1e-6)  # 16 steps on [-1, 1] are 8 to the unit: 3 bits
+    np.testing.assert_allclose(out.terms["dequantization"], 0.0)
+    one = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC)
     assert np.isnan(one.stderr).all()
     assert (out.nfe > one.nfe).all()
 
 
-class Halves(eqx.Module):
-    """Pixels already divided by 255, to [-1, 1]: the same data on another scale."""
+class Divided(ss.Codec):
+    """A user's own: pixels already divided by `width`'s inverse, to [-1, 1]; bins of that width are filled."""
 
-    def forward(self, values):
-        return 2 * jnp.asarray(values) - 1
+    width: float = 1 / 255
+    is_bound = True
 
-    def log_det(self, values):
-        return jnp.full(len(values), values[0].size * math.log(2.0))
+    def encode(self, values, keys):
+        u = jax.vmap(lambda key: jax.random.uniform(key, values.shape[1:], minval=-0.5, maxval=0.5))(keys)
+        nats = math.prod(self.data_shape) * jnp.ones(len(values))
+        terms = {"scale": nats * math.log(2.0), "noise": nats * math.log(self.width)}
+        return 2 * (values + self.width * u) - 1, terms
+
+    def decode(self, x):
+        return (x + 1) / 2
+
+    def quantize(self, values):
+        return jnp.round(values / self.width) * self.width
 
 
 def test_where_plus_seven_comes_from():
     """7 = log2(256 / 2): the scale's part for pixels 0..255, or 8 of the bins' width and -1 of the scale."""
     pixels = np.full((4, 2, 2, 1), 128)
-    whole = ss.bits_per_dim(
-        GAUSSIAN, pixels, KEYS[:4], transform=ss.QuantizedTransform(255), dequantization=ss.UniformDequantization()
-    )
-    divided = ss.bits_per_dim(
-        GAUSSIAN, pixels / 255, KEYS[:4], transform=Halves(), dequantization=ss.UniformDequantization(1 / 255)
-    )
-    np.testing.assert_allclose(whole.log_det, math.log2(255 / 2), rtol=1e-5)
-    np.testing.assert_allclose(whole.dequantization, 0)
-    np.testing.assert_allclose(divided.log_det, -1, rtol=1e-5)
-    np.testing.assert_allclose(divided.dequantization, math.log2(255), rtol=1e-5)
+    whole = ss.bits_per_dim(GAUSSIAN, pixels, KEYS[:4], codec=ss.QuantizedCodec((2, 2, 1), 255))
+    divided = ss.bits_per_dim(GAUSSIAN, pixels / 255, KEYS[:4], codec=Divided((2, 2, 1)))
+    np.testing.assert_allclose(whole.terms["scale"], math.log2(255 / 2), rtol=1e-5)
+    np.testing.assert_allclose(whole.terms["dequantization"], 0)
+    np.testing.assert_allclose(divided.terms["scale"], -1, rtol=1e-5)
+    np.testing.assert_allclose(divided.terms["noise"], math.log2(255), rtol=1e-5)
     np.testing.assert_allclose(whole.value, divided.value, atol=1e-3)
 
 
 def test_continuous_data_have_a_density():
     """Without dequantisation: -log2 of the density on the data's scale, here of N(0.5, 0.15^2), and negative."""
     values = np.random.default_rng(1).normal(0.5, 0.05, (16, 2, 2, 1))
-    out = ss.bits_per_dim(GAUSSIAN, values, None, transform=Halves(), dequantization=None, **EXACT)
+    codec = ss.ContinuousCodec((2, 2, 1), mean=0.5, std=0.5)
+    out = ss.bits_per_dim(GAUSSIAN, values, None, codec=codec, **EXACT)
+    assert not out.is_bound
     std = math.sqrt(float(SDE.alpha(1e-5) ** 2 * 0.3**2 + SDE.variance(1e-5))) / 2
     expected = -stats.norm.logpdf(values, 0.5, std).mean(axis=(1, 2, 3)) / math.log(2)
     np.testing.assert_allclose(out.value, expected, atol=2e-3)
     assert out.value.mean() < 0
-    np.testing.assert_array_equal(out.dequantization, 0)
+    assert set(out.terms) == {"scale"}
 
 
 def test_an_example_is_a_function_of_itself_and_its_key():
-    options = {"transform": TRANSFORM, "dequantization": ss.UniformDequantization(), "draws": 2, "probes": 2}
+    options = {"codec": CODEC, "draws": 2, "probes": 2}
     all_of_them = ss.bits_per_dim(GAUSSIAN, PIXELS[:8], KEYS[:8], **options)
     some = ss.bits_per_dim(GAUSSIAN, PIXELS[5:7], KEYS[5:7], **options)
     np.testing.assert_allclose(some.value, all_of_them.value[5:7], atol=1e-3)
@@ -104,46 +110,53 @@ def test_the_summary_splits_the_error():
     stderr = probe * np.sqrt(rng.chisquare(3, n) / 3)
     value = 2 + data * rng.standard_normal(n) + probe * rng.standard_normal(n)
     zeros = np.zeros(n)
-    s = BitsPerDim(value, stderr, *[zeros] * 7).summary()
+    s = BitsPerDim(value, stderr, zeros, zeros, {}, *[zeros] * 3, True).summary()
     assert s.n == n
     assert abs(s.bits_per_dim - 2) < 4 * 0.5 / math.sqrt(n)
     assert s.stderr == pytest.approx(0.5 / math.sqrt(n), rel=0.02)
     assert s.probe_stderr == pytest.approx(0.4 / math.sqrt(n), rel=0.02)
     assert s.data_stderr == pytest.approx(0.3 / math.sqrt(n), rel=0.03)
     assert s.stderr**2 == pytest.approx(s.probe_stderr**2 + s.data_stderr**2)
-    one = BitsPerDim(value, zeros * np.nan, *[zeros] * 7).summary()
+    one = BitsPerDim(value, zeros * np.nan, zeros, zeros, {}, *[zeros] * 3, True).summary()
     assert math.isnan(one.probe_stderr) and math.isnan(one.data_stderr) and one.stderr == s.stderr
 
 
-class NoLogDet:
-    def forward(self, values):
-        return values
+class NoBound(Divided):
+    def encode(self, values, keys):
+        x, terms = super().encode(values, keys)
+        return x, terms | {"reconstruction": None}
+
+
+class Scalar(Divided):
+    def encode(self, values, keys):
+        return super().encode(values, keys)[0], {"scale": 3.0}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"values": PIXELS[:2] + 14}, "values contain .*outside the range.*QuantizedTransform"),
-        ({"values": PIXELS[:2] - 30}, "outside the range"),
+        ({"values": PIXELS[:2] + 14}, "values contain .*; expected whole numbers from 0 to 16"),
+        ({"values": PIXELS[:2] - 30}, "expected whole numbers from 0 to 16"),
         ({"values": np.full((2, 2, 2, 1), np.nan)}, "values contain nan"),
-        ({"dequantization": None}, "dtype int.* and dequantisation is off"),
-        ({"dequantization": None, "values": PIXELS[:2].astype(float)}, "whole numbers and dequantisation is off"),
-        ({"values": PIXELS[:2] + 0.25}, "no multiple of the bins' width 1"),
-        ({"transform": NoLogDet()}, "NoLogDet has no log_det"),
+        ({"codec": ss.ContinuousCodec((2, 2, 1))}, "values have dtype int"),
+        ({"values": PIXELS[:2] + 0.25}, "expected whole numbers"),
+        ({"values": PIXELS[:2, :1]}, r"values have shape \(2, 1, 2, 1\)"),
+        ({"codec": NoBound((2, 2, 1))}, "NoBound gives no bound of its term 'reconstruction'"),
+        ({"codec": Scalar((2, 2, 1))}, r"Scalar gives its term 'scale' the shape \(\)"),
         ({"draws": 0}, "draws is 0"),
-        ({"dequantization": None, "values": PIXELS[:2] + 0.25, "draws": 3}, "draws is 3 without"),
+        (
+            {"codec": ss.ContinuousCodec((2, 2, 1)), "values": PIXELS[:2] + 0.25, "draws": 3},
+            "draws is 3, and ContinuousCodec draws nothing",
+        ),
         ({"probes": -1}, "probes is -1"),
         ({"keys": None}, "keys is None"),
-        ({"keys": None, "trace": "exact"}, "dequantisation needs one key per example"),
+        ({"keys": None, "trace": "exact"}, "the codec draws .* and needs one key per example"),
         ({"keys": np.zeros(2, np.uint32)}, "expected one key each"),
         ({"values": 3}, r"values have shape \(\)"),
         ({"keys": KEYS[:3]}, r"keys have shape \(3,\).* for 2"),
     ],
 )
 def test_bad_input_is_refused(change, words):
-    arguments = {"values": PIXELS[:2], "keys": KEYS[:2], "transform": TRANSFORM}
-    arguments |= {"dequantization": ss.UniformDequantization()} | change
+    arguments = {"values": PIXELS[:2], "keys": KEYS[:2], "codec": CODEC} | change
     with pytest.raises(ss.InputError, match=words):
         ss.bits_per_dim(GAUSSIAN, arguments.pop("values"), arguments.pop("keys"), **arguments)
-    with pytest.raises(ss.InputError, match="width=0"):
-        ss.UniformDequantization(0)

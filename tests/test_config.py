@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+import keyword
 import types
 
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import score_sde as ss
-from configs import digits
 from score_sde import config as config_
-from score_sde import data, networks, parametrization, sampling, sde, time_grid
+from score_sde import data, networks, sampling, sde
+from score_sde.denoisers import parametrization
+from score_sde.sampling import time_grid
 
 
 class Slow(ss.VP):
@@ -166,10 +168,109 @@ def test_differences_are_named_by_their_path():
     assert config_.differences(ours, theirs) == {"a.b": (1, 2), "e": (None, 3)}
 
 
-def test_a_config_that_lacks_entries_is_told_which():
-    config = digits.get_config()
-    config_.check_complete(config)
-    del config.train["keep"]
-    del config["ema"]
-    with pytest.raises(ss.InputError, match=r"has no ema, train.keep.last, train.keep.every; configs/digits.py"):
-        config_.check_complete(config)
+def test_a_file_states_what_differs_and_the_rest_has_defaults():
+    small = dict(data=dict(name="Digits"), network=dict(name="MLP", width=8), train=dict(steps=7, keep=dict(last=3)))
+    config = config_.complete(small)
+    assert (config.train.steps, config.train.keep.last, config.train.keep.every) == (7, 3, 0)
+    assert config.version == config_.VERSION and config.train.log_every == config_.DEFAULTS["train"]["log_every"]
+    assert config.network.to_dict() == dict(name="MLP", width=8) and config.sde.to_dict() == dict(name="VP")
+    assert config_.to_dict(config_.complete(config)) == config_.to_dict(config)  # once more changes nothing
+    back = config_.complete(config_.from_json(config_.to_json(config)))
+    assert config_.differences(back, config) == {}
+    other = config_.complete(small | dict(optimizer=dict(schedule=dict(name="linear_schedule", init_value=1.0))))
+    assert other.optimizer.schedule.to_dict() == dict(name="linear_schedule", init_value=1.0)  # not of the default's
+    assert other.optimizer.clip == 1.0 and other.averages.ema.decay == 0.999
+    given = config_.complete(small | dict(averages=dict(slow=dict(name="Constant", decay=0.5))))
+    assert given.averages.to_dict() == dict(slow=dict(name="Constant", decay=0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(trian=dict(steps=3)), ["has trian", "did you mean train"]),
+        (dict(train=dict(step=3)), ["has train.step", "did you mean train.steps"]),
+        (dict(train=dict(keep=dict(lats=3))), ["train.keep.lats", "train.keep.last"]),
+        (dict(eval=dict(probes=3)), ["eval.probes"]),
+        (dict(ema=0.9), ["has ema", "averages.ema"]),
+        (dict(train=3), ["train is 3", "steps"]),
+        (dict(version=1), ["version is 1", "expected 2"]),
+        (dict(data=dict(name=None)), ["has no data.name"]),
+        (dict(eval=dict(what="FID(n=")), ["eval.what", "'FID(n='"]),
+        (dict(eval=dict(what=(3,))), ["eval.what has 3"]),
+        (dict(sample=dict(cond=dict(label=2))), ["sample.cond", "label=2"]),
+        (dict(sample=dict(guidance=(dict(weight=2.0),))), ["sample.guidance", "dict(name="]),
+    ],
+)
+def test_an_entry_that_nothing_reads_is_refused(change, words):
+    whole = dict(data=dict(name="Digits"), network=dict(name="MLP")) | change
+    with pytest.raises(ss.InputError) as caught:
+        config_.complete(whole)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert "\n" not in str(caught.value)
+
+
+plain = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
+arguments = st.dictionaries(
+    names.filter(
+        lambda name: name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "name"
+    ),
+    plain | st.text(max_size=10) | st.lists(plain, max_size=3).map(tuple),
+    max_size=3,
+)
+specs = st.builds(
+    lambda name, more: {"name": name, **more}, st.sampled_from(["FID", "my.Own", "Likelihood"]), arguments
+)
+
+
+@settings(deadline=None)
+@given(st.lists(specs, max_size=3).map(tuple))
+def test_specs_are_text_and_back(given):
+    text = config_.write_specs(given)
+    assert config_.read_specs("eval.what", text) == given
+    assert config_.read_specs("eval.what", list(given)) == given
+
+
+def test_specs_as_a_person_writes_them():
+    read = config_.read_specs("eval.what", "Likelihood(probes=2, rtol=1e-3), FID(n=5_000), mine.Own,")
+    assert read == (dict(name="Likelihood", probes=2, rtol=1e-3), dict(name="FID", n=5000), dict(name="mine.Own"))
+    nested = config_.read_specs("x", "PredictorCorrector(predictor=DDIM(eta=0.5), corrector=None)")
+    assert nested == (dict(name="PredictorCorrector", predictor=dict(name="DDIM", eta=0.5), corrector=None),)
+    assert config_.write_specs(nested) == "PredictorCorrector(predictor=DDIM(eta=0.5), corrector=None)"
+    assert config_.read_arguments("sample.cond", "label=[1, 2], text='a, b'") == dict(label=(1, 2), text="a, b")
+    assert config_.read_arguments("sample.cond", "") == {}
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+@example("F(a=__import__('os').system('true'))")
+@example("F(a=1) if x else G")
+@example("F(**d)")
+@example("F(a=1, a=2)")
+@example("F(1)")
+@example("[" * 3000)
+@example("F(a=lambda: 1)")
+@example("a=1) + g(b=2")
+@example("a=1)(b=2")
+@example("x\x00y")
+def test_text_of_specs_is_read_as_literals_or_refused(text):
+    """Whatever it is, nothing is executed: the outcome is plain values, or one error."""
+    for read in (config_.read_specs, config_.read_arguments):
+        with contextlib.suppress(ss.InputError):
+            json.dumps(config_.to_dict({"found": read("eval.what", text)}), default=repr)
+
+
+def test_a_file_that_makes_no_config(tmp_path):
+    path = tmp_path / "mine.py"
+    for text, words in (
+        ("x = 1", "makes no config: KeyError"),
+        ("def get_config():\n    return 3", "returns a int"),
+        ("def get_config():\n    return {'data': {'name': 'Digits'}}", "has no network.name"),
+        ("import nothing_like_it", "makes no config: ModuleNotFoundError"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ss.InputError, match=words):
+            config_.read_file(str(path))
+    with pytest.raises(ss.InputError, match=r"there is no file nowhere\.py; expected FILE or FILE:VARIANT"):
+        config_.read_file("nowhere.py:vp")
+    path.write_text("def get_config(v='a'):\n    return dict(data=dict(name='Digits'), network=dict(name=v))")
+    assert config_.read_file(f"{path}:MLP").network.name == "MLP" and config_.read_file(str(path)).network.name == "a"

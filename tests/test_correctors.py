@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import score_sde as ss
-from score_sde import time_grid
 from score_sde.parallel import Jit
+from score_sde.sampling import time_grid
 from tests.closed_forms import energy_distance, mixture
 
 SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0), "ddpm": ss.DDPM(1000), "smld": ss.SMLD(100)}
@@ -124,8 +124,8 @@ class Add(ss.Corrector):
 
 @dataclasses.dataclass(frozen=True)
 class Double(ss.Sampler):
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
-        return 2 * x + s, memory, jnp.full(len(x), 2, jnp.int32)
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        return 2 * x + s, state, jnp.full(len(x), 2, jnp.int32)
 
 
 def test_the_corrector_comes_first():
@@ -142,8 +142,8 @@ def test_predictor_and_corrector_draw_apart():
 
     @dataclasses.dataclass(frozen=True)
     class Draw(ss.Sampler):
-        def step(self, keys, denoiser, x, t, s, memory, cond=None):
-            return x + jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys), memory, jnp.zeros(len(x), jnp.int32)
+        def step(self, keys, denoiser, x, t, s, state, cond=None):
+            return x + jax.vmap(lambda k: jax.random.normal(k, (2,)))(keys), state, jnp.zeros(len(x), jnp.int32)
 
     @dataclasses.dataclass(frozen=True)
     class DrawToo(ss.Corrector):
@@ -186,7 +186,7 @@ def test_multistep_predictors_keep_their_memory(predictor):
     np.testing.assert_allclose(ss.sample(model, pair, grid, (2,), **options).x, alone, atol=1e-3)
 
 
-@pytest.mark.parametrize("sde", [ss.VP(), ss.SubVP(), ss.VE(), ss.StraightLine(), ss.DDPM(50), ss.SMLD(50)], ids=str)
+@pytest.mark.parametrize("sde", [ss.VP(), ss.SubVP(), ss.VE(), ss.RectifiedFlow(), ss.DDPM(50), ss.SMLD(50)], ids=str)
 @pytest.mark.parametrize(
     "corrector",
     [
@@ -197,7 +197,7 @@ def test_multistep_predictors_keep_their_memory(predictor):
     ids=str,
 )
 def test_every_sde_has_correctors(sde, corrector):
-    """The original raises AttributeError for sub-VP (defect 1); StraightLine starts without signal."""
+    """The original raises AttributeError for sub-VP (defect 1); RectifiedFlow starts without signal."""
     grid = time_grid.uniform(sde, 30)
     x = ss.sample(mixture(sde), ss.PredictorCorrector(ss.Ancestral(), corrector), grid, (2,), n=2000, seed=0).x
     assert np.abs(x.mean(axis=0) - [0.3 * 1.5 - 0.7 * 0.8, 0.7 * 0.6]).max() < 0.15

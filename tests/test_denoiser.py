@@ -41,7 +41,8 @@ def test_score_is_the_gradient_of_the_log_density(x64, sde, t):
 @pytest.mark.parametrize("t", TIMES)
 def test_halves_add_up_and_velocity_is_the_probability_flow(x64, sde, t):
     x, model = points(sde, t), mixture(sde)
-    x0, noise, _ = model.predict(x, t)
+    predicted = model.predict(x, t)
+    x0, noise = predicted.x0, predicted.noise
     np.testing.assert_allclose(sde.alpha(t) * x0 + sde.sigma(t) * noise, x, rtol=1e-10, atol=1e-10)
     flow = sde.drift(x, t) - sde.diffusion_squared(t) * model.score(x, t) / 2  # Eq. (13)
     np.testing.assert_allclose(model.velocity(x, t), flow, rtol=1e-9, atol=1e-9)
@@ -84,12 +85,12 @@ def test_mixture_of_images_and_of_scalars(x64, sde):
     assert ss.GaussianMixture(sde, [1.0], [0.5], 0.1).denoise(jnp.zeros((3,)), 0.5).shape == (3,)
 
 
-def test_a_label_chooses_a_component_and_the_last_one_means_none(x64, sde):
+def test_a_label_chooses_a_component_and_an_absent_one_none(x64, sde):
     x, t = points(sde, 0.4), 0.4
-    labels = jnp.array([0, 1, 2, 3, 3, 1])
-    got = mixture(sde).score(x, t, {"label": labels})
+    labels, absent = jnp.array([0, 1, 2, 0, 2, 1]), jnp.array([False, False, False, True, True, False])
+    got = mixture(sde).score(x, t, {"label": labels, "absent": {"label": absent}})
     for i, label in enumerate(labels):
-        pick = slice(None) if label == 3 else slice(label, label + 1)
+        pick = slice(None) if absent[i] else slice(label, label + 1)
         part = ss.GaussianMixture(sde, WEIGHTS[pick], MEANS[pick], STDS[pick])
         np.testing.assert_allclose(got[i], part.score(x[i : i + 1], t)[0], rtol=1e-9)
 

@@ -9,8 +9,8 @@ import pytest
 
 from configs import cifar10, digits, toy
 from score_sde.core import keys as keys_
-from score_sde.description import describe
-from score_sde.model import Blueprint
+from score_sde.experiment import Experiment
+from score_sde.jobs import describe
 
 
 def test_a_network_of_matrices_by_hand():
@@ -32,8 +32,8 @@ def test_a_network_of_matrices_by_hand():
 def test_operations_against_xla(words):
     """XLA leaves out what falls on padding, 7 % of these networks, and adds sums and nonlinearities, 1 %."""
     config = cifar10.get_config(words)
-    network = Blueprint.from_config(config).network
-    params = jax.eval_shape(network.init, keys_.root(0))
+    network = Experiment.from_config(config).network
+    params = jax.eval_shape(network.init, keys_.stream(0, "init"))
     lowered = jax.jit(network.apply).lower(params, jnp.ones((1, 32, 32, 3)), jnp.ones(1))
     assert 0.9 < lowered.cost_analysis()["flops"] / describe(config).flops < 1
 

@@ -38,7 +38,7 @@ def the_likelihood_is_right(workdir):
     model = ss.load(workdir)
     images = REAL.images[1500:1502, ..., None]
     keys = jax.random.split(jax.random.key(0), 2)
-    options = {"transform": model.transform, "dequantization": ss.UniformDequantization(), "rtol": 1e-3, "atol": 1e-3}
+    options = {"codec": model.codec, "rtol": 1e-3, "atol": 1e-3}
     exact = ss.bits_per_dim(model.denoiser, images, keys, trace="exact", **options)
     estimated = ss.bits_per_dim(model.denoiser, images, keys, probes=16, **options)
     # Student's t with 15 degrees of freedom exceeds 4.07 once in a thousand; 0.005 is the solver's part.
@@ -56,7 +56,7 @@ def test_a_person_would_read_digits(tmp_path, variant):
     subprocess.run(
         [sys.executable, "main.py", f"--config=configs/digits.py:{variant}", f"--workdir={tmp_path}"]
         + [mode, "--config.sample.n=200", f"--config.train.steps={1200 if variant == 'vp' else 800}"]
-        + ["--config.eval.rtol=1e-3", "--config.eval.atol=1e-3"],
+        + ["--config.eval.what=Likelihood(rtol=1e-3, atol=1e-3)"],
         cwd=ROOT,
         env=keep,
         check=True,

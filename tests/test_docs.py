@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from configs import digits
-from score_sde.training import train
+from score_sde.jobs import train
 
 ROOT = pathlib.Path(__file__).parent.parent
 SLOW = ("verify.md",)

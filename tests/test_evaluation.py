@@ -11,11 +11,14 @@ import pytest
 
 import score_sde as ss
 from configs import digits
-from score_sde import checkpoint, data
-from score_sde.evaluation import evaluate
-from score_sde.evaluation.job import batches, equal_batches
-from score_sde.training import train
+from score_sde import data
+from score_sde.core import keys as keys_
+from score_sde.jobs import evaluate, train
+from score_sde.jobs.runner import batches, equal_batches
 from tests.few_digits import FewDigits
+
+LIKELIHOOD = "Likelihood(probes=2, rtol=1e-3, atol=1e-3)"
+WHAT = f"HeldOutLoss, LossPerLevel, {LIKELIHOOD}"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def trained(tmp_path_factory):
     config.data.update(name="tests.few_digits.FewDigits", dir=str(tmp_path_factory.mktemp("data")), batch_size=16)
     config.network = dict(name="tests.few_digits.Affine")
     config.train.update(steps=20, log_every=10, eval_every=20, sample_every=0, checkpoint_every=10)
-    config.eval.update(rtol=1e-3, atol=1e-3, batch_size=4)
+    config.eval.update(what=WHAT, batch_size=4)
     workdir = tmp_path_factory.mktemp("run")
     train(config, workdir)
     return config, workdir
@@ -49,7 +52,7 @@ def test_what_an_evaluation_writes(run, capsys):
     told = capsys.readouterr().out
     assert "bits/dim over 7 examples" in told
     found, model = read(workdir), ss.load(workdir)
-    transform = model.transform
+    codec = model.codec
     with np.load(workdir / "eval" / "likelihood.npz") as arrays:
         each = {name: arrays[name] for name in arrays}
     assert each["index"].tolist() == list(range(7))
@@ -57,13 +60,15 @@ def test_what_an_evaluation_writes(run, capsys):
     assert found["bits_per_dim"] == pytest.approx(each["bits_per_dim"].mean())
     assert found["stderr"] == pytest.approx(each["bits_per_dim"].std(ddof=1) / math.sqrt(7))
     assert found["bits_per_dim"] == pytest.approx(sum(found["terms"].values()))
-    assert set(found["terms"]) == {"prior", "divergence", "log_det", "dequantization"}
-    assert found["terms"]["log_det"] == pytest.approx(3)
+    assert set(found["terms"]) == {"prior", "divergence", "scale", "dequantization"}
+    assert found["is"] == "an upper bound"
+    assert found["terms"]["scale"] == pytest.approx(3)
     parts = found["stderr_parts"]
     assert parts["data"] ** 2 == pytest.approx(max(found["stderr"] ** 2 - parts["probes"] ** 2, 0))
     assert parts["probes"] == pytest.approx(np.sqrt((each["stderr"] ** 2).sum()) / 7)
     assert (found["checkpoint_step"], found["checkpoint_digest"]) == (20, model.digest)
     assert (found["rtol"], found["atol"], found["probes"], found["seed"]) == (1e-3, 1e-3, 2, 0)
+    assert found["data"] == data.digest(FewDigits(config.data.dir).source("test"))
     assert found["seconds"] > 0 and found["nfe"] == pytest.approx(each["nfe"].mean())
     assert found["conditional"] is True
 
@@ -75,7 +80,7 @@ def test_what_an_evaluation_writes(run, capsys):
     assert len(levels["t"]) == len(levels["loss"]) == len(levels["log_snr"]) == 25
     assert (levels["t"][0], levels["t"][-1]) == (1e-5, 1.0)
     example = data.all_examples(FewDigits(config.data.dir).source("test"))
-    x0 = np.repeat(transform.forward(example["image"]), 32, axis=0)
+    x0 = np.repeat(codec.encode(example["values"], None)[0], 32, axis=0)
     cond = {"label": np.repeat(example["label"], 32).astype(np.int32)}
     for k in (6, 12, 24):
         draws = jax.random.split(jax.random.key(k), len(x0))
@@ -84,13 +89,12 @@ def test_what_an_evaluation_writes(run, capsys):
     assert (workdir / "eval" / "loss_per_level.png").stat().st_size > 1000
 
     # The likelihood of an example is that of bits_per_dim with its own key, computed alone and given its label.
-    key = jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 6)
+    key = jax.random.fold_in(keys_.stream(0, "likelihood"), 6)
     alone = ss.bits_per_dim(
         model.denoiser,
-        example["image"][6:7],
+        example["values"][6:7],
         key[None],
-        transform=model.transform,
-        dequantization=ss.UniformDequantization(),
+        codec=codec,
         cond={"label": example["label"][6:7].astype(np.int32)},
         probes=2,
         rtol=1e-3,
@@ -108,7 +112,7 @@ def test_what_an_evaluation_writes(run, capsys):
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 3, 100])
 def test_every_example_once_whatever_the_batch(run, size):
     config, workdir = run
-    config.eval.update(what=("likelihood",), batch_size=size, dequantisations=2)
+    config.eval.update(what="Likelihood(probes=2, rtol=1e-3, atol=1e-3, draws=2)", batch_size=size)
     evaluate(config, workdir)
     with np.load(workdir / "eval" / "likelihood.npz") as arrays:
         values = arrays["bits_per_dim"]
@@ -128,22 +132,40 @@ def test_batches_are_about_equal(n, most, size):
     assert len(cut) == math.ceil(n / most) and len(cut[-1]) <= size
 
 
-def test_results_of_something_else_are_not_touched(run):
+def test_results_of_something_else_are_not_touched(run, monkeypatch, capsys):
+    """Of another seed, other data, another checkpoint: each has a place of its own, and is found there again."""
     config, workdir = run
-    config.eval.update(what=("loss",))
+    config.eval.update(what="HeldOutLoss")
     evaluate(config, workdir)
     path = workdir / "eval" / "loss.json"
     text = path.read_text()
 
-    other = config.copy_and_resolve_references()
-    other.eval.seed = 5
-    with pytest.raises(ss.InputError, match=r"loss.json holds results of seed = 0, and this evaluation has 5: move"):
-        evaluate(other, workdir)
+    def others():
+        return sorted(p.parent.name for p in (workdir / "eval").glob("loss-*/loss.json"))
+
+    config.eval.seed = 5
+    evaluate(config, workdir)
+    (first,) = others()
+    assert read(workdir, f"{first}/loss")["seed"] == 5
+    monkeypatch.setattr(FewDigits, "source", lambda self, split: data.Digits(self.dir).source(split))
+    evaluate(config, workdir)
+    assert len(others()) == 2 and {read(workdir, f"{name}/loss")["n"] for name in others()} == {7, 297}
+    monkeypatch.undo()
     config.train.steps = 24
     train(config, workdir)
-    with pytest.raises(ss.InputError, match="results of checkpoint_step = 20, and this evaluation has 24"):
-        evaluate(config, workdir)
+    evaluate(config, workdir)
+    assert len(others()) == 3
+    config.eval.seed = 0
+    before = [(workdir / "eval" / name / "loss.json").read_text() for name in others()]
+    evaluate(config, workdir)
+    assert len(others()) == 4  # of seed 0 and step 24
+    capsys.readouterr()
+    config.eval.seed = 5
+    evaluate(config, workdir)
+    assert "nothing left to evaluate" in capsys.readouterr().out
+    assert set(before) <= {(workdir / "eval" / name / "loss.json").read_text() for name in others()}
     assert path.read_text() == text
+    config.eval.seed = 0
 
     for torn in (text[:40].encode(), b"[]", b"", b"\xff\xfe{"):
         path.write_bytes(torn)
@@ -154,7 +176,7 @@ def test_results_of_something_else_are_not_touched(run):
 
 def test_an_unfinished_checkpoint_is_not_evaluated(run):
     config, workdir = run
-    config.eval.update(what=("loss",))
+    config.eval.update(what="HeldOutLoss")
     (workdir / "checkpoints" / "30").mkdir()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -173,12 +195,15 @@ def test_an_unfinished_checkpoint_is_not_evaluated(run):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"what": ("likelyhood",)}, "'likelyhood'.*expected one or several of loss, loss_per_level, likelihood"),
-        ({"what": ()}, "expected one or several"),
-        ({"probes": 0}, "eval.probes is 0"),
-        ({"dequantisations": -1}, "eval.dequantisations is -1"),
+        ({"what": "Likelyhood"}, "'Likelyhood'; expected one of HeldOutLoss, Likelihood, LossPerLevel"),
+        ({"what": ""}, "expected one or several"),
+        ({"what": "Likelihood(probes=0)"}, "probes of Likelihood is 0"),
+        ({"what": "Likelihood(draws=-1)"}, "draws of Likelihood is -1"),
+        ({"what": "Likelihood(tolerance=1)"}, "Likelihood: no argument tolerance"),
+        ({"what": "LossPerLevel(levels=1)"}, "levels of LossPerLevel is 1"),
+        ({"what": "Likelihood(2)"}, "arguments by name"),
         ({"batch_size": 0}, "eval.batch_size is 0"),
-        ({"rtol": 0.0, "atol": 0.0}, "both 0"),
+        ({"what": "Likelihood(rtol=0.0, atol=0.0)"}, "both 0"),
         ({"seed": -1}, "eval.seed is -1"),
     ],
 )
@@ -192,32 +217,32 @@ def test_bad_settings_are_refused(run, change, words):
 
 def test_data_outside_the_declared_range_is_refused(run, monkeypatch):
     config, workdir = run
-    config.eval.update(what=("likelihood",))
+    config.eval.update(what=LIKELIHOOD)
     original = FewDigits.source
 
     def bright(self, split):
         records = original(self, split)
-        records[3] = {**records[3], "image": records[3]["image"] + 20}
+        records[3] = {**records[3], "values": records[3]["values"] + 20}
         return records
 
     monkeypatch.setattr(FewDigits, "source", bright)
-    with pytest.raises(ss.InputError, match=r"outside the range .-0.5, 16.5. of QuantizedTransform"):
+    with pytest.raises(ss.InputError, match=r"values contain \d+; expected whole numbers from 0 to 16"):
         evaluate(config, workdir)
     assert not list((workdir / "eval").iterdir())
-    assert checkpoint.load(workdir).step == 20
+    assert ss.load(workdir).step == 20
 
 
 def test_a_likelihood_that_cannot_be_computed_names_its_examples(run, monkeypatch):
     """By their numbers in the split, and none for the padding."""
     config, workdir = run
-    config.eval.update(what=("likelihood",))
-    original = data.QuantizedTransform.forward
+    config.eval.update(what=LIKELIHOOD)
+    original = data.QuantizedCodec.encode
 
-    def bad(self, values):
-        x = original(self, values)
-        return jax.numpy.where(jax.numpy.arange(len(x))[:, None, None, None] >= 2, 3e38, x)
+    def bad(self, values, keys):
+        x, terms = original(self, values, keys)
+        return jax.numpy.where(jax.numpy.arange(len(x))[:, None, None, None] >= 2, 3e38, x), terms
 
-    monkeypatch.setattr(data.QuantizedTransform, "forward", bad)
+    monkeypatch.setattr(data.QuantizedCodec, "encode", bad)
     with pytest.raises(ss.DivergenceError, match="test examples 2, 3 could not be computed"):
         evaluate(config, workdir)
     assert not list((workdir / "eval").iterdir())

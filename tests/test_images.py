@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from score_sde import images
+from score_sde import plots as images
 from score_sde.core import files
 
 UMASK = os.umask(0)

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 
 import score_sde as ss
 from score_sde.core.errors import Stopped
-from score_sde.evaluation import draw_samples, evaluate
-from score_sde.evaluation import job as room
-from score_sde.evaluation.parts import Parts
+from score_sde.jobs import draw_samples, evaluate, train
+from score_sde.jobs import runner as room
+from score_sde.jobs.parts import Parts
 from score_sde.parallel import processes
-from score_sde.training import train
 from tests import small_job
 
 
@@ -153,7 +152,7 @@ def test_results_that_are_not_seen_are_waited_for(tmp_path, monkeypatch):
     parts.merge(tmp_path / "squares.npz", 8)
     check(tmp_path, 8)
     monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr("score_sde.evaluation.parts._WAIT_S", 0.0)
+    monkeypatch.setattr("score_sde.jobs.parts._WAIT_S", 0.0)
     with pytest.raises(ss.InputError, match="shows 8 results of 9 examples here: give the same command again"):
         parts.merge(tmp_path / "squares.npz", 9)
 
@@ -248,10 +247,15 @@ def test_several_checkpoints_in_one_job(trained, capsys):
     capsys.readouterr()
     draw_samples(config, workdir)
     assert "nothing left to sample" in capsys.readouterr().out
-    config.sample.seed = 1  # samples of other settings take the place of the old ones
+    before = (workdir / "samples" / "samples.json").read_text()
+    config.sample.seed = 1  # samples of other settings have a place of their own
     draw_samples(config, workdir)
     assert "sampled 11 images" in capsys.readouterr().out
-    assert json.loads((workdir / "samples" / "samples.json").read_text())["seed"] == 1
+    assert (workdir / "samples" / "samples.json").read_text() == before
+    (other,) = (workdir / "samples").glob("samples-*/samples.json")
+    assert json.loads(other.read_text())["seed"] == 1 and (other.parent / "samples.npz").exists()
+    draw_samples(config, workdir)
+    assert f"nothing left to sample: {other.parent} has 11" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rice
 
 import score_sde as ss
-from score_sde import time_grid
+from score_sde.sampling import time_grid
 from tests.closed_forms import energy_distance, mixture
 
 SDES = {
@@ -18,8 +18,8 @@ SDES = {
     "ve": ss.VE(sigma_max=20.0),
     "cosine": ss.CosineVP(),
     "sigmoid": ss.SigmoidVP(),
-    "karras": ss.Karras(sigma_min=0.01, sigma_max=20.0),
-    "straight": ss.StraightLine(),
+    "karras": ss.EDM(sigma_min=0.01, sigma_max=20.0),
+    "straight": ss.RectifiedFlow(),
     "discrete_vp": ss.DiscreteVP(250),
     "smld": ss.SMLD(250, sigma_max=20.0),
     "smooth_smld": ss.SMLD(250, sigma_max=20.0).smooth(),

@@ -12,30 +12,20 @@ FLOORS = {
     "core": 0,
     "sde": 1,
     "networks": 1,
-    "data": 1,
+    "readers": 1,
     "parallel": 1,
     "config": 1,
-    "images": 1,
-    "parametrization": 2,
-    "time_grid": 2,
-    "times": 2,
-    "weights": 2,
-    "denoiser": 3,
-    "analytic": 4,
-    "guidance": 4,
-    "loss": 4,
+    "plots": 1,
+    "data": 2,
+    "denoisers": 3,
     "ode": 4,
     "sampling": 5,
-    "likelihood": 5,
-    "model": 6,
-    "verify": 6,
-    "checkpoint": 7,
-    "generate": 7,
-    "objective": 7,
-    "training": 8,
-    "evaluation": 8,
-    "published": 9,
-    "description": 9,
+    "losses": 6,
+    "likelihood": 6,
+    "experiment": 7,
+    "verify": 7,
+    "pretrained": 8,
+    "jobs": 9,
 }
 
 
@@ -66,8 +56,8 @@ def test_imports_point_down(path):
 
 def test_the_check_sees_an_upward_import(tmp_path):
     bad = tmp_path / "bad.py"
-    bad.write_text("def f():\n    from score_sde import training\n    import score_sde.evaluation.samples\n")
-    assert imported_rooms(bad) == {"training", "evaluation"}
+    bad.write_text("def f():\n    from score_sde import losses\n    import score_sde.jobs.sample\n")
+    assert imported_rooms(bad) == {"losses", "jobs"}
 
 
 def test_flax_stays_in_the_networks_and_configs_at_the_top():

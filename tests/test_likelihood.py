@@ -201,7 +201,7 @@ def test_a_condition_reaches_the_model():
     sde = ss.VP()
     mixture = ss.GaussianMixture(sde, [0.5, 0.5], [[1.0, 1.0], [-1.0, -1.0]], 0.3)
     x = np.asarray([[1.0, 1.2], [-1.0, -0.8], [1.0, 1.2]], np.float32)
-    labels = {"label": np.asarray([0, 1, 2])}
+    labels = {"label": np.asarray([0, 1, 1]), "absent": {"label": np.asarray([False, False, True])}}
     out = ss.log_prob(mixture, x, None, cond=labels, trace="exact")
     parts = np.asarray(mixture.marginal(sde.t_min).component_log_prob(jnp.asarray(x)))  # with the weights 1/2
     exact = [parts[0, 0] + np.log(2), parts[1, 1] + np.log(2), np.logaddexp(*parts[2])]
@@ -225,7 +225,7 @@ PRIOR_OF_ANOTHER_SHAPE = type("P", (), {"log_prob": lambda self, x: jnp.zeros((l
         ({"rtol": -1.0}, "rtol is -1.0"),
         ({"rtol": 0.0, "atol": 0.0}, "both 0"),
         ({"atol": "small"}, "atol is 'small'"),
-        ({"cond": {"label": np.zeros(5)}}, r"cond\['label'\] has shape \(5,\); expected leading axis 2"),
+        ({"cond": {"label": np.zeros(5, int)}}, r"cond\['label'\] has shape \(5,\); expected leading axis 2"),
         ({"prior": PRIOR_OF_ANOTHER_SHAPE}, r"returned shape \(2, 1\); expected \(batch,\) = \(2,\)"),
         ({"chunk": 0}, "chunk is 0"),
     ],

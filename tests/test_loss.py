@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import score_sde as ss
-from score_sde import times
-from score_sde.weights import unit
+from score_sde.losses.weighting import unit
 
 STD = 0.6
 N = 20_000
@@ -99,7 +98,7 @@ def test_dropout_is_on_in_training_only(sde):
 
 
 def test_uniform_times_fill_the_interval(sde):
-    t, factor = times.uniform(sde, jax.random.uniform(jax.random.key(0), (N,)))
+    t, factor = ss.time_sampling.uniform(sde, jax.random.uniform(jax.random.key(0), (N,)))
     t = np.asarray(t)
     assert (np.asarray(factor) == 1).all()
     assert sde.t_min <= t.min() < 1e-3 and 0.999 < t.max() <= sde.t_max

@@ -1,8 +1,10 @@
 """The command line as a user calls it: what it makes, and one line for what is wrong."""
 
 import json
+import multiprocessing
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -26,9 +28,7 @@ TINY = [
     "--config.sample.n=12",
     "--config.sample.batch_size=8",
     "--config.sample.grid.n=2",
-    "--config.eval.rtol=0.01",
-    "--config.eval.atol=0.01",
-    "--config.eval.probes=1",
+    "--config.eval.what=HeldOutLoss, LossPerLevel, Likelihood(probes=1, rtol=0.01, atol=0.01)",
 ]
 
 
@@ -48,7 +48,7 @@ def run(cache, *arguments):
 @pytest.mark.xdist_group("main")
 def test_train_and_sample_then_again(cache, tmp_path):
     job = ["--config=configs/digits.py:subvp,conditional", f"--workdir={tmp_path}", "--mode=train,eval,sample", *TINY]
-    first = run(cache, *job, "--config.sample.guidance=2.0")
+    first = run(cache, *job, "--config.sample.guidance=ClassifierFree(weight=2.0)")
     assert first.returncode == 0, first.stderr
     assert "%|" not in first.stderr  # no progress bar where there is no terminal
     for words in (
@@ -76,12 +76,12 @@ def test_train_and_sample_then_again(cache, tmp_path):
     assert images.dtype == np.uint8
     assert images.max() <= 16
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-    assert nfe.tolist() == [3] * 12
+    assert nfe.tolist() == [6] * 12  # two steps and the last denoising, two networks each
     picture = np.asarray(Image.open(tmp_path / "samples" / "samples.png"))
     assert picture.shape[2] == 3
     assert json.loads((tmp_path / "config.json").read_text())["sde"]["name"] == "SubVP"
     model = ss.load(tmp_path)
-    assert (model.shape, model.num_classes, model.step) == ((8, 8, 1), 10, 4)
+    assert (model.shape, model.conditions["label"].classes, model.step) == ((8, 8, 1), 10, 4)
 
     again = run(cache, *job)
     assert again.returncode == 0
@@ -113,16 +113,40 @@ BAD = [
     (["--mode=import"], ["--weights is missing"]),
     (["--mode=import", "--weights=README.md"], ["README.md is not read"]),
     (["--weights=README.md"], ["--weights is for --mode=import"]),
+    (["--mode=train,eval", "--config.eval.what=FED(n=3)"], ["'FED'", "Likelihood"]),
+    (["--mode=train,eval", "--config.eval.what=Likelihood(__import__('os'))"], ["eval.what", "arguments by name"]),
+    (["--config.sample.cond=label"], ["sample.cond", "by name"]),
+    (["--mode=os.system"], ["'os.system'", "not a subclass of Job"]),
+    (["--config.optimizer.schedule.name=constant"], ["'constant'"]),
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), BAD, ids=[change[0] for change, _ in BAD])
-def test_bad_input_gets_one_clear_line(cache, tmp_path, change, words):
-    workdir = tmp_path / "run"
-    result = run(cache, "--config=configs/digits.py", f"--workdir={workdir}", "--mode=train", *TINY, *change)
-    assert result.returncode == 1
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
+def call(arguments, cache, stderr):
+    """main.py with these arguments, in a process that has imported the package before."""
+    os.environ["XDG_CACHE_HOME"] = cache
+    os.dup2(os.open(stderr, os.O_CREAT | os.O_WRONLY), 2)
+    os.chdir(ROOT)
+    sys.argv = [str(ROOT / "main.py"), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+@pytest.fixture(scope="session")
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["score_sde", "test_main"])
+    return context
+
+
+@pytest.mark.parametrize(("change", "words"), BAD, ids=[change[-1] for change, _ in BAD])
+def test_bad_input_gets_one_clear_line(processes, cache, tmp_path, change, words):
+    workdir, stderr = tmp_path / "run", tmp_path / "stderr"
+    arguments = ["--config=configs/digits.py", f"--workdir={workdir}", "--mode=train", *TINY, *change]
+    process = processes.Process(target=call, args=(arguments, str(cache), str(stderr)))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    lines = stderr.read_text().strip().splitlines()
+    assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     assert all(word in lines[0] for word in words), lines[0]
     assert not workdir.exists()
@@ -132,7 +156,7 @@ def test_bad_input_gets_one_clear_line(cache, tmp_path, change, words):
 def test_a_published_checkpoint_from_the_command_line(cache, tmp_path):
     """Imported, compared, sampled; and once more."""
     files, workdir = ROOT / "tests" / "fixtures" / "published", tmp_path / "run"
-    small = ["channels=4", "multipliers=(1,2)", "blocks=1", "attention=(4,)", "sigma_max=50.0"]
+    small = ["channels=4", "multipliers=(1,2)", "blocks=1", "attention=(4,)"]
     job = ["--config=configs/celeba.py:ve,ncsnpp", f"--workdir={workdir}", "--mode=import,sample"]
     job += [f"--config.network.{entry}" for entry in small]
     job += ["--config.sde.sigma_max=50.0", "--config.data.size=8", "--config.data.batch_size=2", "--config.sample.n=2"]

@@ -13,7 +13,7 @@ from score_sde.networks import DDPM, MLP, DDPMpp, NCSNpp, layers, resample
 
 
 def count(network):
-    shapes = jax.eval_shape(network.init, keys_.root(0))
+    shapes = jax.eval_shape(network.init, keys_.stream(0, "init"))
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
 
 
@@ -39,6 +39,9 @@ def test_parameter_counts(network, published):
     assert count(network) == published
 
 
+THREE = {"label": ss.Label(3)}
+
+
 def small(shape=(8, 8, 1), **options):
     settings = dict(channels=16, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0) | options
     return DDPMpp(shape, **settings)
@@ -46,7 +49,7 @@ def small(shape=(8, 8, 1), **options):
 
 def random_params(network, seed=0):
     """Parameters none of which is nearly zero, so that every path carries signal."""
-    params = network.init(keys_.root(seed))
+    params = network.init(keys_.stream(seed, "init"))
     leaves, treedef = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(treedef, [leaf + 0.1 * rng.standard_normal(leaf.shape).astype("f") for leaf in leaves])
@@ -57,7 +60,7 @@ def random_params(network, seed=0):
     [
         pytest.param((16, 8, 3), {"multipliers": (1, 2, 2), "attention": (8,)}, marks=pytest.mark.slow),
         pytest.param((6, 10, 2), {"embedding": "fourier", "channels": 20}, marks=pytest.mark.slow),
-        ((4, 4, 5), {"multipliers": (1,), "num_classes": 3, "channels": 9}),
+        ((4, 4, 5), {"multipliers": (1,), "conditions": THREE, "channels": 9}),
     ],
 )
 def test_shapes_and_gradients(shape, options):
@@ -97,15 +100,19 @@ def test_dropout_keeps_the_mean_at_its_rate():
     assert not np.array_equal(kept, other)
 
 
-def test_no_condition_is_the_last_label():
-    network = small(num_classes=3)
+def test_an_absent_class_is_the_networks_own_none():
+    network = small(conditions=THREE)
     params = random_params(network)
     x, t, apply = jnp.ones((2, 8, 8, 1)), jnp.ones(2), jax.jit(network.apply)
-    none = apply(params, x, t, {"label": jnp.array([3, 3])})
-    np.testing.assert_allclose(apply(params, x, t), none, rtol=1e-6)
-    assert not np.allclose(apply(params, x, t, {"label": jnp.array([0, 1])}), none, atol=1e-3)
-    with pytest.raises(ss.InputError, match="without classes"):
-        small().apply(random_params(small()), x, t, {"label": jnp.array([0, 1])})
+    label = jnp.array([0, 1])
+    none = apply(params, x, t)
+    given = apply(params, x, t, {"label": label})
+    assert not np.allclose(given, none, atol=1e-3)
+    absent = {"label": label, "absent": {"label": jnp.array([True, False])}}
+    np.testing.assert_allclose(apply(params, x, t, absent), jnp.stack([none[0], given[1]]), rtol=1e-6)
+    other = ss.Conditions(label=ss.Label(3), depth=ss.Condition())
+    with pytest.raises(ss.InputError, match="DDPMpp reads 'label', a Label, and nothing else; conditions has depth"):
+        small(conditions=other)
 
 
 @pytest.mark.slow
@@ -133,10 +140,10 @@ def test_equal_networks_share_a_program(compiles):
 
 
 def test_initialisation():
-    network = small(channels=64, num_classes=4)
-    params = network.init(keys_.root(3))
-    again, other = network.init(keys_.root(3)), network.init(keys_.root(4))
-    jitted = jax.jit(network.init)(keys_.root(3))
+    network = small(channels=64, conditions={"label": ss.Label(4)})
+    params = network.init(keys_.stream(3, "init"))
+    again, other = network.init(keys_.stream(3, "init")), network.init(keys_.stream(4, "init"))
+    jitted = jax.jit(network.init)(keys_.stream(3, "init"))
     for a, b, c in zip(jax.tree.leaves(params), jax.tree.leaves(again), jax.tree.leaves(jitted)):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
@@ -236,15 +243,16 @@ def test_the_mlp_by_hand():
     expected = dense(params["out"], swish(h)).reshape(x.shape)
     np.testing.assert_allclose(network(params, x, label), expected, rtol=1e-4, atol=1e-5)
 
-    network = MLP((2,), num_classes=3, width=8, dropout=0.5)
+    network = MLP((2,), conditions=THREE, width=8, dropout=0.5)
     params, keys = random_params(network), jax.random.split(jax.random.key(0), 4)
-    x, cond = jnp.ones((4, 2)), {"label": jnp.asarray([0, 1, 2, 3])}
+    x = jnp.ones((4, 2))
+    cond = {"label": jnp.asarray([0, 1, 2, 0]), "absent": {"label": jnp.arange(4) == 3}}
     out = network(params, x, label[:1].repeat(4), cond)
     assert len(np.unique(np.asarray(out)[:, 0])) == 4  # three classes, and none
     np.testing.assert_allclose(network(params, x, label[:1].repeat(4))[0], out[3], rtol=1e-6)
     noisy = network(params, x, label, cond, keys=keys)
     np.testing.assert_allclose(
-        network(params, x[1:], label[1:], {"label": jnp.asarray([1, 2, 3])}, keys=keys[1:]), noisy[1:], rtol=1e-5
+        network(params, x[1:], label[1:], jax.tree.map(lambda c: c[1:], cond), keys=keys[1:]), noisy[1:], rtol=1e-5
     )
     for bad in ({"width": 6}, {"blocks": 0}, {"octaves": -1}, {"embedding": "none"}, {"dropout": 1.0}):
         with pytest.raises(ss.InputError, match=str(next(iter(bad.values())))):
@@ -253,16 +261,16 @@ def test_the_mlp_by_hand():
 
 TINY = dict(channels=8, multipliers=(1,), attention=(8,))
 NETWORKS = [
-    small(embedding="fourier", dropout=0.2, num_classes=3, **TINY),
-    MLP((6,), 3, width=32, octaves=2, dropout=0.2),
+    small(embedding="fourier", dropout=0.2, conditions=THREE, **TINY),
+    MLP((6,), THREE, width=32, octaves=2, dropout=0.2),
 ]
 
 
 def value_and_gradient(network, params):
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.standard_normal((4, *network.shape)), jnp.float32)
-    label, keys = jnp.array([0.001, 3.0, 500.0, 999.0]), keys_.examples(keys_.root(0), np.arange(4))
-    cond = {"label": jnp.array([0, 1, 2, 3])}
+    label, keys = jnp.array([0.001, 3.0, 500.0, 999.0]), keys_.examples(keys_.stream(0, "init"), np.arange(4))
+    cond = {"label": jnp.array([0, 1, 2, 0]), "absent": {"label": jnp.arange(4) == 3}}
 
     def loss(params):
         return jnp.mean(network.apply(params, x, label, cond, keys=keys) ** 2)

@@ -11,12 +11,11 @@ from jax.sharding import PartitionSpec
 
 import score_sde as ss
 from score_sde import parallel
-from score_sde.model import Blueprint
-from score_sde.objective import Objective
-from score_sde.training import train
-from score_sde.training.log import Log, read_records
-from score_sde.training.step import build_optimizer, init_state, make_step
+from score_sde.experiment import Experiment, make_step
+from score_sde.jobs import train
+from score_sde.jobs.log import Log, read_records
 from tests import small_job
+from tests.few_digits import Affine
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +47,8 @@ def plain(tmp_path_factory):
 
 
 def check_same(workdir, other):
-    for ema in (False, True):
-        ours, theirs = (leaves(ss.load(w, ema=ema).denoiser.params) for w in (workdir, other))
+    for average in (None, "ema"):
+        ours, theirs = (leaves(ss.load(w, average=average).denoiser.params) for w in (workdir, other))
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, atol=3e-6)
     for a, b in zip(*(read_records(w / "train.jsonl") for w in (workdir, other)), strict=True):
@@ -88,23 +87,48 @@ def test_a_run_may_go_on_with_other_options(config, plain, tmp_path):
 
 
 def test_under_fsdp_every_device_holds_its_part(config):
-    blueprint = Blueprint.from_config(config)
-    objective, optimizer = Objective.from_config(blueprint, config), build_optimizer(config.optimizer)[0]
-    devices = parallel.Fsdp()
-    state = devices.place_state(init_state(objective, optimizer, seed=0))
-    batch = {"image": np.full((4, 8, 8, 1), 5, np.uint8), "label": np.arange(4), "index": np.arange(4)}
-    step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.9, devices=devices), state)
+    experiment, devices = Experiment.from_config(config), parallel.Fsdp()
+    state = devices.place_state(experiment.init_state())
+    cond = {"label": np.arange(4, dtype=np.int32)}
+    batch = {"values": np.full((4, 8, 8, 1), 5, np.uint8), "cond": cond, "index": np.arange(4)}
+    function, frozen = make_step(experiment, devices=devices)
+    step = devices.compile(function, state)
     for _ in range(2):  # after a step as before
         matrices = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (64, 64)]
         assert len(matrices) == 4  # parameters, average and the two moments of Adam
         for leaf in matrices:
             assert {shard.data.shape for shard in leaf.addressable_shards} == {(64, 32)}
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state) if leaf.size < 4096)
-        before, (state, _) = state, step(state, devices.place_batch(batch))
+        before, (state, _) = state, step(state, devices.place_batch(batch), frozen)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))  # donated: its memory is used again
     whole = devices.one_copy(state)
-    assert whole.params["matrix"].shape == (64, 64)
-    np.testing.assert_array_equal(whole.params["matrix"], np.asarray(state.params["matrix"]))
+    matrix = whole.params["network"]["matrix"]
+    assert matrix.shape == (64, 64)
+    np.testing.assert_array_equal(matrix, np.asarray(state.params["network"]["matrix"]))
+
+
+class Cut(Affine):
+    """The network says along which axis its matrix is cut."""
+
+    def traits(self, params):
+        return super().traits(params) | {"matrix": ss.networks.Trait(cut=0, decays=False)}
+
+
+def test_a_network_declares_how_it_is_cut_and_what_does_not_decay(config):
+    """The declared axis, of parameters, averages and moments; and weight decay leaves the matrix alone."""
+    config.network = dict(name=f"{__name__}.Cut")
+    config.optimizer = dict(name="adamw", weight_decay=0.5, schedule=dict(name="constant_schedule", value=0.1))
+    experiment, devices = Experiment.from_config(config), parallel.Fsdp()
+    state = devices.place_state(experiment.init_state(), experiment.cuts)
+    matrices = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (64, 64)]
+    assert len(matrices) == 4
+    for leaf in matrices:
+        assert {shard.data.shape for shard in leaf.addressable_shards} == {(32, 64)}
+    params = state.params["network"]
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = experiment.optimizers["network"].update(zero, state.optimizer["network"], params)
+    np.testing.assert_array_equal(updates["matrix"], 0)
+    np.testing.assert_allclose(updates["classes"], -0.1 * 0.5 * params["classes"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -198,20 +222,16 @@ def test_low_precision_stays_inside_the_network(data_dir):
     runs = {}
     for dtype in ("float32", "bfloat16"):
         config.network.dtype = dtype
-        blueprint = Blueprint.from_config(config)
-        objective, optimizer = Objective.from_config(blueprint, config), build_optimizer(config.optimizer)[0]
-        devices = parallel.Jit()
-        state = devices.place_state(init_state(objective, optimizer, seed=0))
+        experiment, devices = Experiment.from_config(config), parallel.Jit()
+        state = devices.place_state(experiment.init_state())
         start = leaves(state.params)
-        step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.9, devices=devices), state)
+        function, frozen = make_step(experiment, devices=devices)
+        step = devices.compile(function, state)
         rng, losses = np.random.default_rng(0), []
         for _ in range(30):
-            batch = {
-                "image": rng.integers(0, 17, (16, 8, 8, 1), np.uint8),
-                "index": np.arange(16),
-                "label": np.zeros(16),
-            }
-            state, metrics = step(state, devices.place_batch(batch))
+            values = rng.integers(0, 17, (16, 8, 8, 1), np.uint8)
+            batch = {"values": values, "cond": None, "index": np.arange(16)}
+            state, metrics = step(state, devices.place_batch(batch), frozen)
             losses.append(float(metrics["loss"]))
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(state)} <= {"float32", "int32"}
         assert metrics["loss"].dtype == jnp.float32

@@ -20,8 +20,8 @@ SDES = {
     "subvp": ss.SubVP(),
     "ve": ss.VE(sigma_max=20.0),
     "cosine": ss.CosineVP(),
-    "karras": ss.Karras(),
-    "straight": ss.StraightLine(),
+    "karras": ss.EDM(),
+    "straight": ss.RectifiedFlow(),
     "ddpm": ss.DDPM(50),
 }
 
@@ -56,7 +56,8 @@ def test_all_are_equal_on_an_ideal_network(x64, name, which):
         return
     for t in sde.nearest(np.asarray([sde.t_stop, 0.05 * sde.t_max, 0.4 * sde.t_max, 0.98 * sde.t_max])):
         x = mixture(sde).marginal(t).sample(jax.random.split(jax.random.key(0), 5))
-        x0, noise, _ = mixture(sde).predict(x, t)
+        exact = mixture(sde).predict(x, t)
+        x0, noise = exact.x0, exact.noise
         output = output_of(name, sde, t, np.asarray(x0), np.asarray(noise), np.asarray(x))
         got = meaning.predict(sde, x, jnp.asarray(t), jnp.asarray(output))
         np.testing.assert_allclose(got.x0, x0, rtol=1e-8, atol=1e-8)
@@ -91,7 +92,7 @@ def test_float32_at_both_ends_of_time(name, which):
 def test_coefficients_of_velocity_on_a_straight_line_are_those_of_flow_matching(x64):
     """x_0 = x_t - t F and noise = x_t + (1 - t) F, t = 1 included."""
     t = jnp.asarray([0.1, 0.5, 1.0])
-    (a, b), (c, d) = ss.Velocity().coefficients(ss.StraightLine(), t)
+    (a, b), (c, d) = ss.Velocity().coefficients(ss.RectifiedFlow(), t)
     np.testing.assert_allclose(a * jnp.ones(3), 1, rtol=1e-12)
     np.testing.assert_allclose(b, -t, rtol=1e-12)
     np.testing.assert_allclose(c * jnp.ones(3), 1, rtol=1e-12)
@@ -100,12 +101,12 @@ def test_coefficients_of_velocity_on_a_straight_line_are_those_of_flow_matching(
 
 def test_labels_of_published_networks():
     t = jnp.asarray([0.25, 1.0])
-    np.testing.assert_allclose(ss.Preconditioned().label(ss.Karras(), jnp.asarray(3.0)), np.log(3) / 4, rtol=1e-6)
+    np.testing.assert_allclose(ss.Preconditioned().label(ss.EDM(), jnp.asarray(3.0)), np.log(3) / 4, rtol=1e-6)
     np.testing.assert_allclose(ss.Noise(time_label="index").label(ss.DDPM(1000), t), [249, 999])
     np.testing.assert_allclose(ss.Score(time_label="index").label(ss.SMLD(1000), t), [750, 0])
     with pytest.raises(ss.InputError, match="VP has no levels"):
         ss.NetworkDenoiser(ss.VP(), ss.Noise(time_label="index"), lambda *a: a, ())
     with pytest.raises(ss.InputError, match="data_std=None"):
         ss.Preconditioned(data_std=None)
-    with pytest.raises(ss.InputError, match=r"inf at t_max of StraightLine.*scaled_time"):
-        ss.NetworkDenoiser(ss.StraightLine(), ss.Preconditioned(), lambda *a: a, ())
+    with pytest.raises(ss.InputError, match=r"inf at t_max of RectifiedFlow.*scaled_time"):
+        ss.NetworkDenoiser(ss.RectifiedFlow(), ss.Preconditioned(), lambda *a: a, ())

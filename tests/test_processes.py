@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import score_sde as ss
+from score_sde.jobs.log import read_records
 from score_sde.parallel import native_output
-from score_sde.training.log import read_records
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("processes")
@@ -87,7 +87,7 @@ def whole(cache, tmp_path_factory):
 
 def check_same(workdir, whole):
     """Training, likelihoods and samples of two workdirs are one run's, to rounding."""
-    a, b = ss.load(workdir, ema=False), ss.load(whole, ema=False)
+    a, b = ss.load(workdir, average=None), ss.load(whole, average=None)
     start = a.denoiser.apply.init(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 2**32 - 1))
     for name in ("matrix", "classes"):
         ours, theirs, before = (np.asarray(p[name]) for p in (a.denoiser.params, b.denoiser.params, start))
@@ -171,7 +171,7 @@ def test_sigterm_to_one_saves_all_at_one_step(cache, whole, tmp_path, victim):
     complete(
         start(cache, other, "--mode=train", f"--config.train.steps={step}", *more[2:], "--config.train.eval_every=0")
     )
-    for ours, theirs in zip(*(jax.tree.leaves(ss.load(w, ema=False).denoiser.params) for w in (tmp_path, other))):
+    for ours, theirs in zip(*(jax.tree.leaves(ss.load(w, average=None).denoiser.params) for w in (tmp_path, other))):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 

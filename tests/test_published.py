@@ -15,21 +15,21 @@ from PIL import Image
 
 import score_sde as ss
 from configs import celeba, cifar10, toy
-from score_sde.checkpoint import Checkpoints
 from score_sde.core import keys as keys_
 from score_sde.core.errors import InputError
+from score_sde.experiment import Checkpoints, Experiment
+from score_sde.jobs import Import, train
 from score_sde.networks import DDPM, NCSN, DDPMpp, NCSNpp, NCSNv2
-from score_sde.published import Weights, import_weights, read_weights, run, tensors
-from score_sde.published.match import match
-from score_sde.published.names import unused
-from score_sde.published.report import differences, read_expected
-from score_sde.training import train
-from score_sde.training.step import build_optimizer
+from score_sde.pretrained import Weights, import_weights, read_weights, tensors
+from score_sde.pretrained.as_published import as_published, time_of_label
+from score_sde.pretrained.match import match
+from score_sde.pretrained.names import unused
+from score_sde.pretrained.report import differences, read_expected
 
 FILES = pathlib.Path(__file__).parent / "fixtures" / "published"
 SHAPE = (8, 8, 3)
 SMALL = dict(channels=4, multipliers=(1, 2), blocks=1, attention=(4,))
-PLAIN = dict(embedding="positional", scale_by_sigma=False, centered=True)
+PLAIN = dict(embedding="positional")
 SKIPS = dict(progressive="output_skip", progressive_input="input_skip", combine="cat")
 ODD = dict(resblock="ddpm", progressive="residual", progressive_input="input_skip", fir_kernel=(1, 2, 1))
 ODD |= dict(skip_rescale=False, init_scale=0.3, nonlinearity="elu", attention=(8,))
@@ -44,10 +44,30 @@ NETWORKS = {
     ),
     "ddpmpp": DDPMpp(SHAPE, **SMALL),
     "ddpm": DDPM(SHAPE, channels=32, multipliers=(1, 1), blocks=1, attention=(4,)),
-    "ncsnv2_64": NCSNv2(SHAPE, channels=2, scales=10, port=True, centered=False),
-    "ncsnv2_128": NCSNv2(SHAPE, channels=2, depth=128, scales=10, centered=False),
-    "ncsn": NCSN(SHAPE, channels=2, scales=4, centered=False),
+    "ncsnv2_64": NCSNv2(SHAPE, channels=2, levels=10, port=True),
+    "ncsnv2_128": NCSNv2(SHAPE, channels=2, depth=128, levels=10),
+    "ncsn": NCSN(SHAPE, channels=2, levels=4),
 }
+# What each was trained for: the published code centres images on [0, 1] and divides by sigma inside the network, here
+# the parametrisation does both, from the SDE.
+UNIT = dict(data_range=(0.0, 1.0))
+VE = ss.VE(sigma_max=50.0), ss.Score("sigma", scale_by_sigma=True, **UNIT)
+VP = ss.VP(), ss.Noise()
+LEVELS = {"ncsnv2_64": 10, "ncsnv2_128": 10, "ncsn": 4}
+MEANINGS = dict.fromkeys(("ncsnpp_residual", "ncsnpp_skips_cat"), VE)
+MEANINGS |= dict.fromkeys(("ncsnpp_ddpm_blocks", "ncsnpp_untold", "ddpmpp", "ddpm"), VP)
+MEANINGS |= {
+    name: (ss.SMLD(n, sigma_max=50.0), ss.Score("index", scale_by_sigma=name != "ncsn", **UNIT))
+    for name, n in LEVELS.items()
+}
+
+
+def published(name, network=None):
+    """The function that the public implementation's network is."""
+    sde, meaning = MEANINGS[name]
+    return as_published(sde, meaning, NETWORKS[name] if network is None else network)
+
+
 CASES = [(path, NETWORKS[path.stem]) for path in sorted(FILES.glob("n*.pth")) + sorted(FILES.glob("d*.pth"))]
 CASES += [(path, NETWORKS[path.stem]) for path in sorted(FILES.glob("n*.msgpack"))]
 # The quick suite keeps one of each kind of network and file.
@@ -69,11 +89,11 @@ def test_outputs_and_gradients_of_the_public_implementations(path, network):
     """In float32, over noise levels from the least to the most, relative to each example's largest value."""
     weights = read_weights(path)
     matched = match(network, weights)
-    count = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(network.init, keys_.root(0))))
+    count = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(network.init, keys_.stream(0, "init"))))
     assert sum(row.count for row in matched.rows) == count
     assert {row.name for row in matched.rows} | set(matched.ignored) == set(weights.params)
     items = {"params": matched.params} | ({"ema": matched.ema} if matched.ema is not None else {})
-    found = differences(network, items, expected_of(path))
+    found = differences(published(path.stem, network), items, expected_of(path))
     assert {each.what for each in found} == {"outputs", "input gradients"}
     assert len(found) == (3 if matched.ema is not None else 2)
     assert max(each.relative for each in found) < (1e-4 if path.stem.startswith("ncsnv2") else 2e-5), found
@@ -83,15 +103,24 @@ def test_every_case_is_there():
     assert len(CASES) == 12 and {path.stem for path, _ in CASES} == NETWORKS.keys()
 
 
+SKIP, KERNEL = dict(skip_rescale=False), dict(fir_kernel=(1, 2, 1))
+
+
 @pytest.mark.slow
 def test_a_wrong_option_is_seen():
     """Settings without parameters, which nothing but the outputs tells."""
     path = FILES / "ncsnpp_residual.pth"
     matched = match(NETWORKS["ncsnpp_residual"], read_weights(path))
-    for change in (dict(centered=True), dict(skip_rescale=False), dict(fir_kernel=(1, 2, 1))):
-        network = dataclasses.replace(NETWORKS["ncsnpp_residual"], **change)
-        (outputs, _) = differences(network, {"params": matched.params}, expected_of(path))
-        assert outputs.relative > 1e-2, change
+    sde, meaning = VE
+    wrong = [dataclasses.replace(NETWORKS["ncsnpp_residual"], **change) for change in (SKIP, KERNEL)]
+    functions = [published("ncsnpp_residual", network) for network in wrong]
+    functions += [
+        as_published(sde, other, NETWORKS["ncsnpp_residual"])
+        for other in (dataclasses.replace(meaning, data_range=None), dataclasses.replace(meaning, scale_by_sigma=False))
+    ]
+    for function in functions:
+        (outputs, _) = differences(function, {"params": matched.params}, expected_of(path))
+        assert outputs.relative > 1e-2, function
 
 
 @pytest.mark.slow
@@ -99,7 +128,7 @@ def test_a_wrong_option_is_seen():
 def test_every_parameter_is_in_use_and_batches_do_not_mix(name):
     network = NETWORKS[name]
     rng = np.random.default_rng(0)
-    leaves, tree = jax.tree.flatten(network.init(keys_.root(0)))
+    leaves, tree = jax.tree.flatten(network.init(keys_.stream(0, "init")))
     params = jax.tree.unflatten(tree, [leaf + 0.1 * rng.standard_normal(leaf.shape).astype("f") for leaf in leaves])
     x, label = jnp.asarray(rng.standard_normal((4, *SHAPE)), jnp.float32), jnp.array([1.0, 2.0, 3.0, 0.5])
     run = jax.jit(jax.value_and_grad(lambda p, x, label: jnp.sum(network(p, x, label) ** 2)))
@@ -119,9 +148,7 @@ def test_float64_agrees(name, x64):
     path = FILES / f"{name}.pth"
     matched, expected = match(NETWORKS[name], read_weights(path)), expected_of(path)
     double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), matched.params)
-    exact = jax.jit(NETWORKS[name].apply)(
-        double, jnp.asarray(expected.x, jnp.float64), jnp.asarray(expected.label, float)
-    )
+    exact = jax.jit(published(name))(double, jnp.asarray(expected.x, jnp.float64), jnp.asarray(expected.label, float))
     assert exact.dtype == jnp.float64
     apart = np.abs(exact - expected.output).reshape(len(exact), -1).max(1) / np.abs(exact).reshape(len(exact), -1).max(
         1
@@ -132,7 +159,7 @@ def test_float64_agrees(name, x64):
 def test_rectangles_and_any_channels():
     for shape in ((8, 16, 2), (16, 8, 5)):
         network = NCSNpp(shape, channels=6, multipliers=(1, 2), blocks=1, attention=(), **SKIPS)
-        params = network.init(keys_.root(0))
+        params = network.init(keys_.stream(0, "init"))
         assert jax.eval_shape(network.apply, params, jnp.ones((2, *shape)), jnp.ones(2)).shape == (2, *shape)
 
 
@@ -229,7 +256,7 @@ def test_refinenets_are_told_too():
             with pytest.raises(InputError, match=words):
                 match(network, spare(dataclasses.replace(network, **change), form))
     with pytest.raises(InputError, match="file has 7 noise levels, config says 1000"):
-        match(NCSN((32, 32, 3), channels=8), spare(NCSN((32, 32, 3), channels=8, scales=7), "flax"))
+        match(NCSN((32, 32, 3), channels=8, levels=1000), spare(NCSN((32, 32, 3), channels=8, levels=7), "flax"))
     with pytest.raises(InputError, match="file has network NCSNv2, config says NCSNpp: use variant ncsnv2"):
         match(NCSNPP, spare(small, "flax"))
     with pytest.raises(InputError, match="file has network NCSNpp, config says NCSNv2: use variant ncsnpp"):
@@ -244,7 +271,7 @@ def test_bfloat16_is_near_float32(name):
     network = dataclasses.replace(NETWORKS[name], dtype="bfloat16")
     path = FILES / f"{name}.pth"
     params, expected = match(network, read_weights(path)).params, expected_of(path)
-    out = jax.jit(network.apply)(params, jnp.asarray(expected.x), jnp.asarray(expected.label))
+    out = jax.jit(published(name, network))(params, jnp.asarray(expected.x), jnp.asarray(expected.label))
     assert out.dtype == jnp.float32
     for ours, theirs in zip(np.asarray(out), expected.output):
         assert 0 < np.linalg.norm(ours - theirs) < 0.05 * np.linalg.norm(theirs)
@@ -252,7 +279,7 @@ def test_bfloat16_is_near_float32(name):
 
 def small_config(**network):
     config = celeba.get_config("ve,ncsnpp")
-    config.network.update(**SMALL | network, sigma_max=50.0, dropout=0.0)
+    config.network.update(**SMALL | network, dropout=0.0)
     config.sde.sigma_max = 50.0
     config.data.update(size=8, crop=0, batch_size=2)
     config.train.update(eval_every=0, sample_every=0, log_every=1, checkpoint_every=1)
@@ -271,7 +298,8 @@ def test_an_import_is_a_workdir(tmp_path, name, capsys):
     config, path = small_config(), FILES / name
     expect = path.with_suffix(".npz" if path.suffix == ".pth" else ".msgpack.npz")
     workdir = tmp_path / "run"
-    run(config, workdir, path, expect)
+    job = Import()
+    job.run(Experiment.from_config(config), workdir, weights=str(path), expect=str(expect))
     out = capsys.readouterr()
     weights, expected = read_weights(path), expected_of(path)
     assert f"step {weights.step}" in out.out and "parameters: 12,719\n" in out.out and not out.err
@@ -281,16 +309,15 @@ def test_an_import_is_a_workdir(tmp_path, name, capsys):
 
     model = ss.load(workdir)
     assert model.step == weights.step and model.shape == SHAPE
-    t = model.denoiser.sde.time_of(-2 * jnp.log(expected.label))
+    t = time_of_label(model.denoiser.sde, "sigma", jnp.asarray(expected.label))
     score = model.denoiser.score(jnp.asarray(expected.x), t)
     size = np.abs(expected.output_ema).reshape(5, -1).max(1)
     apart = np.abs(score - expected.output_ema).reshape(5, -1).max(1) / size
     assert apart[1:].max() < 1e-4  # the first sigma is that of t = 0, and time begins at t_min
 
-    optimizer, _ = build_optimizer(config.optimizer)
     with Checkpoints(workdir) as checkpoints:
-        params = jax.eval_shape(lambda: ss.networks.NCSNpp(SHAPE, **SMALL).init(keys_.root(0)))
-        restored = checkpoints.restore(weights.step, optimizer=jax.eval_shape(optimizer.init, params))
+        shapes = Experiment.from_config(config).state_shapes()
+        restored = checkpoints.restore(weights.step, {"optimizer": shapes.optimizer})
     state = adam(restored.items["optimizer"])
     name = "all_modules.3.weight" if weights.format == "torch" else "Conv_0/kernel"
     theirs = weights.moments[1][name]
@@ -308,7 +335,7 @@ def test_an_import_is_a_workdir(tmp_path, name, capsys):
     train(config, workdir)
     assert ss.load(workdir).step == weights.step + 2
     capsys.readouterr()
-    run(config, workdir, path, expect)
+    job.run(Experiment.from_config(config), workdir, weights=str(path), expect=str(expect))
     assert capsys.readouterr().out.startswith("nothing left to import")
     with pytest.raises(InputError, match="has checkpoints already, and not of this file"):
         import_weights(config, workdir, FILES / "ncsnpp_skips_cat.pth")
@@ -316,7 +343,7 @@ def test_an_import_is_a_workdir(tmp_path, name, capsys):
 
 def test_what_a_file_leaves_out_is_said(tmp_path):
     config = cifar10.get_config("vp,ddpmpp")
-    config.data = dict(name="ImageFolder", dir="", size=8, centered=True, batch_size=2, flip=False, labels=False)
+    config.data = dict(name="ImageFolder", dir="", size=8, centered=True, batch_size=2)
     config.network.update(SMALL)
     report = import_weights(config, tmp_path / "run", FILES / "ddpmpp.pth")
     assert report.items == {"params": 154} and report.step == 0
@@ -340,7 +367,8 @@ def test_moments_find_their_parameters(suffix):
 @pytest.mark.slow
 def test_outputs_that_differ_are_told(tmp_path, capsys):
     path = FILES / "ncsnpp_residual.pth"
-    run(small_config(skip_rescale=False), tmp_path / "run", path, path.with_suffix(".npz"))
+    experiment = Experiment.from_config(small_config(skip_rescale=False))
+    Import().run(experiment, tmp_path / "run", weights=str(path), expect=str(path.with_suffix(".npz")))
     err = capsys.readouterr().err
     assert err.startswith("warning: what was expected differs by more than rounding") and err.count("\n") == 1
 

@@ -12,10 +12,8 @@ import score_sde as ss
 from configs import celeba, celebahq, cifar10, ffhq, lsun, published
 from score_sde import data
 from score_sde.core.errors import InputError
-from score_sde.generate import Generator
-from score_sde.model import Blueprint
-from score_sde.objective import Objective
-from score_sde.training.step import build_optimizer
+from score_sde.experiment import Experiment
+from score_sde.jobs.generator import Generator
 
 FILES = [cifar10, celeba, lsun, ffhq, celebahq]
 ALL = [(module, old, new) for module in FILES for old, new in module.DATA_SET.old.items()]
@@ -30,16 +28,23 @@ def test_each_builds_under_all_its_names(module, old, new):
     config = module.get_config(new)
     for name in (published._short(old, module.DATA_SET), old, old + ".py"):
         assert module.get_config(name).to_dict() == config.to_dict(), name
-    blueprint = Blueprint.from_config(config)
-    Objective.from_config(blueprint, config)
-    build_optimizer(config.optimizer)
-    Generator.from_config(config.sample, blueprint.sde, blueprint.dataset.transform, blueprint.dataset.shape, None)
+    experiment = Experiment.from_config(config)
+    denoiser = experiment.denoiser(experiment.param_shapes["network"])
+    assert experiment.optimizers.keys() == {"network"}
+    Generator.from_config(config.sample, denoiser, experiment.codec)
     continuous = "continuous" in old
-    assert (blueprint.sde.levels is None) == continuous
-    assert config.loss.reduction == (
+    assert (experiment.sde.levels is None) == continuous
+    assert config.objective.reduction == (
         "half_sum" if old.startswith("ve") and old != "ve/ffhq_ncsnpp_continuous" else "mean"
     )
-    assert blueprint.dataset.transform.centered == (not old.startswith("ve"))
+    assert experiment.codec.centered == (not old.startswith("ve"))
+    # What the network sees and what its output is divided by follow from the codec and the SDE.
+    t, x = np.asarray([experiment.sde.t_max], "f"), np.full((1, 2), 0.25, "f")
+    meaning, ve = experiment.parametrization, old.startswith("ve")
+    np.testing.assert_allclose(meaning.network_input(experiment.sde, x, t), -0.5 if ve else 0.25, rtol=1e-5)
+    divides = ve and not old.startswith("ve/ncsn/")
+    sigma = float(experiment.sde.sigma(experiment.sde.t_max)) if divides else 1.0
+    np.testing.assert_allclose(meaning.output_scale(experiment.sde, t), 1 / sigma, rtol=1e-5)
 
 
 with (pathlib.Path(__file__).parent / "fixtures" / "published" / "configurations.csv").open() as file:
@@ -64,10 +69,10 @@ def test_the_figures_of_2021(module, old, new):
     assert rate.get("warmup_steps", 0) == number["warmup"]
     assert (config.optimizer.clip or -1) == number["clip"]
     assert (config.optimizer.b1, config.optimizer.eps, config.seed) == (0.9, 1e-8, 42)
-    assert config.ema == number["ema"] and config.data.batch_size == number["batch"]
+    assert config.averages.ema.decay == number["ema"] and config.data.batch_size == number["batch"]
     assert config.sample.grid.n == number["levels"] - 1 and config.sde.get("n", number["levels"]) == number["levels"]
     if old.startswith("ve"):
-        assert config.sde.sigma_max == config.network.sigma_max == number["sigma_max"] and config.sde.sigma_min == 0.01
+        assert config.sde.sigma_max == number["sigma_max"] and config.sde.sigma_min == 0.01
     sampler, network = config.sample.sampler, config.network
     if row["corrector"] == "none":
         assert sampler.name == SAMPLERS[row["predictor"]]
@@ -90,18 +95,18 @@ def test_what_the_networks_are_told():
         ("vp,ddpmpp", 0.5, 499.5),
         ("subvp,ddpm", 1.0, 999.0),
     ):
-        blueprint = Blueprint.from_config(cifar10.get_config(words))
-        assert float(blueprint.parametrization.label(blueprint.sde, np.float32(t))) == pytest.approx(label, rel=1e-5)
+        experiment = Experiment.from_config(cifar10.get_config(words))
+        assert float(experiment.parametrization.label(experiment.sde, np.float32(t))) == pytest.approx(label, rel=1e-5)
     for words, order in (("vp,ddpm,discrete", range(1000)), ("ve,ncsnpp,discrete", range(999, -1, -1))):
-        blueprint = Blueprint.from_config(cifar10.get_config(words))
+        experiment = Experiment.from_config(cifar10.get_config(words))
         t = np.arange(1, 1001) / 1000
-        np.testing.assert_array_equal(blueprint.parametrization.label(blueprint.sde, t), list(order))
+        np.testing.assert_array_equal(experiment.parametrization.label(experiment.sde, t), list(order))
     x, output = np.full((1, 2), 0.3, "f"), np.full((1, 2), 2.0, "f")
-    for words, expected in (("ve,ncsnpp", 2.0), ("vp,ddpmpp", -2.0 / float(ss.VP().sigma(0.5)))):
-        blueprint = Blueprint.from_config(cifar10.get_config(words))
+    for words, expected in (("ve,ncsnpp", 2.0 / (0.01 * 50) ** 0.5), ("vp,ddpmpp", -2.0 / float(ss.VP().sigma(0.5)))):
+        experiment = Experiment.from_config(cifar10.get_config(words))
         t = np.full(1, 0.5, "f")
-        noise = blueprint.parametrization.predict(blueprint.sde, x, t, output).noise
-        np.testing.assert_allclose(-noise / blueprint.sde.sigma(t), expected, rtol=1e-5)
+        noise = experiment.parametrization.predict(experiment.sde, x, t, output).noise
+        np.testing.assert_allclose(-noise / experiment.sde.sigma(t), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -139,11 +144,12 @@ def test_the_table_in_the_docs():
 def test_centred_and_not():
     values = np.asarray([[0, 51, 255]])
     for centered, expected in ((True, [[-1, -0.6, 1]]), (False, [[0, 0.2, 1]])):
-        transform = data.QuantizedTransform(255, centered)
-        np.testing.assert_allclose(transform.forward(values), expected, atol=1e-6)
-        np.testing.assert_array_equal(transform.quantize(transform.forward(values)), values)
-        jacobian = 3 * np.log((transform.forward(2.0) - transform.forward(1.0)).item())
-        np.testing.assert_allclose(transform.log_det(values), [jacobian], rtol=1e-4)
+        codec = data.QuantizedCodec((3,), 255, centered)
+        x, terms = codec.encode(values, None)
+        np.testing.assert_allclose(x, expected, atol=1e-6)
+        np.testing.assert_array_equal(codec.quantize(codec.decode(x)), values)
+        step = 3 * np.log((codec.encode(values + 1, None)[0] - x)[0, 0].item())
+        np.testing.assert_allclose(terms["scale"], [step], rtol=1e-4)
 
 
 def test_cifar10_from_its_binary_files(tmp_path):
@@ -160,10 +166,10 @@ def test_cifar10_from_its_binary_files(tmp_path):
         written.append(records)
     for place in (tmp_path, folder):
         train = data.all_examples(data.CIFAR10(place).source("train"))
-    assert train["image"].shape == (20, 32, 32, 3)
+    assert train["values"].shape == (20, 32, 32, 3)
     record = written[2][1]  # example 9
     assert train["label"][9] == record[0]
-    assert train["image"][9, 3, 7, 2] == record[1 + 2 * 1024 + 3 * 32 + 7]
+    assert train["values"][9, 3, 7, 2] == record[1 + 2 * 1024 + 3 * 32 + 7]
     assert len(data.CIFAR10(tmp_path).source("test")) == 4
     (folder / "test_batch.bin").write_bytes(b"x" * 3073)
     with pytest.raises(InputError, match="no file of CIFAR-10"):
@@ -180,11 +186,11 @@ def test_folders_of_images(tmp_path):
     Image.fromarray(wide).save(folder / "b.png")
     Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / "a.png")
     source = data.ImageFolder(tmp_path, "faces", size=8).source("train")
-    images = data.all_examples(source)["image"]
+    images = data.all_examples(source)["values"]
     assert images.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(images[0], 7)
     np.testing.assert_array_equal(images[1], np.broadcast_to([10, 200, 30], (8, 8, 3)))
-    whole = data.ImageFolder(tmp_path, "faces", size=8, crop=40).source("train")[1]["image"]
+    whole = data.ImageFolder(tmp_path, "faces", size=8, crop=40).source("train")[1]["values"]
     np.testing.assert_array_equal(whole, images[1])
     with pytest.raises(InputError, match="a square of 9 pixels cannot be cut"):
         data.ImageFolder(tmp_path, "faces", size=8, crop=9).source("train")[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import score_sde as ss
-from score_sde import time_grid
+from score_sde.sampling import time_grid
 from tests.closed_forms import mixture
 
 X = np.random.default_rng(0).standard_normal((3, 2))
@@ -19,8 +19,8 @@ SDES = {
     "ve": ss.VE(sigma_max=20.0),
     "cosine": ss.CosineVP(),
     "sigmoid": ss.SigmoidVP(),
-    "karras": ss.Karras(sigma_max=20.0),
-    "straight": ss.StraightLine(),
+    "karras": ss.EDM(sigma_max=20.0),
+    "straight": ss.RectifiedFlow(),
     "ddpm": ss.DDPM(100),
     "smld": ss.SMLD(100, sigma_max=20.0),
     "smooth": ss.DDPM(100).smooth(),
@@ -98,7 +98,7 @@ def test_reverse_diffusion_on_the_discrete_tables_is_the_original():
             same(step(ss.ReverseDiffusion(), chain, times=(i / 100, (i - 1) / 100))[0], original)
 
 
-@pytest.mark.parametrize("sde", [ss.Karras(0.02, 20.0), ss.StraightLine(), ss.SubVP()], ids=["karras", "line", "subvp"])
+@pytest.mark.parametrize("sde", [ss.EDM(0.02, 20.0), ss.RectifiedFlow(), ss.SubVP()], ids=["karras", "line", "subvp"])
 def test_outside_its_window_churn_adds_nothing(sde):
     """Compiled too, where the variance between two equal times is what rounding leaves of zero."""
     grid = time_grid.default(sde, 12)
@@ -107,7 +107,7 @@ def test_outside_its_window_churn_adds_nothing(sde):
         plain = ss.sample(model, sampler(), grid[1:], (2,), n=8, seed=0, x=x).x
         off = ss.sample(model, sampler(gamma=0.3, s_min=1e4, s_max=1e5), grid[1:], (2,), n=8, seed=0, x=x).x
         np.testing.assert_allclose(off, plain, rtol=1e-4, atol=1e-5)
-        if not isinstance(sde, ss.StraightLine):
+        if not isinstance(sde, ss.RectifiedFlow):
             assert np.isfinite(ss.sample(model, sampler(gamma=0.3), grid, (2,), n=8, seed=0).x).all()
 
 
@@ -170,7 +170,7 @@ class Cubic(ss.Denoiser):
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_lms_integrates_polynomials_below_its_order(x64, order):
     """After its start-up: k-th order is exact on polynomials of degree k - 1, and not on the next."""
-    sde, sampler = ss.Karras(sigma_max=4.0), ss.LMS(order=order)
+    sde, sampler = ss.EDM(sigma_max=4.0), ss.LMS(order=order)
     grid = time_grid.karras(sde, 8)
     model, x = Cubic(sde), jnp.zeros((1, 1))
     memory = sampler.init(x)
@@ -211,7 +211,7 @@ def test_order_of_convergence_of_the_flow(x64, name):
 
 
 def test_churn_by_hand(x64):
-    sde, gamma = ss.Karras(), 0.2
+    sde, gamma = ss.EDM(), 0.2
     t, s = 5.0, 4.0
     z = jnp.stack([jax.random.normal(key, (2,), jnp.float64) for key in KEYS])
     hat = t * (1 + gamma)
@@ -244,12 +244,12 @@ def test_bad_samplers_are_refused(make, words):
 
 def test_where_alpha_is_0():
     """Defined: DDIM, Ancestral, Euler, Heun, DPM-Solver++ (2M); refused by name: the others."""
-    sde = ss.StraightLine()
+    sde = ss.RectifiedFlow()
     model, grid = mixture(sde), time_grid.uniform(sde, 8)
     for sampler in (ss.DDIM(), ss.DDIM(1.0), ss.Ancestral(), ss.Euler(), ss.Heun(), ss.DPMSolverPP()):
         out = ss.sample(model, sampler, grid, (2,), n=4, seed=0)
         assert np.isfinite(out.x).all()
-    before = ss.StraightLine(t_max=0.999)
+    before = ss.RectifiedFlow(t_max=0.999)
     for sampler in (ss.EulerMaruyama(), ss.LMS(), ss.DPM2(), ss.DPMSolverPP2S(), ss.Euler(gamma=0.1)):
         with pytest.raises(ss.InputError, match="t = 1"):
             ss.sample(model, sampler, grid, (2,), n=4, seed=0)

@@ -159,9 +159,9 @@ def test_the_keys_are_those_that_are_promised():
     seen = []
 
     class Spy(ss.Sampler):
-        def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        def step(self, keys, denoiser, x, t, s, state, cond=None):
             jax.debug.callback(lambda keys: seen.append(np.asarray(keys)), jax.random.key_data(keys), ordered=True)
-            return x, memory, jnp.zeros(len(x), jnp.int32)
+            return x, state, jnp.zeros(len(x), jnp.int32)
 
     grid = ss.time_grid.uniform(sde, 2)
     with jax.default_prng_impl("rbg"):
@@ -247,7 +247,7 @@ def test_a_sampler_that_is_not_frozen_is_told_so():
     class Loose(ss.Sampler):
         scale: float = 1.0
 
-        def step(self, keys, denoiser, x, t, s, memory, cond=None):
+        def step(self, keys, denoiser, x, t, s, state, cond=None):
             raise AssertionError
 
     with pytest.raises(ss.InputError, match=r"Loose is not hashable.*frozen=True"):
@@ -260,9 +260,9 @@ def test_a_conditional_network_under_guidance(compiles):
     from score_sde.core import keys
 
     network = ss.networks.DDPMpp(
-        (4, 4, 1), num_classes=3, channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.1
+        (4, 4, 1), conditions={"label": ss.Label(3)}, channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.1
     )
-    params = jax.tree.map(lambda p: p + 0.05, network.init(keys.root(0)))
+    params = jax.tree.map(lambda p: p + 0.05, network.init(keys.stream(0, "init")))
     label = np.arange(16) % 3
     grid = ss.time_grid.uniform(ss.VP(), 6)
 
@@ -289,8 +289,8 @@ def test_multistep_memory_is_carried():
         def init(self, x):
             return jnp.zeros(x.shape[:1], jnp.int32)
 
-        def step(self, keys, denoiser, x, t, s, memory, cond=None):
-            return x, memory + 1, memory
+        def step(self, keys, denoiser, x, t, s, state, cond=None):
+            return x, state + 1, state
 
     out = draw(ss.VP(), Counting(), 5, n=3, denoise=False)
     assert out.nfe.tolist() == [0 + 1 + 2 + 3 + 4] * 3
@@ -332,7 +332,8 @@ BAD = [
     ({"x": np.zeros((3, 2))}, ["(3, 2)", "(2, 2)"]),
     ({"x": np.full((2, 2), np.nan)}, ["NaN"]),
     ({"x": np.zeros((2, 2), int)}, ["int64"]),
-    ({"cond": {"label": np.zeros(3, int)}}, ["['label']", "(3,)", "n = 2"]),
+    ({"cond": {"label": np.zeros(2, int)}}, ["cond has 'label'", "what is read: no condition at all"]),
+    ({"cond": np.zeros(2, int)}, ["cond is a ndarray", "dictionary"]),
 ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 import score_sde as ss
-from score_sde import time_grid
+from score_sde.sampling import time_grid
 
 T = np.linspace(0.02, 0.99, 25)
 HALF_PI = np.pi / 2
@@ -31,8 +31,8 @@ def sigmoid(t, start=-3.0, end=3.0, tau=0.9):
 SCHEDULES = {
     "cosine": (ss.CosineVP(), cosine),
     "sigmoid": (ss.SigmoidVP(tau=0.9), sigmoid),
-    "karras": (ss.Karras(), lambda t: (0 * t, 2 * t, 1 + 0 * t, t)),
-    "straight": (ss.StraightLine(), lambda t: (-1 / (1 - t), 2 * t / (1 - t), 1 - t, t)),
+    "karras": (ss.EDM(), lambda t: (0 * t, 2 * t, 1 + 0 * t, t)),
+    "straight": (ss.RectifiedFlow(), lambda t: (-1 / (1 - t), 2 * t / (1 - t), 1 - t, t)),
 }
 
 
@@ -66,7 +66,7 @@ def test_float32_is_accurate_at_both_ends(name):
 
 
 def test_alpha_falls_from_1_to_0():
-    for sde in (ss.CosineVP(t_max=1.0), ss.SigmoidVP(t_max=1.0), ss.StraightLine()):
+    for sde in (ss.CosineVP(t_max=1.0), ss.SigmoidVP(t_max=1.0), ss.RectifiedFlow()):
         alpha = np.asarray(sde.alpha(np.linspace(0, 1, 101)))
         assert alpha[0] == pytest.approx(1, abs=1e-7) and alpha[-1] == 0
         assert np.all(np.diff(alpha) < 0)
@@ -105,7 +105,7 @@ def test_the_grid_of_karras_is_the_papers():
     """Eq. (5) of the paper, with its 18 steps to sigma_min (the last one, to 0, is the last denoising)."""
     n, low, high = 18, 0.002 ** (1 / 7), 80 ** (1 / 7)
     paper = (high + np.arange(n) / (n - 1) * (low - high)) ** 7
-    np.testing.assert_allclose(time_grid.default(ss.Karras(), 17), paper, rtol=1e-10)
+    np.testing.assert_allclose(time_grid.default(ss.EDM(), 17), paper, rtol=1e-10)
 
 
 # Chains.
@@ -246,7 +246,7 @@ def test_what_a_chain_has_not():
         (lambda: ss.DDPM(1), "is 1; expected a whole number, at least 2"),
         (lambda: ss.DDPM(10, beta_max=1.5), "beta of"),
         (lambda: ss.SMLD(10, sigma_min=2.0, sigma_max=1.0), "sigma_min=2.0"),
-        (lambda: ss.Karras(sigma_min=3.0, sigma_max=1.0), "3.0"),
+        (lambda: ss.EDM(sigma_min=3.0, sigma_max=1.0), "3.0"),
         (lambda: ss.CosineVP(t_max=1.5), "t_max=1.5"),
         (lambda: ss.SigmoidVP(start=1.0, end=0.0), "start=1.0, end=0.0"),
         (lambda: time_grid.karras(ss.VP(), 5, rho=-1.0), "rho is -1.0"),

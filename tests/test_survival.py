@@ -14,13 +14,12 @@ import pytest
 
 import score_sde as ss
 from configs import digits
-from score_sde import checkpoint
-from score_sde.checkpoint import Checkpoints, TrainState, digest
 from score_sde.core import files
 from score_sde.core.errors import Stopped, StorageError
 from score_sde.data import Records
-from score_sde.training import loop, train
-from score_sde.training.log import Log, read_records
+from score_sde.experiment import Checkpoints, TrainState, digest, items_of
+from score_sde.jobs import Action, train
+from score_sde.jobs.log import Log, read_records
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +57,12 @@ def outcome(workdir):
 
 def state(step, value=1.0):
     tree = {"a": jnp.full((3, 2), value), "b": {"c": jnp.arange(4, dtype=jnp.bfloat16)}}
-    return TrainState(jnp.asarray(step, jnp.int32), tree, tree, (tree, jnp.zeros((), jnp.int32)))
+    optimizer = (tree, jnp.zeros((), jnp.int32))
+    return TrainState(jnp.asarray(step, jnp.int32), tree, {"ema": tree, "slow": tree}, optimizer, ())
 
 
 def templates():
-    s = state(0)
-    return {"params": s.params, "ema": s.ema, "optimizer": s.opt_state}
+    return items_of(state(0))
 
 
 needs_main_thread = pytest.mark.skipif(
@@ -76,15 +75,15 @@ needs_main_thread = pytest.mark.skipif(
 def test_sigterm_saves_at_once_and_the_run_goes_on_as_if_nothing_had_been(config, whole, tmp_path, monkeypatch, at):
     """Between two records of the log: what it does not hold yet goes with the checkpoint."""
     before = signal.getsignal(signal.SIGTERM)
-    due = loop._due
+    due = Action.is_due
 
-    def interrupt(step, every, last):
+    def interrupt(self, step, last):
         if step == at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return due(step, every, last)
+        return due(self, step, last)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "_due", interrupt)
+        patched.setattr(Action, "is_due", interrupt)
         with pytest.raises(Stopped, match=f"step {at} is saved"):
             train(config, tmp_path)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -101,11 +100,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(config, w
     (run / "checkpoints" / "9").mkdir()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert ss.load(run, ema=False).step == 6  # its optimizer is not needed
+        assert ss.load(run, average=None).step == 6  # its optimizer is not needed
     told = str(caught[0].message)
     assert "step 9: its folder is empty" in told and "step 8: params/" in told and "bytes instead of" in told
     with pytest.raises(ss.InputError, match=r"checkpoint of step 8 in .* is not whole: params"):
-        ss.load(run, step=8, ema=False)
+        ss.load(run, step=8, average=None)
     train(config, run)
     captured = capsys.readouterr()
     assert "going on from step 4 of 8" in captured.out
@@ -121,7 +120,7 @@ def test_flipped_bits_are_seen_without_the_list_of_files_too(run):
     rng = np.random.default_rng(0)
     folder = run / "checkpoints" / "8"
     (folder / "about" / "files.json").unlink()
-    data = sorted((p for p in (folder / "ema").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)[-3:]
+    data = sorted((p for p in (folder / "averages.ema").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)[-3:]
     for path in data:
         content = path.read_bytes()
         flipped = bytearray(content)
@@ -132,7 +131,7 @@ def test_flipped_bits_are_seen_without_the_list_of_files_too(run):
             warnings.simplefilter("ignore")
             model = ss.load(run)
         assert model.digest == good[model.step]
-        assert digest(model.denoiser.params) == model.digest
+        assert digest({"network": model.denoiser.params}) == model.digest
         path.write_bytes(content)
     assert ss.load(run).step == 8
 
@@ -179,11 +178,11 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeyp
         checkpoints.save(state(2, 2.0))
     monkeypatch.undo()
     with Checkpoints(tmp_path) as checkpoints:
-        restored, broken = checkpoints.newest(**templates())
+        restored, broken = checkpoints.newest(templates())
         assert restored.step == 1 and not broken
         checkpoints.save(state(2, 2.0), notes={"pending": [{"loss": 0.1}]})
     with Checkpoints(tmp_path) as checkpoints:
-        restored, _ = checkpoints.newest(**templates())
+        restored, _ = checkpoints.newest(templates())
         assert restored.step == 2 and restored.notes == {"pending": [{"loss": 0.1}]}
         np.testing.assert_array_equal(restored.items["params"]["a"], 2.0)
 
@@ -209,7 +208,7 @@ def test_what_the_storage_raises_is_told_in_one_line(tmp_path):
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state(1))
-        with pytest.raises(ss.DivergenceError, match=r"After step 2 the params are not finite"):
+        with pytest.raises(ss.DivergenceError, match=r"After step 2 params are not finite"):
             checkpoints.save(state(2, np.nan))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
@@ -219,7 +218,7 @@ def test_a_workdir_belongs_to_one_run(config, run, tmp_path):
     with files.exclusive(run):
         with pytest.raises(ss.InputError, match=r"Another run is at work in .*run: wait"):
             train(config, run)
-        assert checkpoint.load(run).step == 8  # reading is free
+        assert ss.load(run).step == 8  # reading is free
     with files.exclusive(run):
         pass
     with pytest.raises(RuntimeError), files.exclusive(tmp_path / "new"):
@@ -234,7 +233,7 @@ class Damaged:
     def __getitem__(self, index):
         if index == 11:
             raise RuntimeError("hash mismatch")
-        return {"image": np.full((8, 8, 1), index % 17, np.uint8), "label": np.int64(index % 10)}
+        return {"values": np.full((8, 8, 1), index % 17, np.uint8), "label": np.int64(index % 10)}
 
 
 def test_a_record_that_cannot_be_read_is_named(config, tmp_path, monkeypatch):
@@ -278,5 +277,5 @@ def test_altered_notes_are_seen(tmp_path):
     (about / "files.json").unlink()
     (about / "metadata").write_text((about / "metadata").read_text().replace("0.25", "0.35"))
     with Checkpoints(tmp_path) as checkpoints:
-        restored, broken = checkpoints.newest(**templates())
+        restored, broken = checkpoints.newest(templates())
     assert restored.step == 1 and "notes are not what was saved" in broken[2]

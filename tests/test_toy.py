@@ -10,11 +10,10 @@ from scipy import stats
 
 import score_sde as ss
 from configs import digits, toy, variants
-from score_sde import data, evaluation, images, training
+from score_sde import data, jobs, plots
 from score_sde.core import keys as keys_
-from score_sde.generate import Generator
-from score_sde.model import Blueprint
-from score_sde.objective import Objective, step_key
+from score_sde.experiment import Experiment
+from score_sde.jobs.generator import Generator
 from tests.closed_forms import energy_distance
 
 LAWS = [data.GaussianRing, data.Checkerboard, data.SwissRoll, data.TwoMoons]
@@ -22,7 +21,7 @@ LAWS = [data.GaussianRing, data.Checkerboard, data.SwissRoll, data.TwoMoons]
 
 def points(law, split="train"):
     examples = data.all_examples(law().source(split))
-    return examples["image"].astype(np.float64), examples["label"]
+    return examples["values"].astype(np.float64), examples["label"]
 
 
 def test_the_ring_is_its_mixture():
@@ -71,38 +70,37 @@ def test_splits_are_apart_and_always_the_same(law):
 
 
 def test_continuous_data_change_scale_by_the_change_of_variables():
-    transform = data.ContinuousTransform(mean=3.0, std=np.asarray([2.0, 0.5]))
+    codec = data.ContinuousCodec((2,), mean=3.0, std=np.asarray([2.0, 0.5]))
     values = np.random.default_rng(0).normal([3.0, 3.0], [2.0, 0.5], (5, 2))
-    x = transform.forward(values)
-    np.testing.assert_allclose(transform.inverse(x), values, rtol=1e-5)
+    x, terms = codec.encode(values, None)
+    np.testing.assert_allclose(codec.decode(x), values, rtol=1e-5)
     density = stats.norm(3.0, [2.0, 0.5]).logpdf(values).sum(axis=1)
-    np.testing.assert_allclose(stats.norm.logpdf(x).sum(axis=1) + transform.log_det(values), density, rtol=1e-5)
+    np.testing.assert_allclose(stats.norm.logpdf(x).sum(axis=1) + terms["scale"], density, rtol=1e-5)
     with pytest.raises(ss.InputError, match=r"std=0\.0"):
-        data.ContinuousTransform(std=0.0)
+        data.ContinuousCodec((2,), std=0.0)
 
 
 def test_a_picture_of_points_shows_them():
     corner = np.tile([[2.0, -1.0]], (50, 1)) + 0.01 * np.arange(50)[:, None]
-    picture = images.picture(np.concatenate([corner, -corner]), None)
+    picture = plots.picture(np.concatenate([corner, -corner]), None)
     dark = np.argwhere(picture.mean(axis=2) < 200)
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
     assert len(dark) > 50
-    line = images.picture(np.random.default_rng(0).normal(size=(100, 1)), None)
+    line = plots.picture(np.random.default_rng(0).normal(size=(100, 1)), None)
     assert line.shape == picture.shape
-    floats = images.picture(np.random.default_rng(0).normal(size=(3, 8, 8, 1)), None)
+    floats = plots.picture(np.random.default_rng(0).normal(size=(3, 8, 8, 1)), None)
     assert (floats.min(), floats.max()) == (0, 255)
 
 
 def parts(config):
     """All that a run builds before it writes anything."""
-    blueprint = Blueprint.from_config(config)
-    Objective.from_config(blueprint, config)
-    dataset = blueprint.dataset
-    Generator.from_config(config.sample, blueprint.sde, dataset.transform, dataset.shape, blueprint.num_classes)
+    experiment = Experiment.from_config(config)
+    denoiser = experiment.denoiser(experiment.param_shapes["network"])
+    Generator.from_config(config.sample, denoiser, experiment.codec)
 
 
 # x_0 through a division by alpha, and derivatives that a chain has not: refused, each with its remedy.
-REFUSED = {(sde, meaning) for sde in ("straight", "cosine_ddpm") for meaning in ("noise", "score")} | {
+REFUSED = {(sde, meaning) for sde in ("rectified_flow", "cosine_ddpm") for meaning in ("noise", "score")} | {
     (chain, "velocity") for chain in variants.CHAINS
 }
 
@@ -122,20 +120,20 @@ def test_every_variant_builds_or_says_why_not(module, sde):
         with pytest.raises(ss.InputError, match=r"levels only|knots"):
             parts(module.get_config(f"{sde},likelihood"))
         config = module.get_config(sde)
-        config.loss.times = "uniform"
-        with pytest.raises(ss.InputError, match=r"loss\.times='knots'"):
+        config.objective.times = "uniform"
+        with pytest.raises(ss.InputError, match=r"objective\.times='knots'"):
             parts(config)
 
 
 def test_stratified_times_have_one_in_each_part_of_the_whole_batch():
     """Uniform within its part, and a function of the example's place: shares of a batch draw what the whole does."""
     config = toy.get_config("vp")
-    objective = Objective.from_config(Blueprint.from_config(config), config)
-    sde, n = objective.blueprint.sde, config.data.batch_size
+    objective = Experiment.from_config(config).objective
+    sde, n = objective.parts.sde, config.data.batch_size
     place = np.arange(n, dtype=np.uint32)
     draws = []
     for step in range(4):
-        keys = keys_.examples(step_key(0, step), place)
+        keys = keys_.examples(keys_.stream(step, "train"), place)
         t, factor = objective.draw_times(keys, place)
         u = (np.asarray(t, np.float64) - sde.t_min) / (sde.t_max - sde.t_min) * n
         np.testing.assert_array_equal(np.floor(u + 1e-4 * (u - np.round(u) < 0)), place)
@@ -149,15 +147,15 @@ def test_stratified_times_have_one_in_each_part_of_the_whole_batch():
 
 def test_weights_that_are_not_finite_are_refused():
     """The likelihood's weight is -log_snr', which has no end on a path that ends without signal."""
-    config = toy.get_config("straight,likelihood")
-    with pytest.raises(ss.InputError, match=r"not finite on StraightLine.*times='uniform'"):
+    config = toy.get_config("rectified_flow,likelihood")
+    with pytest.raises(ss.InputError, match=r"not finite on RectifiedFlow.*times='uniform'"):
         parts(config)
 
 
 def test_a_small_error_of_x0_stays_small_on_the_straight_line():
     """With the config's sampler: in the flow's own time it would be divided by the last t."""
-    config = toy.get_config("straight,x0")
-    sde = Blueprint.from_config(config).sde
+    config = toy.get_config("rectified_flow,x0")
+    sde = Experiment.from_config(config).sde
     ring = data.GaussianRing()
     ideal = ss.GaussianMixture(sde, np.ones(8), ring.means(), ring.std)
 
@@ -166,20 +164,19 @@ def test_a_small_error_of_x0_stays_small_on_the_straight_line():
             x0 = ideal.predict(x, t).x0
             return ss.Prediction.from_x0(self.sde, x, t, x0 + 0.03 * jnp.sin(3 * x0))
 
-    generator = Generator.from_config(config.sample, sde, ring.transform, (2,), None)
-    x = generator(Off(sde), 500).values
+    x = Generator.from_config(config.sample, Off(sde), ring.codec)(Off(sde), 500).values
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1.4, atol=0.6)
 
 
 @pytest.mark.parametrize("law", toy.LAWS)
 def test_every_law_has_its_variant(law):
-    assert isinstance(Blueprint.from_config(toy.get_config(f"{law},v")).dataset, getattr(data, toy.LAWS[law]))
+    assert isinstance(Experiment.from_config(toy.get_config(f"{law},v")).dataset, getattr(data, toy.LAWS[law]))
 
 
 @pytest.mark.parametrize(
     ("variant", "words"),
     [
-        ("vp,straigt", r"'straigt' \(straight\?\)"),
+        ("vp,rectified", r"'rectified' \(rectified_flow\?\)"),
         ("vp,ve", "'ve' beside 'vp'"),
         ("checkerboard,zzz", "'zzz'; expected at most one word of each of: mixture, checkerboard"),
     ],
@@ -192,16 +189,16 @@ def test_bad_variants_are_named(variant, words):
 # Each SDE's kind of time, of loss and of sampler once: a chain, the straight line, Karras, and importance.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant", ["mixture,karras", "two_moons,straight", "mixture,ddpm,v", "swiss_roll,vp,likelihood"]
+    "variant", ["mixture,edm", "two_moons,rectified_flow", "mixture,ddpm,v", "swiss_roll,vp,likelihood"]
 )
 def test_a_toy_learns_its_law(tmp_path, variant):
     config = toy.get_config(variant)
     config.train.steps = config.optimizer.schedule.decay_steps = 1200
     config.sample.update(n=2000, batch_size=2000)
-    config.eval.update(what=("likelihood",), rtol=1e-3, atol=1e-3, probes=1)
-    training.train(config, tmp_path)
-    evaluation.evaluate(config, tmp_path)
-    evaluation.draw_samples(config, tmp_path)
+    config.eval.what = "Likelihood(probes=1, rtol=1e-3, atol=1e-3)"
+    jobs.train(config, tmp_path)
+    jobs.evaluate(config, tmp_path)
+    jobs.draw_samples(config, tmp_path)
     with np.load(tmp_path / "samples" / "samples.npz") as arrays:
         x = arrays["points"].astype(np.float64)
     law = getattr(data, config.data.name)

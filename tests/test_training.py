@@ -10,12 +10,13 @@ import pytest
 
 import score_sde as ss
 from configs import digits
-from score_sde import checkpoint, parallel
-from score_sde.model import Blueprint
-from score_sde.objective import HeldOut, Objective
-from score_sde.training import train
-from score_sde.training.log import Log, read_records
-from score_sde.training.step import build_optimizer, ema_decay, init_state, make_step
+from score_sde import parallel
+from score_sde.core import keys as keys_
+from score_sde.experiment import Checkpoints, Experiment, make_step, write_config
+from score_sde.experiment.averages import WarmedUp
+from score_sde.jobs import train
+from score_sde.jobs.log import Log, read_records
+from score_sde.losses import HeldOut, WholeBatch
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +46,28 @@ def config(unet):
 KEY = jax.random.key(1)
 
 
-def parts(config):
-    blueprint = Blueprint.from_config(config)
-    return Objective.from_config(blueprint, config), build_optimizer(config.optimizer)[0]
+def batch_of(values, label):
+    """A batch as it comes to a step."""
+    index = np.arange(len(label), dtype=np.uint32)
+    return {"values": values, "cond": {"label": np.asarray(label, np.int32)}, "index": index}
+
+
+def losses_of(experiment, params, batch, key, train=True, step=0):
+    """The objective's losses of a batch whose conditions have gone through what training does with them."""
+    keys = keys_.examples(key, batch["index"])
+    cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=train)
+    losses, _, _ = experiment.objective(
+        {"network": params},
+        (),
+        batch | {"cond": cond},
+        key,
+        step=step,
+        averages={},
+        frozen=experiment.frozen(),
+        across=WholeBatch(),
+        train=train,
+    )
+    return losses["network"]
 
 
 def lively(network, seed=0):
@@ -62,24 +82,22 @@ def leaves(tree):
 
 @pytest.mark.slow
 def test_one_device_two_devices_and_pmap_are_one_run(unet):
-    objective, optimizer = parts(unet)
+    unet.averages.ema.decay = 0.9
+    experiment = Experiment.from_config(unet)
     rng = np.random.default_rng(0)
-    batches = [
-        {"image": rng.integers(0, 17, (16, 8, 8, 1), dtype=np.uint8), "label": rng.integers(0, 10, 16)}
-        | {"index": np.arange(16, dtype=np.uint32)}
-        for _ in range(8)
-    ]
+    batches = [batch_of(rng.integers(0, 17, (16, 8, 8, 1), dtype=np.uint8), rng.integers(0, 10, 16)) for _ in range(8)]
     states, losses = {}, {}
     strategies = {"one": parallel.Jit(jax.devices()[:1]), "two": parallel.Jit(), "pmap": parallel.Pmap()}
     for name, devices in strategies.items():
-        state = devices.place_state(init_state(objective, optimizer, seed=0))
-        step = devices.compile(make_step(objective, optimizer, seed=0, ema=0.9, devices=devices), state)
+        state = devices.place_state(experiment.init_state())
+        function, frozen = make_step(experiment, devices=devices)
+        step = devices.compile(function, state)
         losses[name] = []
         for batch in batches:
-            state, metrics = step(state, devices.place_batch(batch))
+            state, metrics = step(state, devices.place_batch(batch), frozen)
             losses[name].append(float(metrics["loss"]))
-        states[name] = leaves((state.params, state.ema))
-    start = leaves(init_state(objective, optimizer, seed=0).params)
+        states[name] = leaves((state.params, state.averages))
+    start = leaves(experiment.init_state().params)
     moved = max(np.abs(a - b).max() for a, b in zip(start, states["one"]))
     for name in ("two", "pmap"):
         np.testing.assert_allclose(losses[name], losses["one"], rtol=1e-4)
@@ -90,18 +108,20 @@ def test_one_device_two_devices_and_pmap_are_one_run(unet):
 
 def test_a_step_is_adam_on_the_mean_loss_and_a_moving_average(config):
     """Against the same update written out with optax and jax.grad."""
-    objective, optimizer = parts(config)
-    state = init_state(objective, optimizer, seed=3)
-    batch = {"image": np.full((4, 8, 8, 1), 5, np.uint8), "label": np.arange(4), "index": np.arange(4)}
-    state = state._replace(step=jnp.asarray(5, jnp.int32), ema=jax.tree.map(jnp.zeros_like, state.ema))
+    config.seed, config.averages.ema.decay = 3, 0.9
+    experiment = Experiment.from_config(config)
+    state = experiment.init_state()
+    batch = batch_of(np.full((4, 8, 8, 1), 5, np.uint8), np.arange(4))
+    state = state._replace(step=jnp.asarray(5, jnp.int32), averages=jax.tree.map(jnp.zeros_like, state.averages))
     devices = parallel.Jit()
-    step = devices.compile(make_step(objective, optimizer, seed=3, ema=0.9, devices=devices), state)
-    new, metrics = step(jax.tree.map(jnp.copy, state), devices.place_batch(batch))
+    function, frozen = make_step(experiment, devices=devices)
+    step = devices.compile(function, state)
+    new, metrics = step(jax.tree.map(jnp.copy, state), devices.place_batch(batch), frozen)
 
-    key = jax.random.fold_in(jax.random.key(3, impl="threefry2x32"), 5)
+    key = jax.random.fold_in(keys_.stream(3, "train"), 5)
 
     def loss(params):
-        return objective(objective.blueprint.denoiser(params), batch, key, train=True).mean()
+        return losses_of(experiment, params["network"], batch, key).mean()
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(state.params)
     norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in leaves(gradient)))
@@ -111,43 +131,45 @@ def test_a_step_is_adam_on_the_mean_loss_and_a_moving_average(config):
     adam = optax.adam(lambda count: config.optimizer.schedule.peak_value * jnp.minimum(count / 2, 1))
     updates, _ = adam.update(clipped, adam.init(state.params))
     decay = min(0.9, 6 / 15)
-    for got, average, p, u in zip(leaves(new.params), leaves(new.ema), leaves(state.params), leaves(updates)):
+    for got, average, p, u in zip(leaves(new.params), leaves(new.averages), leaves(state.params), leaves(updates)):
         np.testing.assert_allclose(got, p + u, rtol=1e-4, atol=1e-7)
         np.testing.assert_allclose(average, (1 - decay) * got, rtol=1e-5, atol=1e-8)
 
 
 def test_the_average_warms_up():
-    assert float(ema_decay(0.999, 0)) == pytest.approx(0.1)
-    assert float(ema_decay(0.999, 90)) == pytest.approx(0.91)
-    assert float(ema_decay(0.999, 10**6)) == pytest.approx(0.999)
+    average = WarmedUp(0.999)
+    assert float(average.decay_at(0)) == pytest.approx(0.1)
+    assert float(average.decay_at(90)) == pytest.approx(0.91)
+    assert float(average.decay_at(10**6)) == pytest.approx(0.999)
 
 
 def test_an_example_is_keyed_by_its_place_in_the_whole_batch(unet):
-    objective, _ = parts(unet)
-    denoiser = objective.blueprint.denoiser(lively(objective.blueprint.network))
-    batch = {"image": np.zeros((6, 8, 8, 1), np.uint8), "label": np.arange(6), "index": np.arange(6)}
-    losses = jax.jit(lambda params, batch: objective(objective.blueprint.denoiser(params), batch, KEY, train=True))
-    whole = losses(denoiser.params, batch)
-    shifted = losses(denoiser.params, {name: np.roll(value, 2, axis=0) for name, value in batch.items()})
+    experiment = Experiment.from_config(unet)
+    params = lively(experiment.network)
+    batch = batch_of(np.zeros((6, 8, 8, 1), np.uint8), np.arange(6))
+    losses = jax.jit(lambda params, batch: losses_of(experiment, params, batch, KEY))
+    whole = losses(params, batch)
+    shifted = losses(params, jax.tree.map(lambda value: np.roll(value, 2, axis=0), batch))
     np.testing.assert_allclose(shifted, np.roll(whole, 2), rtol=1e-4)
-    part = losses(denoiser.params, {name: value[2:3] for name, value in batch.items()})
+    part = losses(params, jax.tree.map(lambda value: value[2:3], batch))
     np.testing.assert_allclose(part, whole[2:3], rtol=1e-4)
     assert len(np.unique(np.asarray(whole).round(5))) == 6
 
 
 def test_the_held_out_loss_counts_every_example_once(config):
     """Padding has no weight: the mean does not depend on the batch size."""
-    objective, _ = parts(config)
+    experiment = Experiment.from_config(config)
 
     class Source:
         def __len__(self):
             return 5
 
         def __getitem__(self, i):
-            return {"image": np.full((8, 8, 1), 3 * i, np.uint8), "label": np.int64(i)}
+            return {"values": np.full((8, 8, 1), 3 * i, np.uint8), "label": np.int64(i)}
 
-    params = lively(objective.blueprint.network)
-    values = [HeldOut(objective, parallel.Jit(), Source(), size, seed=0)(params) for size in (2, 6, 16)]
+    params = {"network": lively(experiment.network)}
+    common = experiment.objective, experiment.conditioning, experiment.reads, experiment.frozen(), parallel.Jit()
+    values = [HeldOut(*common, Source(), size, seed=0)(params) for size in (2, 6, 16)]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 
@@ -180,8 +202,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(config, tmp_path, devices):
     short.train.steps = 3
     train(short, tmp_path / "parts")
     train(config, tmp_path / "parts")
-    for ema in (True, False):
-        whole, resumed = (ss.load(tmp_path / name, ema=ema) for name in ("whole", "parts"))
+    for average in ("ema", None):
+        whole, resumed = (ss.load(tmp_path / name, average=average) for name in ("whole", "parts"))
         assert whole.step == resumed.step == 6
         for a, b in zip(leaves(whole.denoiser.params), leaves(resumed.denoiser.params)):
             np.testing.assert_array_equal(a, b)
@@ -195,7 +217,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(config, tmp_path, devices):
 def test_checkpoints_roll_and_some_stay(config, tmp_path):
     config.train.update(steps=6, checkpoint_every=1, keep=dict(last=2, every=2))
     train(config, tmp_path)
-    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [2, 4, 5, 6]
     assert ss.load(tmp_path, step=4).step == 4
     with pytest.raises(ss.InputError, match="no checkpoint of step 3; it has 2, 4, 5, 6"):
@@ -205,18 +227,17 @@ def test_checkpoints_roll_and_some_stay(config, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(config, tmp_path):
     train(config, tmp_path)
     config.train.steps = 20
-    # Of the second run the images are not numbers.
-    from score_sde.data import transform
 
-    class Poisoned(transform.QuantizedTransform):
-        def forward(self, values):
-            x = super().forward(values)
-            return jnp.where(jnp.sum(x) > -1e9, jnp.nan, x)
+    # Of the second run the images are not numbers.
+    class Poisoned(ss.QuantizedCodec):
+        def encode(self, values, keys):
+            x, terms = super().encode(values, keys)
+            return jnp.where(jnp.sum(x) > -1e9, jnp.nan, x), terms
 
     import unittest.mock
 
     with (
-        unittest.mock.patch("score_sde.data.Digits.transform", Poisoned(16)),
+        unittest.mock.patch("score_sde.data.Digits.codec", Poisoned((8, 8, 1), 16)),
         pytest.raises(ss.DivergenceError, match="step 7 is not finite"),
     ):
         train(config, tmp_path)
@@ -234,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     ],
 )
 def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, words):
-    checkpoint.write_config(tmp_path, unet)
+    write_config(tmp_path, unet)
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)
     before = (tmp_path / "config.json").read_text()
     unet.update_from_flattened_dict(change)
@@ -257,18 +278,24 @@ def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, w
             {"sampler": None, "sample.sampler.name": "Oiler"},
             "sampling has no 'Oiler'; expected one of AdaptiveReverseSDE, Ancestral",
         ),
-        ({"loss.weight": "heavy"}, "weights has no 'heavy'"),
-        ({"loss.weight": "on"}, "weights has no 'on'; expected one of .* unit"),
-        ({"loss.target": "nose"}, "'nose'; expected one of noise, x0, velocity"),
+        ({"objective.weight": "heavy"}, "losses.weighting has no 'heavy'"),
+        ({"objective.weight": "on"}, "losses.weighting has no 'on'; expected one of .* unit"),
+        ({"objective.target": "nose"}, "'nose'; expected one of noise, x0, velocity"),
+        ({"objective.name": "Denoise"}, "losses has no 'Denoise'; expected one of Denoising"),
         ({"optimizer.clip": -1.0}, "clip is -1.0"),
         ({"seed": 2**40}, "seed is 1099511627776"),
         ({"sample.seed": -1}, "sample.seed is -1"),
         ({"network.attention": ("a",)}, "attention=\\('a',\\)"),
-        ({"loss.label_dropout": 2.0}, "label_dropout is 2.0"),
+        ({"data.drop.label": 2.0}, "data.drop.label is 2.0"),
+        ({"data.given": ("text",)}, "data.given names 'text', and Digits has label"),
+        ({"sample.guidance": "ClassifierFree(weight=2, drop=['text'])"}, "drop="),
+        ({"sample.guidance": "Classifier(weight=2)"}, "guidance has no 'Classifier'; expected one of ClassifierFree"),
+        ({"sample.cond": "label=10"}, "a label is 10; expected a whole number from 0 to 9"),
+        ({"sample.cond": "text='a'"}, "sample.cond names 'text', which the model does not read; it reads label"),
         ({"optimizer.name": "adamm"}, "optax has no 'adamm'.*adam"),
         ({"parallel": "both"}, "'both'; expected one of jit, fsdp, pmap"),
         ({"train.steps": 0}, "train.steps is 0"),
-        ({"ema": 1.0}, "ema is 1.0"),
+        ({"averages.ema.decay": 1.0}, "decay=1.0"),
         ({"data.name": "Letters"}, "data has no 'Letters'; expected one of CIFAR10, Checkerboard, Digits"),
     ],
 )
@@ -282,9 +309,9 @@ def test_bad_configs_are_refused_and_nothing_is_written(unet, tmp_path, change, 
 
 def test_a_checkpoint_written_on_another_platform_loads(config, tmp_path):
     """orbax records the device of an array that is on one, here made one that this machine has not."""
-    checkpoint.write_config(tmp_path, config)
-    with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(init_state(*parts(config), seed=0)._replace(step=jnp.asarray(1)))
+    write_config(tmp_path, config)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(Experiment.from_config(config).init_state()._replace(step=jnp.asarray(1)))
     records = list((tmp_path / "checkpoints" / "1").rglob("_sharding"))
     assert records
     for record in records:
@@ -299,7 +326,9 @@ def test_a_checkpoint_written_on_another_platform_loads(config, tmp_path):
 def test_load_says_what_is_missing(config, tmp_path):
     with pytest.raises(ss.InputError, match="no workdir of a trained model"):
         ss.load(tmp_path / "nowhere")
-    checkpoint.write_config(tmp_path, config)
+    write_config(tmp_path, config)
+    with pytest.raises(ss.InputError, match="has no average 'slow'; expected one of ema, or None"):
+        ss.load(tmp_path, average="slow")
     with pytest.raises(ss.InputError, match="has no checkpoint: train there first"):
         ss.load(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]

@@ -247,20 +247,21 @@ def test_a_right_sde_passes(sde):
 class TwoDt(ss.Sampler):
     """Euler-Maruyama with noise of 2 dt in place of sqrt(2 dt), if g^2 is taken for 2."""
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
         sde, dt = denoiser.sde, t - s
         g2 = sde.diffusion_squared(t)
         mean = x - dt * (sde.drift(x, t) - g2 * denoiser.score(x, t))
-        return mean + jnp.sqrt(g2 / 2) * 2 * dt * own(keys, x), memory, once(x)
+        return mean + jnp.sqrt(g2 / 2) * 2 * dt * own(keys, x), state, once(x)
 
 
 @dataclasses.dataclass(frozen=True)
 class AlphaOfTheWrongTime(ss.Sampler):
     """DDIM with alpha(t) where alpha(s) belongs."""
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
-        x0, noise, _ = denoiser.predict(x, t, cond)
-        return denoiser.sde.alpha(t) * x0 + denoiser.sde.sigma(s) * noise, memory, once(x)
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        predicted = denoiser.predict(x, t, cond)
+        x0, noise = predicted.x0, predicted.noise
+        return denoiser.sde.alpha(t) * x0 + denoiser.sde.sigma(s) * noise, state, once(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,13 +271,14 @@ class OneKey(ss.Sampler):
     def noise(self, keys, x):
         return jax.random.normal(keys[0], x.shape, x.dtype)
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
         sde = denoiser.sde
         _, v = sde.transition(s, t)
         tau2 = v * sde.variance(s) / sde.variance(t)
-        x0, noise, _ = denoiser.predict(x, t, cond)
+        predicted = denoiser.predict(x, t, cond)
+        x0, noise = predicted.x0, predicted.noise
         mean = sde.alpha(s) * x0 + jnp.sqrt(sde.variance(s) - tau2) * noise
-        return mean + jnp.sqrt(tau2) * self.noise(keys, x), memory, once(x)
+        return mean + jnp.sqrt(tau2) * self.noise(keys, x), state, once(x)
 
 
 class SharedNoise(OneKey):
@@ -298,31 +300,31 @@ class Uncounted(OneKey):
         return own(keys, x)
 
     def step(self, *args, **kwargs):
-        x, memory, nfe = super().step(*args, **kwargs)
-        return x, memory, 2 * nfe
+        x, state, nfe = super().step(*args, **kwargs)
+        return x, state, 2 * nfe
 
 
 @dataclasses.dataclass
 class Loose(ss.Sampler):
     """Not frozen."""
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
-        return x, memory, once(x)
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        return x, state, once(x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Raises(ss.Sampler):
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
-        return jnp.concatenate([x, x[:, :0, None]]), memory, once(x)
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        return jnp.concatenate([x, x[:, :0, None]]), state, once(x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Single(ss.Sampler):
     """DDIM in float32 whatever x is."""
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
-        out, memory, nfe = ss.DDIM().step(keys, denoiser, x, t, s, memory, cond)
-        return out.astype(jnp.float32), memory, nfe
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        out, state, nfe = ss.DDIM().step(keys, denoiser, x, t, s, state, cond)
+        return out.astype(jnp.float32), state, nfe
 
 
 STEP_X0, STEP_NOISE = "one step: what becomes of x_0", "one step: what becomes of the noise"
@@ -431,7 +433,7 @@ class Signal(ss.Parametrization):
 class Varying(ss.Sampler):
     """Heun's method, whose last step is one of Euler's, with one evaluation (as in EDM)."""
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
         def heun(x):
             return ss.Heun().step(keys, denoiser, x, t, s, (), cond)[0], 2 * once(x)
 
@@ -439,15 +441,15 @@ class Varying(ss.Sampler):
             return ss.Euler().step(keys, denoiser, x, t, s, (), cond)[0], once(x)
 
         x, nfe = jax.lax.cond(s <= 1.01 * denoiser.sde.t_stop, euler, heun, x)
-        return x, memory, nfe
+        return x, state, nfe
 
 
 @dataclasses.dataclass(frozen=True)
 class Forgets(ss.Sampler):
     """DDIM without the condition: right for a model without conditions."""
 
-    def step(self, keys, denoiser, x, t, s, memory, cond=None):
-        return ss.DDIM().step(keys, denoiser, x, t, s, memory)
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        return ss.DDIM().step(keys, denoiser, x, t, s, state)
 
 
 RIGHT = [
@@ -464,7 +466,7 @@ def test_what_is_right_passes_on_one_sde(thing):
 
 @pytest.mark.slow
 def test_where_alpha_is_0_a_parametrization_may_not_serve():
-    report = verify(Signal(), on=["StraightLine", "VE"])
+    report = verify(Signal(), on=["RectifiedFlow", "VE"])
     assert report.passed and "alpha = 0" in report.checks[0].note, report
 
 
@@ -478,7 +480,7 @@ SAMPLERS = [
 OTHERS = [
     *(ss.Langevin(), ss.AnnealedLangevin()),
     *(ss.Noise(), ss.Score(), ss.X0(), ss.Velocity(), ss.VPrediction(), ss.Preconditioned()),
-    *(ss.VP(), ss.SubVP(), ss.VE(), ss.CosineVP(), ss.SigmoidVP(), ss.Karras(), ss.StraightLine()),
+    *(ss.VP(), ss.SubVP(), ss.VE(), ss.CosineVP(), ss.SigmoidVP(), ss.EDM(), ss.RectifiedFlow()),
     *(ss.DDPM(), ss.CosineDDPM(), ss.DiscreteVP(), ss.SMLD(), ss.SMLD(250).smooth()),
 ]
 SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thing in SAMPLERS + OTHERS}
@@ -487,7 +489,7 @@ SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thi
 # Those that CI tries: of each kind the ones that are least alike.
 IN_CI = [
     *("EulerMaruyama(noise=0.4)", "Heun(gamma=0.05", "AdaptiveReverseSDE(", "PredictorCorrector(", "corrector "),
-    *("Preconditioned(", "SDE VE(", "SDE StraightLine(", "SDE DDPM"),
+    *("Preconditioned(", "SDE VE(", "SDE RectifiedFlow(", "SDE DDPM"),
 ]
 
 
@@ -522,7 +524,7 @@ def test_the_command(capsys):
 
 
 def test_a_condition_that_is_dropped_is_told():
-    (found,) = [each for each in verify(Forgets(), on=["StraightLine"]).checks if each.name.startswith("cond")]
+    (found,) = [each for each in verify(Forgets(), on=["RectifiedFlow"]).checks if each.name.startswith("cond")]
     assert found.result == "-" and "as if it had no condition" in found.note
 
 
@@ -560,7 +562,7 @@ INSTANCE = ss.Heun()
         (["score_sde.sde:VP", "gamma"], ["'gamma'", "name=value"]),
         ([f"{__name__}:INSTANCE", "gamma=1"], ["object already"]),
         (["score_sde.sde:VP", "--on=VE"], ["on itself alone"]),
-        (["score_sde.sampling:DDIM", "--on=VQ"], ["VQ", "StraightLine"]),
+        (["score_sde.sampling:DDIM", "--on=VQ"], ["VQ", "RectifiedFlow"]),
         (["score_sde.sampling:DDIM", "--mixture={"], ["--mixture", "weights"]),
         (["score_sde.sampling:DDIM", "--mixture=[1]"], ["--mixture"]),
         (["score_sde.sampling:DDIM", '--mixture={"weights": [1], "means": [[0]], "stds": [-1]}'], ["positive"]),
@@ -609,7 +611,7 @@ def test_a_report_without_a_pass_is_no_pass():
     names = [
         question.name for thing in (ss.VP(), ss.Ancestral(), ss.Langevin(), ss.Noise()) for question in asked(thing)
     ]
-    starts = {report_.rows(dataclasses.replace(good, name=name, on="StraightLine"))[0].index("<=") for name in names}
+    starts = {report_.rows(dataclasses.replace(good, name=name, on="RectifiedFlow"))[0].index("<=") for name in names}
     assert len(names) > 40 and len(starts) == 1  # in columns, however long the name
 
 

@@ -7,10 +7,11 @@ import pytest
 from scipy import integrate, stats
 
 import score_sde as ss
-from score_sde import times, weights
+from score_sde.losses import time_sampling as times
+from score_sde.losses import weighting as weights
 
 N = 4000
-SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0), "straight": ss.StraightLine()}
+SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0), "straight": ss.RectifiedFlow()}
 
 
 @pytest.fixture(params=SDES)
@@ -54,12 +55,12 @@ def test_the_weights_are_those_of_their_papers(x64):
     np.testing.assert_allclose(weights.Sigmoid(2.0)(sde, t), -slope / (1 + np.exp(np.log(snr) - 2)), rtol=1e-6)
     sigma = np.geomspace(0.01, 50, 9)
     published = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
-    np.testing.assert_allclose(weights.Karras(0.5)(ss.Karras(), sigma), published, rtol=1e-10)
+    np.testing.assert_allclose(weights.Karras(0.5)(ss.EDM(), sigma), published, rtol=1e-10)
 
 
 def test_weights_where_alpha_is_0():
     """At the end of a straight line min-SNR is 1 on the noise and 0 on x_0, its limits."""
-    sde, t = ss.StraightLine(), jnp.asarray([1.0 - 2.0**-24, 1.0])
+    sde, t = ss.RectifiedFlow(), jnp.asarray([1.0 - 2.0**-24, 1.0])
     np.testing.assert_allclose(weights.on("noise", weights.MinSNR(), sde, t), 1)
     np.testing.assert_allclose(weights.on("x0", weights.MinSNR(), sde, t), 0, atol=1e-12)
     np.testing.assert_allclose(weights.on("velocity", weights.MinSNR(), sde, t), 0, atol=1e-12)
@@ -74,7 +75,7 @@ def test_half_the_sum_is_the_original_setting():
 
 def test_velocity_matching_on_a_straight_line_is_flow_matching():
     """The loss of Lipman et al. 2023 written out: |v(x_t, t) - (noise - x_0)|^2."""
-    sde = ss.StraightLine()
+    sde = ss.RectifiedFlow()
     x0, keys = jax.random.normal(jax.random.key(3), (8, 2)), jax.random.split(jax.random.key(0), 8)
     model, t, seen = ss.GaussianMixture(sde, [1.0], [[0.5, 0.0]], 0.7), jnp.linspace(0.1, 1.0, 8), []
 
@@ -99,7 +100,7 @@ def law(rule, sde):
 
 
 def test_log_normal_and_logit_normal_times(x64, sde):
-    t, factor = law(times.LogNormal(-1.2, 1.2), ss.Karras())
+    t, factor = law(times.LogNormal(-1.2, 1.2), ss.EDM())
     assert stats.kstest(np.log(t), stats.norm(-1.2, 1.2).cdf).statistic < 2 / N
     assert (factor == 1).all()
     t, _ = law(times.LogitNormal(0.3, 0.8), sde)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from score_sde.core.errors import InputError
 from score_sde.networks import NCSNpp
-from score_sde.published import read_weights
-from score_sde.published.match import match
+from score_sde.pretrained import read_weights
+from score_sde.pretrained.match import match
 
 FILES = pathlib.Path(__file__).parent / "fixtures" / "published"
 TORCH = ["tiny.pth", "tiny_legacy.pth", "ncsnpp_residual.pth", "ncsnpp_ddpm_blocks.pth", "ddpm.pth"]

@@ -22,6 +22,11 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
+def same_structure(a: Any, b: Any) -> bool:
+    """Whether two pytrees differ in their leaves only."""
+    return bool(jax.tree.structure(a) == jax.tree.structure(b))  # type: ignore[operator]
+
+
 def to_time(t: ArrayLike) -> Array:
     """`t` as an array of at least float32: a coefficient in bfloat16 would be wrong by 0.4 %."""
     t = jnp.asarray(t)

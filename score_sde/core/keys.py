@@ -6,21 +6,50 @@ that depend on the size of the batch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from score_sde.core.arrays import Array
 from score_sde.core.checks import is_whole
 from score_sde.core.errors import InputError
 
+# The purposes that a seed serves. Each has a stream of keys of its own, so that two uses of one seed share no key.
+STREAMS = {
+    "init": "the first parameters",
+    "train": "the draws of training steps",
+    "held out": "the draws of held-out losses",
+    "sample": "the prior and the noise of samples",
+    "likelihood": "dequantisation and probes of an evaluation",
+    "order": "the order of training data, on the host",
+    "flip": "which images are mirrored, on the host",
+    "verify": "the draws of verify",
+}
+
+
+def number(name: str) -> int:
+    """The number, below 2**32, by which a name is folded into a key."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
+
 
 def root(seed: int) -> Array:
-    """The key of a seed, shape ()."""
+    """The key of a seed, shape (); for draws use `stream`."""
     return jax.random.key(seed, impl="threefry2x32")
+
+
+def stream(seed: int, purpose: str) -> Array:
+    """The key of a seed for one purpose, shape (): fold_in(root(seed), number(purpose)); STREAMS lists the purposes."""
+    return jax.random.fold_in(root(seed), number(purpose))
+
+
+def host_stream(seed: int, purpose: str, count: int) -> np.random.Generator:
+    """NumPy's generator for draw number `count` of one purpose of a seed."""
+    return np.random.default_rng([seed, number(purpose), count])
 
 
 def check_seed(seed: Any, name: str = "seed") -> None:
@@ -34,8 +63,9 @@ def examples(key: Array, indices: ArrayLike) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(indices, jnp.uint32))
 
 
-def fold(keys: Array, data: ArrayLike) -> Array:
-    """Each key of `keys`, shape (batch,), with the same integer folded in."""
+def fold(keys: Array, data: ArrayLike | str) -> Array:
+    """Each key of `keys`, shape (batch,), with the same integer, or the same name, folded in."""
+    data = number(data) if isinstance(data, str) else data
     return jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.asarray(data, jnp.uint32))
 
 

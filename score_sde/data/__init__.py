@@ -1,31 +1,47 @@
-"""Data sets, the order in which they are read, and their transform to the model's scale."""
+"""Data sets, the order in which they are read, their conditions, and the codec to the model's scale."""
 
-from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, cache_dir, read
+from score_sde.data.base import (
+    Arrays,
+    Batch,
+    Dataset,
+    Records,
+    Source,
+    all_examples,
+    as_batch,
+    cache_dir,
+    digest,
+    read,
+)
+from score_sde.data.codec import Codec, ContinuousCodec, QuantizedCodec
+from score_sde.data.conditioning import ComputedCondition, Conditioning
 from score_sde.data.digits import Digits
 from score_sde.data.pictures import CIFAR10, ImageFolder
 from score_sde.data.stream import training_batches
 from score_sde.data.toy import Checkerboard, GaussianRing, Plane, SwissRoll, TwoMoons
-from score_sde.data.transform import ContinuousTransform, QuantizedTransform, Transform, UniformDequantization
 
 __all__ = [
     "CIFAR10",
     "Arrays",
+    "Batch",
     "Checkerboard",
-    "ContinuousTransform",
+    "Codec",
+    "ComputedCondition",
+    "Conditioning",
+    "ContinuousCodec",
     "Dataset",
     "Digits",
     "GaussianRing",
     "ImageFolder",
     "Plane",
-    "QuantizedTransform",
+    "QuantizedCodec",
     "Records",
     "Source",
     "SwissRoll",
-    "Transform",
     "TwoMoons",
-    "UniformDequantization",
     "all_examples",
+    "as_batch",
     "cache_dir",
+    "digest",
     "read",
     "training_batches",
 ]

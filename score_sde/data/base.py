@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
+from score_sde.core.arrays import same_structure
+from score_sde.core.conditions import ABSENT, Condition, Conditions
 from score_sde.core.errors import InputError
-from score_sde.data.transform import Transform
+from score_sde.data.codec import Codec
+
+Batch = dict[str, Any]  # 'values' (batch, *shape), 'cond', 'index' (batch,): the place in the whole batch
+_CHUNK = 256
 
 
 class Source(Protocol):
-    """Examples by number: {'image': (*shape), 'label': int}."""
+    """Examples by number: {'values': (*shape), and each of the data set's conditions by name}.
+
+    An entry 'absent', {name: bool}, says which conditions an example lacks.
+    """
 
     def __len__(self) -> int: ...
 
@@ -46,56 +56,115 @@ class Records:
                 f"Record {index} of {self._name} cannot be read ({type(error).__name__}: {str(error)[:120]}): {remedy}."
             ) from error
 
+    def digest(self) -> str:
+        return digest(self._source)
+
 
 class Arrays:
     """A source that is in memory, whose examples are read many at once.
 
     Args:
-        columns: {'image': (n, *shape), 'label': (n,)}.
+        columns: values=(n, *shape), label=(n,), and other conditions by name; a column may be a dictionary of arrays.
     """
 
-    def __init__(self, **columns: np.ndarray) -> None:
+    def __init__(self, **columns: Any) -> None:
         self.columns = columns
 
     def __len__(self) -> int:
-        return len(self.columns["image"])
+        return len(self.columns["values"])
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return {name: values[index] for name, values in self.columns.items()}
+        return {name: jax.tree.map(lambda leaf: leaf[index], column) for name, column in self.columns.items()}
 
-    def take(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    def take(self, numbers: np.ndarray) -> dict[str, Any]:
         """The examples of these numbers, stacked."""
-        return {name: values[numbers] for name, values in self.columns.items()}
+        return {name: jax.tree.map(lambda leaf: leaf[numbers], column) for name, column in self.columns.items()}
 
 
-def read(source: Source, numbers: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-    """The examples of these numbers, stacked: {'image': (n, *shape), 'label': (n,)}; no others are read."""
+def read(source: Source, numbers: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """The examples of these numbers, stacked: {'values': (n, *shape), 'label': (n,), ...}; no others are read."""
     if isinstance(source, Arrays):
         return source.take(np.asarray(numbers))
     records = source if isinstance(source, Records) else Records(source, type(source).__name__)
     examples = [records[int(i)] for i in numbers]
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    return {
+        name: jax.tree.map(lambda *leaves: np.stack(leaves), *[example[name] for example in examples])
+        for name in examples[0]
+    }
 
 
-def all_examples(source: Source) -> dict[str, np.ndarray]:
-    """Every example, stacked in order: {'image': (n, *shape), 'label': (n,)}."""
+def all_examples(source: Source) -> dict[str, Any]:
+    """Every example, stacked in order: {'values': (n, *shape), 'label': (n,), ...}."""
     return read(source, range(len(source)))
 
 
-class Dataset(abc.ABC):
-    """A data set of labelled examples: images, points, or arrays of any other shape.
+def as_batch(columns: Mapping[str, Any], reads: Conditions) -> Batch:
+    """Stacked examples as {'values', 'cond'}: of the conditions those that are read, in their declared form.
 
-    To add one, subclass and define `source`; a config names it by its dotted path.
+    Raises:
+        InputError: for examples without values, without a condition that is read, or with one that cannot be parsed.
+    """
+    for name in ("values", *reads):
+        if name not in columns:
+            raise InputError(f"The examples have no {name!r}; expected it beside {', '.join(columns)}.")
+    cond = {name: _declared(name, columns[name], condition) for name, condition in reads.items()}
+    absent = {name: np.asarray(flags, bool) for name, flags in columns.get(ABSENT, {}).items() if name in reads}
+    return {"values": columns["values"], "cond": (cond | ({ABSENT: absent} if absent else {})) or None}
+
+
+def _declared(name: str, column: Any, condition: Condition) -> Any:
+    like = condition.like(len(jax.tree.leaves(column)[0]))
+    if isinstance(column, np.ndarray) and column.dtype.kind in "UO":  # text
+        parsed = [condition.parse(str(text)) for text in column]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *parsed)
+    if not same_structure(column, like) or any(
+        np.shape(leaf) != wanted.shape
+        for leaf, wanted in zip(jax.tree.leaves(column), jax.tree.leaves(like), strict=True)
+    ):
+        shapes = jax.tree.map(np.shape, column)
+        raise InputError(
+            f"The examples have {name!r} of shape {shapes}; expected {jax.tree.map(lambda w: w.shape, like)}."
+        )
+    return jax.tree.map(lambda leaf, wanted: np.asarray(leaf).astype(wanted.dtype), column, like)
+
+
+def digest(source: Source) -> str:
+    """A BLAKE2b digest of all examples, in hexadecimal: results name the data that they are of.
+
+    A source that can tell its content without reading every example defines digest() itself.
+    """
+    own = getattr(source, "digest", None)
+    if own is not None:
+        return str(own())
+    total = hashlib.blake2b(digest_size=16)
+    for low in range(0, len(source), _CHUNK):
+        columns = read(source, range(low, min(low + _CHUNK, len(source))))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(columns):
+            array = np.asarray(leaf)
+            array = np.char.encode(array, "utf-8", "surrogatepass") if array.dtype.kind == "U" else array
+            total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+            total.update(array.tobytes())
+    return total.hexdigest()
+
+
+class Dataset(abc.ABC):
+    """A data set: images, points, or arrays of any other shape, and what belongs to each of them.
+
+    To add one, subclass and define `codec`, `source` and, where there are any, `conditions`; a config names it by its
+    dotted path.
 
     Attributes:
-        shape: of an example, (height, width, channels) of an image.
-        num_classes: labels are 0 .. num_classes - 1.
-        transform: between the examples' values and the model's scale.
+        codec: between the examples' values and the model's scale.
+        conditions: what each example has beside its values, by name, such as {'label': Label(10)}.
     """
 
-    shape: tuple[int, ...]
-    num_classes: int
-    transform: Transform
+    codec: Codec
+    conditions: Mapping[str, Condition] = Conditions()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an example's values, (height, width, channels) of an image."""
+        return self.codec.data_shape
 
     @abc.abstractmethod
     def source(self, split: str) -> Source:

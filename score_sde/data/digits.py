@@ -7,10 +7,14 @@ import io
 import os
 import pathlib
 import tempfile
+import warnings
 
+from score_sde.core.conditions import Conditions, Label
 from score_sde.core.errors import InputError
 from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, cache_dir
-from score_sde.data.transform import QuantizedTransform
+from score_sde.data.codec import QuantizedCodec
+
+_OLD = "1.0.0"  # as score_sde 0.1 prepared them
 
 
 class Digits(Dataset):
@@ -24,9 +28,8 @@ class Digits(Dataset):
         dir: where prepared data live; None for the user's cache.
     """
 
-    shape = (8, 8, 1)
-    num_classes = 10
-    transform = QuantizedTransform(16)
+    codec = QuantizedCodec((8, 8, 1), 16)
+    conditions = Conditions(label=Label(10))
 
     def __init__(self, dir: str | os.PathLike[str] | None = None) -> None:
         self.dir = pathlib.Path(dir).expanduser() if dir else cache_dir() / "data"
@@ -38,11 +41,17 @@ class Digits(Dataset):
         try:
             records = tfds.builder_from_directory(folder).as_data_source(split=split)
             len(records)  # opens the file
+            features = set(records[0])
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise InputError(
                 f"The prepared data in {folder} cannot be read ({type(error).__name__}: {str(error)[:120]}): delete "
                 "that folder, and they are prepared again."
             ) from error
+        if features != {"values", "label"}:
+            raise InputError(
+                f"The prepared data in {folder} have {', '.join(sorted(features))}; expected values and label: delete "
+                "that folder, and they are prepared again."
+            )
         # So small that reading it once is cheaper than every record again in every epoch.
         return Arrays(**all_examples(Records(records, f"digits, split {split}", folder)))
 
@@ -52,6 +61,9 @@ class Digits(Dataset):
         relative = pathlib.Path(DigitsBuilder.name) / str(DigitsBuilder.VERSION)
         final = self.dir / relative
         if not final.exists():
+            old = self.dir / DigitsBuilder.name / _OLD
+            if old.exists():
+                warnings.warn(f"{old} was prepared by score_sde 0.1 and is not read; it may be deleted.", stacklevel=2)
             self.dir.mkdir(parents=True, exist_ok=True)
             # Written aside and renamed, so that a reader sees all of it or nothing.
             with tempfile.TemporaryDirectory(prefix=".preparing-", dir=self.dir) as aside:

@@ -17,11 +17,11 @@ class DigitsBuilder(tfds.core.GeneratorBasedBuilder):
     """The digits in scikit-learn's order: the first 1,500 are 'train', the other 297 'test'."""
 
     name = "digits"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 called the values images
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
-        features = tfds.features.FeaturesDict({"image": image, "label": tfds.features.ClassLabel(num_classes=10)})
+        features = tfds.features.FeaturesDict({"values": image, "label": tfds.features.ClassLabel(num_classes=10)})
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
@@ -33,4 +33,4 @@ class DigitsBuilder(tfds.core.GeneratorBasedBuilder):
         digits = load_digits()
         pairs = zip(digits.images[start:stop], digits.target[start:stop], strict=True)
         for number, (image, label) in enumerate(pairs):
-            yield number, {"image": image.astype(np.uint8)[..., None], "label": int(label)}
+            yield number, {"values": image.astype(np.uint8)[..., None], "label": int(label)}

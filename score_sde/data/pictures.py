@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.core.conditions import Conditions, Label
 from score_sde.core.errors import InputError
 from score_sde.data.base import Arrays, Dataset, Records, Source, cache_dir
-from score_sde.data.transform import QuantizedTransform
+from score_sde.data.codec import QuantizedCodec
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -27,8 +29,7 @@ class CIFAR10(Dataset):
         centered: whether the model sees [-1, 1], or [0, 1].
     """
 
-    shape = (32, 32, 3)
-    num_classes = 10
+    conditions = Conditions(label=Label(10))
     files: Mapping[str, Sequence[str]] = {
         "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
         "test": ("test_batch.bin",),
@@ -36,14 +37,14 @@ class CIFAR10(Dataset):
 
     def __init__(self, dir: str | os.PathLike[str] | None = None, centered: bool = True) -> None:
         self.dir = pathlib.Path(dir).expanduser() if dir else cache_dir() / "data"
-        self.transform = QuantizedTransform(255, centered)
+        self.codec = QuantizedCodec((32, 32, 3), 255, centered)
 
     def source(self, split: str) -> Source:
         below = self.dir / "cifar-10-batches-bin"
         folder = below if below.is_dir() else self.dir
         records = np.concatenate([self._records(folder / name) for name in self.files[split]])
         images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        return Arrays(image=np.ascontiguousarray(images), label=records[:, 0].astype(np.int32))
+        return Arrays(values=np.ascontiguousarray(images), label=records[:, 0].astype(np.int32))
 
     def _records(self, path: pathlib.Path) -> np.ndarray:
         try:
@@ -74,8 +75,6 @@ class ImageFolder(Dataset):
         centered: whether the model sees [-1, 1], or [0, 1].
     """
 
-    num_classes = 1
-
     def __init__(
         self,
         dir: str | os.PathLike[str] | None = None,
@@ -89,8 +88,8 @@ class ImageFolder(Dataset):
                 f"ImageFolder got size={size}, crop={crop}; expected a size of 1 or more, and no crop below 0."
             )
         self.dir = (pathlib.Path(dir).expanduser() if dir else cache_dir() / "data") / folder
-        self.shape, self.crop = (size, size, 3), crop
-        self.transform = QuantizedTransform(255, centered)
+        self.crop = crop
+        self.codec = QuantizedCodec((size, size, 3), 255, centered)
 
     def source(self, split: str) -> Source:
         folder = self.dir / split
@@ -122,4 +121,12 @@ class _Files:
             left, top = ((length - side) // 2 for length in file.size)
             square = file.convert("RGB").crop((left, top, left + side, top + side))
             small = square.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        return {"image": np.asarray(small, np.uint8), "label": 0}
+        return {"values": np.asarray(small, np.uint8)}
+
+    def digest(self) -> str:
+        """A BLAKE2b digest of the files' bytes, which are not decoded."""
+        total = hashlib.blake2b(digest_size=16)
+        for path in self.files:
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "blake2b").digest())
+        return total.hexdigest()

@@ -9,18 +9,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from score_sde.core import keys as keys_
+from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
-from score_sde.data.base import Arrays, Source, read
+from score_sde.data.base import Arrays, Batch, Source, as_batch, read
 
-Batch = dict[str, np.ndarray]
 _THREADS = 4
 
 
 class _Stream:
     """Batches by number; each epoch is read in an order of its own."""
 
-    def __init__(self, source: Source, batch_size: int, seed: int, flip: bool, rows: np.ndarray) -> None:
+    def __init__(
+        self, source: Source, batch_size: int, seed: int, flip: bool, rows: np.ndarray, reads: Conditions
+    ) -> None:
         self._source, self._batch_size, self._seed, self._flip, self._rows = source, batch_size, seed, flip, rows
+        self._reads = reads
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
 
     def __len__(self) -> int:
@@ -31,16 +35,16 @@ class _Stream:
         numbers = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs):
             numbers[epochs == epoch] = self._order(int(epoch))[places[epochs == epoch]]
-        batch = read(self._source, numbers)
+        batch = as_batch(read(self._source, numbers), self._reads)
         if self._flip:
             # Drawn for the whole batch, so that a row is the same whoever reads it.
-            drawn = np.random.default_rng([self._seed, number, 1]).random(self._batch_size)[self._rows] < 0.5
-            images = batch["image"]
-            batch["image"] = np.where(drawn.reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
-        return batch
+            drawn = keys_.host_stream(self._seed, "flip", number).random(self._batch_size)[self._rows] < 0.5
+            images = batch["values"]
+            batch["values"] = np.where(drawn.reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
+        return batch | {"index": self._rows.astype(np.uint32)}
 
     def _draw_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, epoch, 0]).permutation(len(self._source))
+        return keys_.host_stream(self._seed, "order", epoch).permutation(len(self._source))
 
 
 def training_batches(
@@ -51,8 +55,11 @@ def training_batches(
     start: int = 0,
     flip: bool = False,
     rows: np.ndarray | None = None,
+    reads: Conditions = Conditions(),  # noqa: B008 (it cannot be changed)
 ) -> Iterator[Batch]:
     """Batches number start, start + 1, ... of an endless stream, each epoch in a new order.
+
+    A batch is {'values': (rows, *shape), 'cond': None or the conditions by name, 'index': the rows' places in it}.
 
     Row r of batch k is a function of (seed, k batch_size + r) alone. Sources that are not in memory are
     read in the background.
@@ -64,10 +71,12 @@ def training_batches(
         start: the number of the first batch.
         flip: whether each image is mirrored left to right with probability 1/2.
         rows: which rows of each batch are read and returned, as one process of several does; None for all.
+        reads: the conditions that are wanted of the examples.
     """
     if not len(source):
         raise InputError("The data source is empty; expected at least one example.")
-    stream = _Stream(source, batch_size, seed, flip, np.arange(batch_size) if rows is None else np.asarray(rows))
+    rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+    stream = _Stream(source, batch_size, seed, flip, rows, reads)
     if isinstance(source, Arrays):
         return map(stream.__getitem__, itertools.count(start))
     return _in_background(stream, start)

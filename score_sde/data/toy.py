@@ -7,8 +7,9 @@ import os
 
 import numpy as np
 
+from score_sde.core.conditions import Conditions, Label
 from score_sde.data.base import Arrays, Dataset, Source
-from score_sde.data.transform import ContinuousTransform
+from score_sde.data.codec import ContinuousCodec
 
 _SIZES = {"train": 20_000, "test": 2_000}
 
@@ -19,8 +20,7 @@ class Plane(Dataset):
     To add one, subclass and define `draw`.
     """
 
-    shape = (2,)
-    transform = ContinuousTransform()
+    codec = ContinuousCodec((2,))
 
     def __init__(self, dir: str | os.PathLike[str] | None = None) -> None:
         pass
@@ -31,13 +31,13 @@ class Plane(Dataset):
 
     def source(self, split: str) -> Source:
         points, labels = self.draw(np.random.default_rng([2021, sorted(_SIZES).index(split)]), _SIZES[split])
-        return Arrays(image=points.astype(np.float32), label=labels.astype(np.int32))
+        return Arrays(values=points.astype(np.float32), label=labels.astype(np.int32))
 
 
 class GaussianRing(Plane):
     """Eight Gaussians of standard deviation 0.1 on a circle of radius 1.4; the label is which."""
 
-    num_classes = 8
+    conditions = Conditions(label=Label(8))
     radius, std = 1.4, 0.1
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ class GaussianRing(Plane):
 class Checkerboard(Plane):
     """Uniform on the eight dark squares of a 4 x 4 board of side 4; the label is which. Its entropy is log 8 nats."""
 
-    num_classes = 8
+    conditions = Conditions(label=Label(8))
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         labels = rng.integers(8, size=n)
@@ -65,7 +65,7 @@ class Checkerboard(Plane):
 class SwissRoll(Plane):
     """A spiral of one and a half turns under a little noise; the label is the inner or the outer half of its way."""
 
-    num_classes = 2
+    conditions = Conditions(label=Label(2))
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import make_swiss_roll
@@ -77,7 +77,7 @@ class SwissRoll(Plane):
 class TwoMoons(Plane):
     """Two interleaving half circles under a little noise; the label is which."""
 
-    num_classes = 2
+    conditions = Conditions(label=Label(2))
 
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import make_moons

@@ -10,12 +10,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import ode
+from score_sde.core import conditions
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, dimensions, is_concrete
 from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
-from score_sde.denoiser import Cond, Denoiser
+from score_sde.denoisers import Denoiser
 
 TRACES = ("hutchinson", "exact")
 PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
@@ -83,7 +85,7 @@ def log_prob(
         denoiser: the model.
         x: data on the model's scale, floating point, shape (batch, *shape). For images use `bits_per_dim`.
         keys: one key per example for its probes, shape (batch,); None with the exact trace.
-        cond: None, or a pytree with leading axis batch.
+        cond: None, or conditions by name as `denoiser.reads` declares them.
         prior: the density at t_max; None for the SDE's, N(0, prior_std^2 I).
         trace: 'hutchinson', or 'exact' at the cost of one tangent for every dimension.
         probes: the number of probes; from two up there is a standard error.
@@ -102,7 +104,7 @@ def log_prob(
     ode.check_tolerances(rtol, atol)
     x = check_x(x)
     check_keys(keys, len(x), trace)
-    check_batch(x, cond)
+    cond = conditions.checked(cond, denoiser.reads, len(x))
     options = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
     solution, stderr, prior_term = _solve(denoiser, x, keys, cond, jnp.asarray([rtol, atol], x.dtype), **options)
     latent, divergence = solution.y
@@ -160,7 +162,8 @@ def _solve_batch(
     stderr = jnp.zeros(len(x), x.dtype)
     if tangents is not None:
         stderr = size * jnp.std(per_probe, axis=1, ddof=1) / jnp.sqrt(probes) if probes > 1 else stderr * jnp.nan
-    solution = solution._replace(y=(latent, size * jnp.mean(per_probe, axis=1)))
+    nfe = solution.nfe * ode.network_evaluations(denoiser, t0, t1)
+    solution = solution._replace(y=(latent, size * jnp.mean(per_probe, axis=1)), nfe=nfe)
     return solution, stderr, sde.prior_log_prob(latent)
 
 
@@ -207,15 +210,6 @@ def check_x(x: ArrayLike) -> Array:
     if is_concrete(x) and not np.isfinite(np.asarray(x, np.float32)).all():
         raise InputError("x contains NaN or infinity; expected finite data on the model's scale.")
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def check_batch(x: Array, cond: Cond) -> None:
-    """A condition for each example."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
-        if jnp.shape(leaf)[:1] != x.shape[:1]:
-            raise InputError(
-                f"cond{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; expected leading axis {len(x)}."
-            )
 
 
 def check_keys(keys: Array | None, batch: int, trace: str) -> None:

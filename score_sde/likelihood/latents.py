@@ -9,12 +9,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import ode
+from score_sde.core import conditions
 from score_sde.core.arrays import Array, expand, is_concrete, per_example_sum
 from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.likelihood.density import check_batch, check_x
+from score_sde.denoisers import Denoiser
+from score_sde.likelihood.density import check_x
 
 
 class Flowed(NamedTuple):
@@ -35,7 +37,7 @@ def encode(denoiser: Denoiser, x: ArrayLike, *, cond: Cond = None, rtol: float =
     Args:
         denoiser: the model.
         x: data on the model's scale, shape (batch, *shape).
-        cond: None, or a pytree with leading axis batch.
+        cond: None, or conditions by name as `denoiser.reads` declares them.
         rtol, atol: tolerances of the solve.
 
     Raises:
@@ -72,7 +74,7 @@ def interpolate(
         denoiser: the model.
         a, b: data on the model's scale, shape (batch, *shape).
         n: the number of points, both ends among them; at least 2.
-        cond: None, or a pytree with leading axis batch.
+        cond: None, or conditions by name as `denoiser.reads` declares them.
         rtol, atol: tolerances of the solves.
 
     Returns:
@@ -103,7 +105,7 @@ def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
 def _carry(denoiser: Denoiser, x: ArrayLike, cond: Cond, rtol: float, atol: float, *, forward: bool) -> Flowed:
     ode.check_tolerances(rtol, atol)
     x = check_x(x)
-    check_batch(x, cond)
+    cond = conditions.checked(cond, denoiser.reads, len(x))
     solution = _flow(denoiser, x, cond, jnp.asarray([rtol, atol], x.dtype), forward=forward)
     if is_concrete(solution.status):
         ode.check_solved(solution.status)

@@ -2,6 +2,7 @@
 
 from score_sde.networks.base import COMPUTE_SETTINGS, ModuleNetwork, Network
 from score_sde.networks.families import DDPM, DDPMpp, NCSNpp, UNetNetwork
+from score_sde.networks.layers import Trait
 from score_sde.networks.mlp import MLP
 from score_sde.networks.plan import Piece, UNetSpec, pieces
 from score_sde.networks.refinenet import NCSN, NCSNv2, RefineNetwork
@@ -18,6 +19,7 @@ __all__ = [
     "Network",
     "Piece",
     "RefineNetwork",
+    "Trait",
     "UNetNetwork",
     "UNetSpec",
     "pieces",

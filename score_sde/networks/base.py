@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from flax import nnx
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.conditions import Cond, Condition, Conditions
 from score_sde.core.errors import InputError
-from score_sde.networks.layers import POLICIES
+from score_sde.networks.layers import POLICIES, Trait, trait_of
 
 Params = dict[str, Any]
 
@@ -25,12 +27,17 @@ class Network(abc.ABC):
 
     To add one, subclass and define `init` and `apply` in plain JAX, or subclass ModuleNetwork and
     define `module` in flax NNX. Declare settings as a frozen dataclass does, so that two networks
-    with equal settings share one compiled program. A network made by a config is also given
-    `shape` and `num_classes`, which come from the data.
+    with equal settings share one compiled program. A network made by a config is also given those of
+    `shape`, `conditions` and `levels` that its constructor takes: the model's shape, the conditions that the config
+    gives it (data.given), and the number of a chain's levels.
+
+    Attributes:
+        shape: of an example.
+        conditions: the conditions that it reads, by name.
     """
 
     shape: tuple[int, ...]
-    num_classes: int | None
+    conditions: Mapping[str, Condition] = Conditions()
 
     @abc.abstractmethod
     def init(self, key: Array) -> Params:
@@ -38,20 +45,25 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def apply(
-        self, params: Params, x: Array, time_label: Array, cond: Any = None, *, keys: Array | None = None
+        self, params: Params, x: Array, time_label: Array, cond: Cond = None, *, keys: Array | None = None
     ) -> Array:
         """The network's output.
 
         Args:
             params: what `init` made, trained or not.
             x: shape (batch, *shape).
-            time_label: shape (batch,).
-            cond: None, or {'label': int32 (batch,)} with num_classes meaning none.
+            time_label: shape (batch,), or (batch, k) where a parametrisation tells several numbers.
+            cond: None, or conditions by name, as `conditions` declares them; cond['absent'] says which examples lack
+                one (`score_sde.core.conditions.is_absent`), and the network has its own answer to that.
             keys: None in evaluation; in training one key per example, (batch,), for dropout.
 
         Returns:
-            Shape of x.
+            Shape (batch, *shape); more channels where the parametrisation reads more.
         """
+
+    def traits(self, params: Params) -> Any:
+        """What is special about each parameter: a `Trait` in the place of every array of `params`."""
+        return jax.tree.map(lambda _: Trait(), params)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
         """`apply`: unlike a bound method, a network equals another one with the same settings."""
@@ -90,13 +102,25 @@ class ModuleNetwork(Network):
         return nnx.to_pure_dict(nnx.state(self.module(_key_stream(key)), nnx.Param))
 
     def apply(
-        self, params: Params, x: Array, time_label: Array, cond: Any = None, *, keys: Array | None = None
+        self, params: Params, x: Array, time_label: Array, cond: Cond = None, *, keys: Array | None = None
     ) -> Array:
         if self.dtype == "float32":
             return nnx.merge(_graphdef(self), params)(x, time_label, cond, keys)
         low = jnp.dtype(self.dtype)
-        module = nnx.merge(_graphdef(self), _cast(params, low))
+        module = nnx.merge(_graphdef(self), self._cast(params, low))
         return module(x.astype(low), time_label, cond, keys).astype(x.dtype)
+
+    def traits(self, params: Params) -> Any:
+        """As the module's variables declare them (`layers.special`)."""
+        return _traits(self)
+
+    def _cast(self, params: Params, dtype: Any) -> Params:
+        """The parameters in another precision, but for those that are declared to stay in float32."""
+
+        def cast(leaf: Array, trait: Trait) -> Array:
+            return leaf if trait.float32 or not jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(dtype)
+
+        return jax.tree.map(cast, params, _traits(self))
 
 
 class _KeyStream:
@@ -122,16 +146,13 @@ def _key_stream(key: Array) -> nnx.Rngs:
     return stream
 
 
-def _cast(params: Params, dtype: Any) -> Params:
-    """The parameters in another precision, but for frequencies: an angle of 100 rad has no digit left in bfloat16."""
-
-    def cast(path: tuple[Any, ...], leaf: Array) -> Array:
-        kept = path[-1] == jax.tree_util.DictKey("frequencies") or not jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf if kept else leaf.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)
+@functools.lru_cache(maxsize=32)
+def _graphdef(network: ModuleNetwork) -> Any:
+    return nnx.split(nnx.eval_shape(lambda: network.module(_key_stream(keys_.stream(0, "init")))))[0]
 
 
 @functools.lru_cache(maxsize=32)
-def _graphdef(network: ModuleNetwork) -> Any:
-    return nnx.split(nnx.eval_shape(lambda: network.module(_key_stream(keys_.root(0)))))[0]
+def _traits(network: ModuleNetwork) -> Any:
+    state = nnx.state(nnx.eval_shape(lambda: network.module(_key_stream(keys_.stream(0, "init")))), nnx.Param)
+    declared = jax.tree.map(trait_of, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return nnx.to_pure_dict(declared)

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import nnx
 
-from score_sde.core.arrays import Array
+from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import layers
 from score_sde.networks.base import ModuleNetwork
@@ -23,7 +23,7 @@ class UNetNetwork(ModuleNetwork):
 
     Attributes:
         shape: (height, width, channels) of an image; the sides divisible by 2^(levels - 1).
-        num_classes: the number of classes, or None for none.
+        conditions: none, or dict(label=Label(classes)).
         channels: channels of the first level.
         multipliers: channels of each level, as multiples of `channels`; each level halves the sides.
         blocks: residual blocks per level.
@@ -33,7 +33,7 @@ class UNetNetwork(ModuleNetwork):
     """
 
     shape: tuple[int, int, int]
-    num_classes: int | None = None
+    conditions: Conditions = Conditions()  # noqa: RUF009 (it cannot be changed)
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 4
@@ -47,6 +47,8 @@ class UNetNetwork(ModuleNetwork):
             if not all(isinstance(number, int) for number in numbers):
                 raise InputError(f"{type(self).__name__} got {name}={numbers!r}; expected whole numbers.")
             object.__setattr__(self, name, numbers)
+        object.__setattr__(self, "conditions", Conditions(self.conditions))
+        layers.classes_of(type(self).__name__, self.conditions)
         _check_sizes(self)
         for name, known in CHOICES.items():
             value = getattr(self, name, known[0])
@@ -65,7 +67,8 @@ class UNetNetwork(ModuleNetwork):
     def _common(self) -> dict[str, Any]:
         """The settings that this class and the U-Net call the same."""
         names = {field.name for field in dataclasses.fields(UNetSpec)}
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
+        same = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
+        return same | {"num_classes": layers.classes_of(type(self).__name__, self.conditions)}
 
 
 def _check_sizes(net: UNetNetwork) -> None:
@@ -83,39 +86,7 @@ def _check_sizes(net: UNetNetwork) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoiseLevels:
-    """Settings of networks that divide their output by the noise level.
-
-    Attributes:
-        centered: whether the images are on [-1, 1]; images on [0, 1] are moved there first.
-        nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
-        scale_by_sigma: whether the output is divided by sigma. Where the time label is an index (or a time), sigma is
-            its entry in a geometric sequence of `scales` levels from sigma_max to sigma_min.
-        sigma_min, sigma_max, scales: of that sequence.
-    """
-
-    centered: bool = True
-    nonlinearity: str = "swish"
-    scale_by_sigma: bool = False
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-    scales: int = 1000
-
-    def check_levels(self) -> None:
-        """Raise InputError for what is no sequence of noise levels."""
-        if not 0 < self.sigma_min < self.sigma_max or not self.scales > 1:
-            raise InputError(
-                f"{type(self).__name__} got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}, "
-                f"scales={self.scales}; expected 0 < sigma_min < sigma_max and two scales or more."
-            )
-
-    def sigma(self, index: Array) -> Array:
-        """The noise level of an index, in the index's dtype: entries of a geometric sequence, from the most noise."""
-        return layers.noise_level(index, self.sigma_min, self.sigma_max, self.scales)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPM(UNetNetwork, NoiseLevels):
+class DDPM(UNetNetwork):
     """The U-Net of Ho et al. 2020 (arXiv:2006.11239), as Song et al. 2021 trained it.
 
     Its time label is a time or an index. GroupNorm has 32 groups.
@@ -123,15 +94,13 @@ class DDPM(UNetNetwork, NoiseLevels):
     Attributes:
         noise_conditional: whether the network is told the noise level.
         resample_with_conv: whether there is a convolution where the size changes.
+        nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
     """
 
     blocks: int = 2
     noise_conditional: bool = True
     resample_with_conv: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_levels()
+    nonlinearity: str = "swish"
 
     def spec(self) -> UNetSpec:
         return UNetSpec(**self._common(), resblock="ddpm", skip_rescale=False, groups=32)
@@ -158,8 +127,10 @@ class DDPMpp(UNetNetwork):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NCSNpp(UNetNetwork, NoiseLevels):
+class NCSNpp(UNetNetwork):
     """NCSN++, with every option of the published code; the defaults are those of the VE SDE on CIFAR-10.
+
+    Those models divide the output by sigma and see images centred: `Score(scale_by_sigma=True, data_range=(0, 1))`.
 
     Attributes:
         noise_conditional: whether the network is told the noise level.
@@ -175,10 +146,9 @@ class NCSNpp(UNetNetwork, NoiseLevels):
         progressive: how the output grows: 'none', 'output_skip' (images are added up), 'residual' (feature maps are).
         progressive_input: how the input comes in at each level: 'none', 'input_skip' or 'residual'.
         combine: 'sum' or 'cat', how 'input_skip' joins.
+        nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
     """
 
-    centered: bool = False
-    scale_by_sigma: bool = True
     noise_conditional: bool = True
     embedding: str = "fourier"
     fourier_scale: float = 16.0
@@ -191,14 +161,14 @@ class NCSNpp(UNetNetwork, NoiseLevels):
     progressive: str = "none"
     progressive_input: str = "residual"
     combine: str = "sum"
+    nonlinearity: str = "swish"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_levels()
         object.__setattr__(self, "fir_kernel", check_kernel(self.fir_kernel))
         if not self.init_scale >= 0:
             raise InputError(f"init_scale is {self.init_scale}; expected a number of at least 0.")
-        if self.num_classes is not None and not self.noise_conditional:
+        if self.conditions and not self.noise_conditional:
             raise InputError("A network that is not told the noise level is told no class: use noise_conditional=True.")
 
     def spec(self) -> UNetSpec:

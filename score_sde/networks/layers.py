@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from flax import nnx
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, is_concrete
+from score_sde.core.conditions import Cond, Condition, Label, is_absent
+from score_sde.core.errors import InputError
 
 Initializer = Callable[..., Array]
 Activation = Callable[[Array], Array]
@@ -27,6 +30,32 @@ ACTIVATIONS: dict[str, Activation] = {
 
 # The variance scaling of the 1 x 1 projections of DDPM (Ho et al. 2020), as their code has it.
 PROJECTION_SCALE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Trait:
+    """What is special about a parameter.
+
+    Attributes:
+        float32: whether it stays in float32 where the network computes in less.
+        decays: whether an optimizer's weight decay is meant for it.
+        cut: the axis along which parallel='fsdp' cuts it; None for the axis that fits best.
+    """
+
+    float32: bool = False
+    decays: bool = True
+    cut: int | None = None
+
+
+def special(value: Any, **traits: Any) -> nnx.Param:
+    """A parameter of a module with traits, the arguments of `Trait`."""
+    return nnx.Param(value, trait=Trait(**traits))
+
+
+def trait_of(variable: nnx.Variable) -> Trait:
+    """The traits that a parameter was declared with."""
+    return variable.get_metadata().get("trait", Trait())
+
 
 # What the gradient keeps of a block instead of computing it again, by the name that networks take.
 POLICIES: dict[str, Any] = {
@@ -140,20 +169,28 @@ def positional_embedding(label: Array, channels: int) -> Array:
     return jnp.pad(embedded, ((0, 0), (0, channels % 2)))
 
 
-def noise_level(index: Array, sigma_min: float, sigma_max: float, scales: int) -> Array:
-    """Entries of the geometric sequence from sigma_max to sigma_min, in the index's own floating dtype."""
-    return jnp.asarray(np.geomspace(sigma_max, sigma_min, scales), index.dtype)[index.astype(jnp.int32)]
+def classes_of(name: str, conditions: Mapping[str, Condition]) -> int | None:
+    """The number of classes of a network that reads a class and nothing else; None where it reads nothing.
+
+    Raises:
+        InputError: for conditions that are not {'label': Label(...)}, naming the network.
+    """
+    label = conditions.get("label")
+    others = [each for each in conditions if each != "label"]
+    if others or not (label is None or isinstance(label, Label)):
+        raise InputError(f"{name} reads 'label', a Label, and nothing else; conditions has {', '.join(conditions)}.")
+    return None if label is None else label.classes
 
 
 class FourierEmbedding(nnx.Module):
     """Sines, then cosines, of the label at random frequencies N(0, scale^2): (batch,) -> (batch, 2 channels).
 
-    The frequencies are parameters, as in published weights, and no gradient reaches them; an optimizer
-    with weight decay would still shrink them.
+    The frequencies are parameters, as in published weights, and no gradient reaches them.
     """
 
     def __init__(self, channels: int, scale: float, rngs: nnx.Rngs) -> None:
-        self.frequencies = nnx.Param(normal_init(scale)(rngs.params(), (channels,)))
+        # An angle of 100 rad has no digit left in bfloat16.
+        self.frequencies = special(normal_init(scale)(rngs.params(), (channels,)), float32=True, decays=False)
 
     def __call__(self, label: Array) -> Array:
         # In the order of the published code: of angles of 1,000 rad each rounding shows in the fourth digit.
@@ -168,7 +205,7 @@ class TimeEmbedding(nnx.Module):
         channels: a quarter of the vector's length.
         kind: 'positional' or 'fourier'.
         fourier_scale: standard deviation of the Fourier frequencies.
-        num_classes: the number of classes, or None.
+        num_classes: the number of classes, or None; the embedding of one more stands for none.
         rngs: of the first weights.
         act: the nonlinearity.
         noise_conditional: False for a network that is not told the noise level; its embedding is None.
@@ -195,7 +232,7 @@ class TimeEmbedding(nnx.Module):
             None if rows is None else nnx.Embed(rows, 4 * channels, embedding_init=normal_init(1.0), rngs=rngs)
         )
 
-    def __call__(self, time_label: Array, class_label: Array | None) -> Array | None:
+    def __call__(self, time_label: Array, cond: Cond) -> Array | None:
         if self.hidden is None or self.out is None:
             return None
         if self.fourier is None:
@@ -206,9 +243,15 @@ class TimeEmbedding(nnx.Module):
         embedded = self.out(self.act(self.hidden(embedded.astype(self.hidden.kernel[...].dtype))))
         if self.classes is None:
             return embedded
-        if class_label is None:
-            class_label = jnp.full(time_label.shape, self.classes.num_embeddings - 1, jnp.int32)
-        return embedded + self.classes(class_label).astype(embedded.dtype)
+        return embedded + self.classes(self._row(cond, len(time_label))).astype(embedded.dtype)
+
+    def _row(self, cond: Cond, batch: int) -> Array:
+        """The class of each example, or the row that stands for none."""
+        assert self.classes is not None
+        none = self.classes.num_embeddings - 1
+        if cond is None or "label" not in cond:
+            return jnp.full(batch, none, jnp.int32)
+        return jnp.where(is_absent(cond, "label", batch), none, cond["label"])
 
 
 class Attention(nnx.Module):

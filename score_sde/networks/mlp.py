@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from score_sde.core.arrays import Array
+from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import layers
 from score_sde.networks.base import ModuleNetwork
@@ -23,7 +23,7 @@ class MLP(ModuleNetwork):
 
     Attributes:
         shape: of an example.
-        num_classes: the number of classes, or None for none.
+        conditions: none, or dict(label=Label(classes)).
         width: of the hidden layers, a multiple of 4.
         blocks: residual blocks.
         octaves: the network also sees sines and cosines of x at angular frequencies 2^0 .. 2^(octaves - 1)
@@ -35,7 +35,7 @@ class MLP(ModuleNetwork):
     """
 
     shape: tuple[int, ...]
-    num_classes: int | None = None
+    conditions: Conditions = Conditions()  # noqa: RUF009 (it cannot be changed)
     width: int = 128
     blocks: int = 3
     octaves: int = 0
@@ -46,6 +46,8 @@ class MLP(ModuleNetwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "conditions", Conditions(self.conditions))
+        layers.classes_of("MLP", self.conditions)
         if self.width < 4 or self.width % 4 or self.blocks < 1 or self.octaves < 0:
             raise InputError(
                 f"MLP got width={self.width}, blocks={self.blocks}, octaves={self.octaves}; expected a width that 4 "
@@ -62,19 +64,18 @@ class MLP(ModuleNetwork):
 
 class _Residual(nnx.Module):
     def __init__(self, net: MLP, rngs: nnx.Rngs) -> None:
-        size, self.rate, self.num_classes = math.prod(net.shape), net.dropout, net.num_classes
+        size, self.rate = math.prod(net.shape), net.dropout
+        classes = layers.classes_of("MLP", net.conditions)
         self.remat = net.remat
-        self.embedding = layers.TimeEmbedding(net.width // 4, net.embedding, net.fourier_scale, net.num_classes, rngs)
+        self.embedding = layers.TimeEmbedding(net.width // 4, net.embedding, net.fourier_scale, classes, rngs)
         self.octaves = net.octaves
         self.inputs = layers.dense(size * (1 + 2 * net.octaves), net.width, rngs)
         self.first = nnx.List([layers.dense(net.width, net.width, rngs) for _ in range(net.blocks)])
         self.second = nnx.List([layers.dense(net.width, net.width, rngs) for _ in range(net.blocks)])
         self.out = layers.dense(net.width, size, rngs, scale=0)
 
-    def __call__(self, x: Array, time_label: Array, cond: Any, keys: Array | None) -> Array:
-        if cond is not None and self.num_classes is None:
-            raise InputError("A condition was given to a network without classes: build it with num_classes.")
-        embedding = self.embedding(time_label, None if cond is None else cond["label"])
+    def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
+        embedding = self.embedding(time_label, cond)
         h = self.inputs(self.features(x.reshape(len(x), -1)))
         for i in range(len(self.first)):
             block = layers.rematerialised(functools.partial(self.block, i), self.remat)

@@ -39,7 +39,6 @@ class UNetSpec:
     fourier_scale: float = 16.0
     label: str = "time"
     noise_conditional: bool = True
-    centered: bool = True
     resblock: str = "biggan"
     resample_with_conv: bool = True
     fir: bool = False
@@ -50,10 +49,6 @@ class UNetSpec:
     progressive_input: str = "none"
     combine: str = "sum"
     nonlinearity: str = "swish"
-    scale_by_sigma: bool = False
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-    scales: int = 1000
     groups: int | None = None
     remat: str = "none"
 

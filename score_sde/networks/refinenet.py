@@ -1,7 +1,7 @@
 """NCSN and NCSNv2: RefineNets (Lin et al. 2017, arXiv:1611.06612) that are told the noise level by its number, or not.
 
 NCSN (Song & Ermon 2019, arXiv:1907.05600) learns a row of each normalisation per noise level; NCSNv2 (Song & Ermon
-2020, arXiv:2006.09011) divides its output by the level instead.
+2020, arXiv:2006.09011) leaves it to its parametrisation, which divides the output by the level (`scale_by_sigma`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from score_sde.core.arrays import Array, to_time
+from score_sde.core.arrays import Array
+from score_sde.core.checks import is_whole
+from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import layers, resample
 from score_sde.networks.base import ModuleNetwork
-from score_sde.networks.families import NoiseLevels
 from score_sde.networks.layers import Activation
 
 # Of each depth, the sections of the way down: width, whether they halve the image, dilation; and the widths of the way
@@ -36,23 +37,24 @@ INTERPOLATIONS = ("bilinear", "nearest", "nearest_neighbor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefineNetwork(ModuleNetwork, NoiseLevels):
+class RefineNetwork(ModuleNetwork):
     """What NCSN and NCSNv2 have in common; their time label is the number of a noise level, from the most noise.
 
     Attributes:
         shape: (height, width, channels) of an image.
-        num_classes: None: these networks know no classes.
+        conditions: none: these networks read nothing but the noise level.
+        levels: how many noise levels there are; NCSN has a row of each normalisation for each.
         channels: of the first section.
         depth: 64, 128 or 256, the size of images that the network was made for; None for the least that fits, and 64
             for NCSN.
         interpolation: 'bilinear' or 'nearest' (or 'nearest_neighbor'), how smaller feature maps are enlarged.
         port: whether it computes as the PyTorch port does, so that the port's weights can be used: always bilinear with
-            the corners aligned, the variance of channel means with n - 1, half the width in one block of depth 64, and
-            NCSNv2 always divides by sigma.
+            the corners aligned, the variance of channel means with n - 1, and half the width in one block of depth 64.
     """
 
     shape: tuple[int, int, int] = dataclasses.field(kw_only=False)
-    num_classes: int | None = dataclasses.field(default=None, kw_only=False)
+    conditions: Conditions = dataclasses.field(default=Conditions(), kw_only=False)
+    levels: int = 10
     channels: int = 128
     depth: int | None = None
     nonlinearity: str = "elu"
@@ -63,8 +65,12 @@ class RefineNetwork(ModuleNetwork, NoiseLevels):
         super().__post_init__()
         name = type(self).__name__
         object.__setattr__(self, "shape", tuple(self.shape))
-        if self.num_classes is not None:
-            raise InputError(f"{name} knows no classes: use data.labels=False.")
+        if self.conditions:
+            raise InputError(
+                f"{name} reads no conditions; conditions has {', '.join(self.conditions)}: use data.given=()."
+            )
+        if not is_whole(self.levels, 1):
+            raise InputError(f"{name} got levels={self.levels!r}; expected the number of a chain's levels (SMLD).")
         if self.depth is None:
             most = {64: math.inf if self.conditional else 95}
             fits = [depth for depth in SECTIONS if max(self.shape[:2]) <= most.get(depth, depth)]
@@ -81,7 +87,6 @@ class RefineNetwork(ModuleNetwork, NoiseLevels):
         for setting, values in known.items():
             if getattr(self, setting) not in values:
                 raise InputError(f"{setting} is {getattr(self, setting)!r}; expected one of {', '.join(values)}.")
-        self.check_levels()
 
     @property
     @abc.abstractmethod
@@ -117,8 +122,6 @@ class NCSN(RefineNetwork):
 class NCSNv2(RefineNetwork):
     """The noise-conditional score network of Song & Ermon 2020; settings as in RefineNetwork."""
 
-    scale_by_sigma: bool = True
-
     @property
     def conditional(self) -> bool:
         return False
@@ -134,7 +137,7 @@ class _Norm(nnx.Module):
         self.free = int(net.port)
         near_one, zero = layers.normal_init(0.02, mean=1.0), layers.constant_init(0.0)
         table = layers.beside(near_one, 2 * channels, zero, channels)
-        rows = nnx.Embed(net.scales, 3 * channels, embedding_init=table, rngs=rngs) if net.conditional else None
+        rows = nnx.Embed(net.levels, 3 * channels, embedding_init=table, rngs=rngs) if net.conditional else None
         self.rows = rows
         if rows is None:
             self.gamma, self.alpha, self.beta = (
@@ -270,12 +273,10 @@ class _RefineNet(nnx.Module):
         self.norm_out = _Norm(net.refined[-1], net, rngs)
         self.conv_out = layers.fan_in_conv(3, net.refined[-1], net.shape[2], rngs)
 
-    def __call__(self, x: Array, time_label: Array, cond: Any, keys: Array | None) -> Array:
-        if cond is not None:
-            raise InputError("A condition was given to a network without classes.")
+    def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
         net, label = self.net, jnp.asarray(time_label).astype(jnp.int32)
         act: Activation = layers.ACTIVATIONS[net.nonlinearity]
-        h = self.conv_in(x if net.centered else 2 * x - 1)
+        h = self.conv_in(x)
         maps = []
         for i in range(len(net.sections)):
             with jax.named_scope(f"section{i}"):
@@ -287,6 +288,4 @@ class _RefineNet(nnx.Module):
             with jax.named_scope(f"refine{i}"):
                 refine = layers.rematerialised(getattr(self, f"refine{i}"), net.remat)
                 h = refine([maps.pop()] if i == 0 else [maps.pop(), h], label)
-        h = self.conv_out(act(self.norm_out(h, label)))
-        divides = net.scale_by_sigma or (net.port and not net.conditional)
-        return h / net.sigma(to_time(time_label))[:, None, None, None] if divides else h
+        return self.conv_out(act(self.norm_out(h, label)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from score_sde.core.arrays import Array, to_time
-from score_sde.core.errors import InputError
+from score_sde.core.conditions import Cond
 from score_sde.networks import layers, resample
 from score_sde.networks.layers import merged
 from score_sde.networks.plan import Piece, UNetSpec, pieces
@@ -119,16 +119,12 @@ class UNet(nnx.Module):
             return layers.group_norm(piece.inputs, rngs, self.spec.groups)
         return layers.conv(3, piece.inputs, piece.outputs, rngs, scale=piece.scale)
 
-    def __call__(self, x: Array, time_label: Array, cond: Any, keys: Array | None) -> Array:
-        if cond is not None and self.spec.num_classes is None:
-            raise InputError("A condition was given to a network without classes: build it with num_classes.")
+    def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
         time_label = to_time(time_label)  # an index may come as an integer
         label = jnp.log(time_label) if self.spec.label == "sigma" else time_label
         with jax.named_scope("embedding"):
-            embedding = self.embedding(label, None if cond is None else cond["label"])
-        x = x if self.spec.centered else 2 * x - 1
-        h = self._walk(x, embedding, keys)
-        return h / self._sigma(time_label)[:, None, None, None] if self.spec.scale_by_sigma else h
+            embedding = self.embedding(label, cond)
+        return self._walk(x, embedding, keys)
 
     def _walk(self, x: Array, embedding: Array | None, keys: Array | None) -> Array:
         act, rescale = layers.ACTIVATIONS[self.spec.nonlinearity], self.spec.skip_rescale
@@ -164,12 +160,6 @@ class UNet(nnx.Module):
 
     def _run(self, function: Any, *args: Any) -> Array:
         return layers.rematerialised(function, self.spec.remat)(*args)
-
-    def _sigma(self, time_label: Array) -> Array:
-        """The noise level of a label: itself, or the entry of a geometric sequence that counts from the most noise."""
-        if self.spec.label == "sigma":
-            return time_label
-        return layers.noise_level(time_label, self.spec.sigma_min, self.spec.sigma_max, self.spec.scales)
 
 
 def _over_skip(block: Any, h: Array, skip: Array | None, embedding: Array | None, keys: Array | None) -> Array:

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 from score_sde.core.checks import is_whole
 from score_sde.core.errors import InputError
 
-Step = Callable[[Any, Any], tuple[Any, Any]]  # (state, batch) -> (state, metrics)
+Step = Callable[[Any, Any, Any], tuple[Any, Any]]  # (state, batch, frozen) -> (state, metrics)
 
 
 class Jit:
@@ -36,6 +36,14 @@ class Jit:
 
     def _make_mesh(self) -> jax.sharding.Mesh:
         return _mesh(self.devices, data=len(self.devices))
+
+    def sum(self, tree: Any) -> Any:
+        """The sum over the devices that share a batch, inside a step."""
+        return jax.lax.psum(tree, self.mesh.axis_names)
+
+    def gather(self, tree: Any) -> Any:
+        """The rows of all devices that share a batch, one after another along the first axis, inside a step."""
+        return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, self.mesh.axis_names, tiled=True), tree)
 
     @functools.cached_property
     def local(self) -> Jit:
@@ -58,13 +66,17 @@ class Jit:
         """Parameters made whole on every device, inside a step."""
         return params
 
-    def state_sharding(self, state: Any) -> Any:
-        """Where each array of a state lives: for a pytree of arrays or shapes, one of shardings."""
+    def state_sharding(self, state: Any, cuts: Any = None) -> Any:
+        """Where each array of a state lives: for a pytree of arrays or shapes, one of shardings.
+
+        `cuts` says, by group, the axis to be cut of each parameter, or None, in the structure of the group's
+        parameters; it holds for every part of the state that has this structure, such as an average.
+        """
         return jax.tree.map(lambda _: self.replicated, state)
 
-    def place_state(self, state: Any) -> Any:
+    def place_state(self, state: Any, cuts: Any = None) -> Any:
         """The state where it lives, from a copy of it in each process."""
-        return jax.tree.map(_place, state, self.state_sharding(state))
+        return jax.tree.map(_place, state, self.state_sharding(state, cuts))
 
     def rows(self, batch_size: int) -> np.ndarray:
         """The places in a batch that this process's devices hold, ascending: what it has to read."""
@@ -121,18 +133,21 @@ class Jit:
         here = all(leaf.is_fully_replicated and leaf.is_fully_addressable for leaf in jax.tree.leaves(tree))
         return tree if here else self.local.place_state(self.one_copy(tree))
 
-    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
-        """(state, batch) -> (state, metrics) on all devices; the old state's memory is reused.
+    def compile(self, step: Step, state: Any, fused: int = 1, cuts: Any = None) -> Step:
+        """(state, batch, frozen) -> (state, metrics) on all devices; the old state's memory is reused.
 
         Args:
-            step: one training step.
+            step: one training step; `frozen` is a pytree of arrays that it only reads.
             state: a state, or the shapes of one.
             fused: how many steps one call makes: batch leaves, and then metrics too, are (fused, ...).
+            cuts: as of `state_sharding`.
         """
         many = _repeated(step, fused)
         rows = (self.sharded if fused == 1 else self._fused).spec
         whole = PartitionSpec()
-        spread = jax.shard_map(many, mesh=self.mesh, in_specs=(whole, rows), out_specs=(whole, whole), check_vma=False)
+        spread = jax.shard_map(
+            many, mesh=self.mesh, in_specs=(whole, rows, whole), out_specs=(whole, whole), check_vma=False
+        )
         return jax.jit(spread, donate_argnums=0)
 
 
@@ -161,11 +176,29 @@ class Fsdp(Jit):
     def _make_mesh(self) -> jax.sharding.Mesh:
         return _mesh(self.devices, data=len(self.devices) // self.group, fsdp=self.group)
 
-    def state_sharding(self, state: Any) -> Any:
-        return jax.tree.map(lambda leaf: NamedSharding(self.mesh, self._cut(leaf.shape)), state)
+    def state_sharding(self, state: Any, cuts: Any = None) -> Any:
+        def by_shape(leaf: Any) -> NamedSharding:
+            return NamedSharding(self.mesh, self._cut(leaf.shape))
 
-    def _cut(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """Which axis of an array is split: the largest that the group divides, of equal ones the last."""
+        # By structure: a group's parameters, or what has their form (an average, Adam's moments). None is a cut too.
+        flat = (jax.tree.flatten(group, is_leaf=lambda cut: cut is None) for group in (cuts or {}).values())
+        axes_of = {structure: axes for axes, structure in flat if any(axis is not None for axis in axes)}
+
+        def declared(part: Any) -> Any:
+            structure = jax.tree.structure(part)
+            if structure not in axes_of:
+                return by_shape(part)
+            leaves = zip(jax.tree.leaves(part), axes_of[structure], strict=True)
+            return jax.tree.unflatten(
+                structure, [NamedSharding(self.mesh, self._cut(leaf.shape, axis)) for leaf, axis in leaves]
+            )
+
+        return jax.tree.map(declared, state, is_leaf=lambda part: jax.tree.structure(part) in axes_of)
+
+    def _cut(self, shape: tuple[int, ...], axis: int | None = None) -> PartitionSpec:
+        """Which axis is split: the declared one, or the largest that the group divides, of equal ones the last."""
+        if axis is not None and shape[axis] % self.group == 0 and self.group > 1:
+            return PartitionSpec(*(None,) * (axis % len(shape)), "fsdp")
         axes = [(length, axis) for axis, length in enumerate(shape) if length % self.group == 0]
         if not axes or np.prod(shape) < self.smallest or self.group == 1:
             return PartitionSpec()
@@ -175,11 +208,17 @@ class Fsdp(Jit):
     def mean(self, tree: Any) -> Any:
         return tree
 
+    def sum(self, tree: Any) -> Any:
+        return tree
+
+    def gather(self, tree: Any) -> Any:
+        return tree
+
     def whole(self, params: Any) -> Any:
         return jax.lax.with_sharding_constraint(params, self.replicated)
 
-    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
-        out = (self.state_sharding(state), self.replicated)
+    def compile(self, step: Step, state: Any, fused: int = 1, cuts: Any = None) -> Step:
+        out = (self.state_sharding(state, cuts), self.replicated)
         return jax.jit(_repeated(step, fused), donate_argnums=0, out_shardings=out)
 
 
@@ -202,9 +241,9 @@ class Pmap(Jit):
         if fused != 1:
             raise InputError(f"train.fused is {fused} with parallel='pmap'; expected 1 there, or parallel='jit'.")
 
-    def compile(self, step: Step, state: Any, fused: int = 1) -> Step:
+    def compile(self, step: Step, state: Any, fused: int = 1, cuts: Any = None) -> Step:
         self.check_fused(fused)
-        return jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None, devices=self.devices)
+        return jax.pmap(step, axis_name="data", in_axes=(None, 0, None), out_axes=None, devices=self.devices)
 
 
 def _mesh(devices: Sequence[jax.Device], **axes: int) -> jax.sharding.Mesh:
@@ -227,7 +266,9 @@ def _gathering(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
 
 def _repeated(step: Step, fused: int) -> Step:
     """A step, or so many of them over batches that are stacked."""
-    return step if fused == 1 else lambda state, batches: scan(step, state, batches)
+    if fused == 1:
+        return step
+    return lambda state, batches, frozen: scan(lambda state, batch: step(state, batch, frozen), state, batches)
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, items: Any) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """Samplers: ways to walk a time grid from noise to data; correctors, which stay at a time."""
 
+from score_sde.sampling import time_grid
 from score_sde.sampling.adaptive import AdaptiveReverseSDE, ProbabilityFlow
-from score_sde.sampling.base import Sampler, Samples, sample
+from score_sde.sampling.base import Sampler, Samples, evaluations, sample
 from score_sde.sampling.deterministic import Euler, Heun
 from score_sde.sampling.exponential import DPMSolverPP, DPMSolverPP2S
 from score_sde.sampling.in_noise_level import DPM2, LMS, DPM2Ancestral
@@ -29,5 +30,7 @@ __all__ = [
     "ReverseDiffusion",
     "Sampler",
     "Samples",
+    "evaluations",
     "sample",
+    "time_grid",
 ]

@@ -12,8 +12,9 @@ import numpy as np
 
 from score_sde import ode
 from score_sde.core.arrays import Array, expand, per_example_mean
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.sampling.base import Memory, Sampler
+from score_sde.core.conditions import Cond
+from score_sde.denoisers import Denoiser
+from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sampling.checks import check_continuous, check_drift, check_velocity
 from score_sde.sde import SDE
 
@@ -41,10 +42,10 @@ class ProbabilityFlow(Sampler):
         check_velocity(self, sde, grid)
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         solution = ode.flow(denoiser, x, t, s, cond, rtol=self.rtol, atol=self.atol)
-        return solution.y, memory, solution.nfe
+        return solution.y, state, solution.nfe
 
 
 # As parts of the way. Brownian paths are drawn to a finer grain than the least step.
@@ -61,6 +62,7 @@ class _Progress(NamedTuple):
     h: Array  # the part to try next
     brownian: Array  # the Brownian path so far
     attempts: Array
+    nfe: Array  # network evaluations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +99,8 @@ class AdaptiveReverseSDE(Sampler):
         check_drift(self, sde, grid)
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         batch, dtype = x.shape[:1], x.dtype
         t, s = jnp.asarray(t, dtype), jnp.asarray(s, dtype)
 
@@ -114,18 +116,23 @@ class AdaptiveReverseSDE(Sampler):
             error = jnp.sqrt(per_example_mean(((first - second) / scale) ** 2))
             # A result that is not finite is tried again with a tenth of the step.
             factor = jnp.where(jnp.isfinite(error), _SAFETY * error**-_EXPONENT, 0.1)
-            taken = _Progress(second, first, ahead, at.h, brownian, at.attempts)
+            taken = _Progress(second, first, ahead, at.h, brownian, at.attempts, at.nfe)
             moved = _choose(running(at) & (error <= 1), taken, at)
             h = jnp.where(moved.way < 1, jnp.minimum(at.h * factor, 1 - moved.way), at.h)
-            tried = moved._replace(h=h, attempts=at.attempts + 1)
+            used = evaluations(denoiser, x, self._time(at.way, t, s), self._time(ahead, t, s))
+            tried = moved._replace(h=h, attempts=at.attempts + 1, nfe=at.nfe + used)
             return _choose(running(at), tried, at)
 
-        start = _Progress(
-            x, x, jnp.zeros(batch, dtype), jnp.full(batch, _FIRST_STEP, dtype), jnp.zeros_like(x), jnp.zeros(batch, int)
-        )
+        way, h, none = jnp.zeros(batch, dtype), jnp.full(batch, _FIRST_STEP, dtype), jnp.zeros(batch, jnp.int32)
+        start = _Progress(x, x, way, h, jnp.zeros_like(x), none, none)
         end = jax.lax.while_loop(lambda at: jnp.any(running(at)), attempt, start)
         x = jnp.where((end.way >= 1).reshape(-1, *[1] * (x.ndim - 1)), end.x, jnp.nan)
-        return x, memory, (2 * end.attempts).astype(jnp.int32)
+        return x, state, end.nfe
+
+    @staticmethod
+    def _time(way: Array, t: Array, s: Array) -> Array:
+        """The time at a part of the way, which is even in sqrt(t)."""
+        return jnp.where(way < 1, (jnp.sqrt(t) - way * (jnp.sqrt(t) - jnp.sqrt(s))) ** 2, s)
 
     def _try(
         self, denoiser: Denoiser, at: _Progress, ahead: Array, brownian: Array, t: Array, s: Array, cond: Cond
@@ -136,8 +143,7 @@ class AdaptiveReverseSDE(Sampler):
 
         def increment(x: Array, way: Array) -> Array:
             """Of the SDE in the time that is 1 from t to s, which runs at `speed` of t's own."""
-            u = u_t - way * (u_t - u_s)
-            now, speed = jnp.where(way < 1, u**2, s), 2 * u * (u_t - u_s)
+            now, speed = self._time(way, t, s), 2 * (u_t - way * (u_t - u_s)) * (u_t - u_s)
             g2 = sde.diffusion_squared(now)
             slope = expand(g2, x) * denoiser.score(x, now, cond) - sde.drift(x, now)
             return h * expand(speed, x) * slope + expand(jnp.sqrt(g2 * speed), x) * brownian

@@ -11,16 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde.core import conditions
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import DivergenceError
 from score_sde.core.jit import module_jit
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.parametrization import Prediction
+from score_sde.denoisers import Denoiser, Guide, Prediction
 from score_sde.sampling import checks
 from score_sde.sde import SDE
 
-Memory = Any
+State = Any
 
 
 class Sampler(abc.ABC):
@@ -30,7 +31,7 @@ class Sampler(abc.ABC):
     two samplers with the same parameters are equal and share one compiled program.
     """
 
-    def init(self, x: Array) -> Memory:
+    def init(self, x: Array) -> State:
         """What a multistep method remembers between steps, before the first one."""
         return ()
 
@@ -39,8 +40,8 @@ class Sampler(abc.ABC):
 
     @abc.abstractmethod
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         """From x_t to x_s, s < t.
 
         Args:
@@ -48,17 +49,21 @@ class Sampler(abc.ABC):
             denoiser: what knows how to undo the noise.
             x: x_t, shape (batch, *shape).
             t, s: times of shape ().
-            memory: what `init` or the previous step returned.
-            cond: None, or a pytree with leading axis batch.
+            state: what `init` or the previous step returned.
+            cond: None, or conditions by name with leading axis batch.
 
         Returns:
-            (x_s, memory, nfe): nfe is the number of denoiser evaluations per example, int32 (batch,).
+            (x_s, state, nfe): nfe is the number of network evaluations per example, int32 (batch,), as
+            `evaluations` counts them.
         """
 
 
-def evaluations(x: Array, count: int) -> Array:
-    """The nfe of a step that evaluates the denoiser `count` times: int32 (batch,)."""
-    return jnp.full(x.shape[:1], count, jnp.int32)
+def evaluations(denoiser: Denoiser, x: Array, *times: Array) -> Array:
+    """The nfe of a step that evaluates the denoiser at these times, each of shape () or (batch,): int32 (batch,)."""
+    total = jnp.zeros(x.shape[:1], jnp.int32)
+    for t in times:
+        total = total + denoiser.evaluations(t)
+    return total
 
 
 class Samples(NamedTuple):
@@ -66,7 +71,7 @@ class Samples(NamedTuple):
 
     Attributes:
         x: shape (n, *shape).
-        nfe: denoiser evaluations spent on each sample, int32 (n,).
+        nfe: network evaluations spent on each sample, int32 (n,).
         trajectory: x at every time of the grid, shape (n, len(grid), *shape), before the last
             denoising; None unless asked for.
     """
@@ -76,22 +81,23 @@ class Samples(NamedTuple):
     trajectory: np.ndarray | None = None
 
 
-class _Tempered(Denoiser):
+class _Tempered(Guide):
     """Acts on x / temperature: a walk under it scales all noise, the prior's and the steps', by temperature.
 
     Steps are linear in (x, x_0, noise, fresh noise), so walking y = x / temperature with both halves
-    divided by temperature, and unit fresh noise, is walking x with fresh noise times temperature.
+    divided by temperature, and unit fresh noise, is walking x with fresh noise times temperature. A variance of the
+    prediction stays as it is, for the noise that is drawn by it is scaled with x.
     """
 
-    denoiser: Denoiser
     temperature: ArrayLike
 
     def __init__(self, denoiser: Denoiser, temperature: ArrayLike) -> None:
-        self.sde, self.denoiser, self.temperature = denoiser.sde, denoiser, temperature
+        super().__init__(denoiser)
+        self.temperature = temperature
 
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
-        x0, noise, log_variance = self.denoiser.predict(x * self.temperature, t, cond, keys=keys)
-        return Prediction(x0 / self.temperature, noise / self.temperature, log_variance)
+        inner = self.denoiser.predict(x * self.temperature, t, cond, keys=keys)
+        return Prediction(inner.x0 / self.temperature, inner.noise / self.temperature, inner.variance)
 
 
 def sample(
@@ -114,8 +120,8 @@ def sample(
     """Samples first .. first + n - 1 of a seed.
 
     Sample i is a function of (seed, i) alone, up to rounding: not of n, the batch size or the
-    devices. With key_i = fold_in(key(seed), i), its prior is drawn with fold_in(key_i, 0) and the
-    noise of step k with fold_in(key_i, k + 1).
+    devices. With key_i = fold_in(keys.stream(seed, 'sample'), i), its prior is drawn with fold_in(key_i, 0) and
+    the noise of step k with fold_in(key_i, k + 1).
 
     Args:
         denoiser: a network, a closed form, or a guided one.
@@ -125,7 +131,7 @@ def sample(
         n: how many samples.
         seed: an integer.
         first: the number of the first sample.
-        cond: None, or a pytree whose leaves have leading axis n.
+        cond: None, or conditions by name as `denoiser.reads` declares them, each with leading axis n.
         x: where to start, shape (n, *shape) at time grid[0]; None draws from the prior.
         denoise: whether x is replaced at the end by E[x_0 | x] at grid[-1], one more evaluation; where the
             grid ends at a time without noise, as a chain's level 0, that is x itself and costs nothing.
@@ -146,7 +152,7 @@ def sample(
         x = checks.check_start(x, n, shape)
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
-    checks.check_cond(cond, n)
+    cond = conditions.checked(cond, denoiser.reads, n)
     checks.check_sampler(sampler)
     sampler.check(denoiser.sde, times)
     # Padding is free, so a batch may grow to what the devices divide.
@@ -158,7 +164,7 @@ def sample(
     batches = []
     for count, batch in _batches(n, size, first, x, cond):
         placed = batch if sharding is None else jax.device_put(batch, sharding)
-        out = _walk(denoiser, keys_.root(seed), times, jnp.asarray(temperature, dtype), *placed, **options)
+        out = _walk(denoiser, keys_.stream(seed, "sample"), times, jnp.asarray(temperature, dtype), *placed, **options)
         batches.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], out))
     samples = Samples(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
     _check_finite(samples.x, first)
@@ -197,18 +203,18 @@ def _walk_batch(
     denoiser = _Tempered(denoiser, temperature)
     x = denoiser.sde.sample_prior(keys_.fold(keys, 0), shape) if x is None else x / temperature
 
-    def step(carry: tuple[Array, Memory, Array], at: tuple[Array, Array, Array]) -> tuple[Any, Array | None]:
-        x, memory, nfe = carry
+    def step(carry: tuple[Array, State, Array], at: tuple[Array, Array, Array]) -> tuple[Any, Array | None]:
+        x, state, nfe = carry
         k, t, s = at
-        x, memory, used = sampler.step(keys_.fold(keys, k + 1), denoiser, x, t, s, memory, cond)
-        return (x, memory, nfe + used), (x if trajectory else None)
+        x, state, used = sampler.step(keys_.fold(keys, k + 1), denoiser, x, t, s, state, cond)
+        return (x, state, nfe + used), (x if trajectory else None)
 
     start, steps = x, jnp.arange(len(grid) - 1)
     carry = (x, sampler.init(x), jnp.zeros(x.shape[:1], jnp.int32))
     path: Any
     (x, _, nfe), path = jax.lax.scan(step, carry, (steps, grid[:-1], grid[1:]))
     if denoise:
-        x, nfe = denoiser.denoise(x, grid[-1], cond), nfe + 1
+        x, nfe = denoiser.denoise(x, grid[-1], cond), nfe + evaluations(denoiser, x, grid[-1])
     if not trajectory:
         return temperature * x, nfe, None
     path = jnp.moveaxis(jnp.concatenate([jnp.stack([start]), path]), 0, 1)

@@ -106,12 +106,3 @@ def check_drift(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
     """Refuse a chain, and a walk that starts where alpha = 0, for a sampler of the SDE itself."""
     check_continuous(sampler, sde)
     sde.drift_rate(grid[0])
-
-
-def check_cond(cond: Any, n: int) -> None:
-    """A condition for each sample."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(cond):
-        if np.shape(leaf)[:1] != (n,):
-            raise InputError(
-                f"cond{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}; expected leading axis n = {n}."
-            )

@@ -10,9 +10,10 @@ import numpy as np
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.sampling.base import Memory, Sampler, evaluations
+from score_sde.denoisers import Denoiser
+from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sampling.checks import check_continuous, check_signal, check_velocity
 from score_sde.sde import SDE
 
@@ -71,10 +72,10 @@ class Euler(_Churned):
     """
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         x, t = self.churn(keys, denoiser.sde, x, t)
-        return x + expand(s - t, x) * denoiser.velocity(x, t, cond), memory, evaluations(x, 1)
+        return x + expand(s - t, x) * denoiser.velocity(x, t, cond), state, evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +85,16 @@ class Heun(_Churned):
     x' = x_t + (s - t) velocity(x_t, t),
     x_s = x_t + (s - t) (velocity(x_t, t) + velocity(x', s)) / 2,
 
-    in the SDE's own time; with churn if gamma > 0. On `Karras` with time_grid.karras it is Algorithms 1
+    in the SDE's own time; with churn if gamma > 0. On `EDM` with time_grid.karras it is Algorithms 1
     and 2 of Karras et al. 2022 (arXiv:2206.00364), the paper's last step to 0 being the last denoising, but that
     churn goes no further than t_max and the last denoising has none.
     """
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         x, t = self.churn(keys, denoiser.sde, x, t)
         h = expand(s - t, x)
         slope = denoiser.velocity(x, t, cond)
         slope_ahead = denoiser.velocity(x + h * slope, s, cond)
-        return x + h / 2 * (slope + slope_ahead), memory, evaluations(x, 2)
+        return x + h / 2 * (slope + slope_ahead), state, evaluations(denoiser, x, t, s)

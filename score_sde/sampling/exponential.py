@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.core.arrays import Array, expand
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.sampling.base import Memory, Sampler, evaluations
+from score_sde.denoisers import Denoiser
+from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sampling.checks import check_continuous, check_signal
 from score_sde.sde import SDE
 
@@ -40,21 +41,21 @@ class DPMSolverPP(Sampler):
         if self.order not in (1, 2):
             raise InputError(f"DPMSolverPP got order={self.order!r}; expected 1 or 2.")
 
-    def init(self, x: Array) -> Memory:
+    def init(self, x: Array) -> State:
         """(x_0, h) of the last step; an infinite h makes the first step one of first order."""
         return (jnp.zeros_like(x), jnp.asarray(jnp.inf, x.dtype)) if self.order == 2 else ()
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
         x0 = denoiser.denoise(x, t, cond)
         if self.order == 1:
-            return _solve(sde, x, x0, t, s), memory, evaluations(x, 1)
-        last_x0, last_h = memory
+            return _solve(sde, x, x0, t, s), state, evaluations(denoiser, x, t)
+        last_x0, last_h = state
         h = ((sde.log_snr(s) - sde.log_snr(t)) / 2).astype(x.dtype)
         reach = jnp.where(jnp.isfinite(h), h / (2 * last_h), 0)
-        return _solve(sde, x, x0 + reach * (x0 - last_x0), t, s), (x0, h), evaluations(x, 1)
+        return _solve(sde, x, x0 + reach * (x0 - last_x0), t, s), (x0, h), evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +71,12 @@ class DPMSolverPP2S(Sampler):
         check_signal(self, sde, grid)
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
         m = sde.time_of((sde.log_snr(t) + sde.log_snr(s)) / 2)
         x_m = _solve(sde, x, denoiser.denoise(x, t, cond), t, m)
-        return _solve(sde, x, denoiser.denoise(x_m, m, cond), t, s), memory, evaluations(x, 2)
+        return _solve(sde, x, denoiser.denoise(x_m, m, cond), t, s), state, evaluations(denoiser, x, t, m)
 
 
 def _solve(sde: SDE, x: Array, x0: Array, t: Array, s: Array) -> Array:

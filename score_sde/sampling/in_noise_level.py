@@ -12,9 +12,10 @@ import numpy as np
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.sampling.base import Memory, Sampler, evaluations
+from score_sde.denoisers import Denoiser
+from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sampling.checks import check_continuous, check_signal
 from score_sde.sde import SDE
 
@@ -46,23 +47,23 @@ class LMS(Sampler):
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_signal(self, sde, grid)
 
-    def init(self, x: Array) -> Memory:
+    def init(self, x: Array) -> State:
         """(the last noises, their levels, how many there are), the newest first."""
         past = self.order - 1
         return jnp.zeros((past, *x.shape), x.dtype), jnp.zeros(past, x.dtype), jnp.zeros((), jnp.int32)
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
-        sde, (noises, levels, known) = denoiser.sde, memory
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
+        sde, (noises, levels, known) = denoiser.sde, state
         noises = jnp.concatenate([denoiser.noise(x, t, cond)[None], noises])
         levels = jnp.concatenate([_level(sde, t)[None].astype(x.dtype), levels])
         start, end = levels[0], _level(sde, s).astype(x.dtype)
         by_order = jnp.stack([self._coefficients(levels, start, end, k) for k in range(1, self.order + 1)])
         coefficients = by_order[jnp.minimum(known, self.order - 1)]
         y = x / expand(sde.alpha(t), x) + jnp.tensordot(coefficients, noises, 1)
-        memory = noises[: self.order - 1], levels[: self.order - 1], known + 1
-        return expand(sde.alpha(s), x) * y, memory, evaluations(x, 1)
+        state = noises[: self.order - 1], levels[: self.order - 1], known + 1
+        return expand(sde.alpha(s), x) * y, state, evaluations(denoiser, x, t)
 
     def _coefficients(self, levels: Array, start: Array, end: Array, order: int) -> Array:
         """The integrals of the Lagrange polynomials through the first `order` levels, then zeros."""
@@ -97,8 +98,8 @@ class DPM2(Sampler):
         return _level(sde, s), None
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
         start, (down, up) = _level(sde, t), self.levels(sde, t, s)
         middle = jnp.sqrt(start * down)
@@ -108,7 +109,7 @@ class DPM2(Sampler):
         y = y + expand(down - start, x) * denoiser.noise(expand(sde.alpha(m), x) * y_m, m, cond)
         if up is not None:
             y = y + expand(up, x) * keys_.normal(keys, x.shape[1:], x.dtype)
-        return expand(sde.alpha(s), x) * y, memory, evaluations(x, 2)
+        return expand(sde.alpha(s), x) * y, state, evaluations(denoiser, x, t, m)
 
 
 @dataclasses.dataclass(frozen=True)

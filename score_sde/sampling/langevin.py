@@ -14,9 +14,10 @@ import numpy as np
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand, per_example_sum
 from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.sampling.base import Memory, Sampler, evaluations
+from score_sde.denoisers import Denoiser
+from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sde import SDE
 
 NORMS = ("expected", "batch", "sample")
@@ -38,10 +39,10 @@ class Corrector(abc.ABC):
             denoiser: what knows how to undo the noise.
             x: x_t, shape (batch, *shape).
             t: time of shape ().
-            cond: None, or a pytree with leading axis batch.
+            cond: None, or conditions by name with leading axis batch.
 
         Returns:
-            (x_t, nfe): nfe is the number of denoiser evaluations per example, int32 (batch,).
+            (x_t, nfe): nfe is the number of network evaluations per example, int32 (batch,).
         """
 
 
@@ -71,7 +72,7 @@ class _Langevin(Corrector):
             e = 2 * rho * (self.snr * self._ratio(denoiser.sde, t, z, score)) ** 2
             return x + expand(e, x) * score + expand(jnp.sqrt(2 * e), x) * z
 
-        return jax.lax.fori_loop(0, self.steps, once, x), evaluations(x, self.steps)
+        return jax.lax.fori_loop(0, self.steps, once, x), self.steps * evaluations(denoiser, x, t)
 
 
 def _shrinking(sde: SDE, t: Array) -> Array:
@@ -146,7 +147,7 @@ class PredictorCorrector(Sampler):
 
     With no predictor x stays as it is between the times, which is annealed Langevin dynamics: on a chain,
     PredictorCorrector(None, AnnealedLangevin(0.316, 100)) over the levels N, ..., 1, 0 is NCSN's, whose samples keep
-    the noise of level 1. Any sampler will do as predictor, with its own memory.
+    the noise of level 1. Any sampler will do as predictor, with its own state.
 
     Attributes:
         predictor: a sampler, or None.
@@ -163,7 +164,7 @@ class PredictorCorrector(Sampler):
         if self.predictor is None and self.corrector is None:
             raise InputError("PredictorCorrector got neither predictor nor corrector; expected at least one of them.")
 
-    def init(self, x: Array) -> Memory:
+    def init(self, x: Array) -> State:
         return () if self.predictor is None else self.predictor.init(x)
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
@@ -171,12 +172,12 @@ class PredictorCorrector(Sampler):
             self.predictor.check(sde, grid)
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
-        nfe = evaluations(x, 0)
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
+        nfe = evaluations(denoiser, x)
         if self.corrector is not None:
             x, nfe = self.corrector.correct(keys_.fold(keys, 1), denoiser, x, t, cond)
         if self.predictor is None:
-            return x, memory, nfe
-        x, memory, used = self.predictor.step(keys_.fold(keys, 0), denoiser, x, t, s, memory, cond)
-        return x, memory, nfe + used
+            return x, state, nfe
+        x, state, used = self.predictor.step(keys_.fold(keys, 0), denoiser, x, t, s, state, cond)
+        return x, state, nfe + used

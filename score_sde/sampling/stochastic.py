@@ -10,9 +10,10 @@ import numpy as np
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.sampling.base import Memory, Sampler, evaluations
+from score_sde.denoisers import Denoiser
+from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sampling.checks import check_drift
 from score_sde.sde import SDE
 
@@ -41,16 +42,16 @@ class EulerMaruyama(Sampler):
         check_drift(self, sde, grid)
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         sde, dt = denoiser.sde, t - s
         g2 = sde.diffusion_squared(t)
         pull = expand((1 + self.noise**2) / 2 * g2, x) * denoiser.score(x, t, cond)
         mean = x - expand(dt, x) * (sde.drift(x, t) - pull)
         if self.noise == 0:
-            return mean, memory, evaluations(x, 1)
+            return mean, state, evaluations(denoiser, x, t)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
-        return mean + expand(self.noise * jnp.sqrt(g2 * dt), x) * z, memory, evaluations(x, 1)
+        return mean + expand(self.noise * jnp.sqrt(g2 * dt), x) * z, state, evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +67,12 @@ class ReverseDiffusion(Sampler):
     """
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         r, v = denoiser.sde.transition(s, t)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
         mean = expand(2 - r, x) * x + expand(v, x) * denoiser.score(x, t, cond)
-        return mean + expand(_unless_data(denoiser.sde, s, jnp.sqrt(v)), x) * z, memory, evaluations(x, 1)
+        return mean + expand(_unless_data(denoiser.sde, s, jnp.sqrt(v)), x) * z, state, evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,16 +99,17 @@ class Ancestral(Sampler):
             raise InputError(f"Ancestral got variance={self.variance!r}; expected 'posterior' or 'forward'.")
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
         r, v = sde.transition(s, t)
         variance_s, variance_t = sde.variance(s), sde.variance(t)
         std = _posterior_std(sde, s, t) if self.variance == "posterior" else _unless_data(sde, s, jnp.sqrt(v))
-        x0, noise, _ = denoiser.predict(x, t, cond)
+        predicted = denoiser.predict(x, t, cond)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
-        mean = expand(sde.alpha(s), x) * x0 + expand(r * variance_s / jnp.sqrt(variance_t), x) * noise
-        return mean + expand(std, x) * z, memory, evaluations(x, 1)
+        mean = expand(sde.alpha(s), x) * predicted.x0
+        mean = mean + expand(r * variance_s / jnp.sqrt(variance_t), x) * predicted.noise
+        return mean + expand(std, x) * z, state, evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,17 +132,17 @@ class DDIM(Sampler):
             raise InputError(f"{type(self).__name__} got eta={self.eta!r}; expected a number from 0 to 1.")
 
     def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, memory: Memory, cond: Cond = None
-    ) -> tuple[Array, Memory, Array]:
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
+    ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
-        x0, noise, _ = denoiser.predict(x, t, cond)
-        signal = expand(sde.alpha(s), x) * x0
+        predicted = denoiser.predict(x, t, cond)
+        signal, noise = expand(sde.alpha(s), x) * predicted.x0, predicted.noise
         if self.eta == 0:
-            return signal + expand(sde.sigma(s), x) * noise, memory, evaluations(x, 1)
+            return signal + expand(sde.sigma(s), x) * noise, state, evaluations(denoiser, x, t)
         tau = self.eta * _posterior_std(sde, s, t)
         kept = jnp.sqrt(jnp.maximum(sde.variance(s) - tau**2, 0))
         z = keys_.normal(keys, x.shape[1:], x.dtype)
-        return signal + expand(kept, x) * noise + expand(tau, x) * z, memory, evaluations(x, 1)
+        return signal + expand(kept, x) * noise + expand(tau, x) * z, state, evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from score_sde.sde.base import SDE
 from score_sde.sde.chain import DDPM, SMLD, Chain, CosineDDPM, DiscreteVP, SmoothChain
-from score_sde.sde.continuous import VE, VP, CosineVP, Karras, SigmoidVP, StraightLine, SubVP
+from score_sde.sde.continuous import EDM, VE, VP, CosineVP, RectifiedFlow, SigmoidVP, SubVP
 
 __all__ = [
     "DDPM",
+    "EDM",
     "SDE",
     "SMLD",
     "VE",
@@ -14,9 +15,8 @@ __all__ = [
     "CosineDDPM",
     "CosineVP",
     "DiscreteVP",
-    "Karras",
+    "RectifiedFlow",
     "SigmoidVP",
     "SmoothChain",
-    "StraightLine",
     "SubVP",
 ]

@@ -152,7 +152,7 @@ class VE(SDE):
         return jnp.exp(2 * (jnp.log(self.sigma_min) * (1 - t) + jnp.log(self.sigma_max) * t))
 
 
-class Karras(SDE):
+class EDM(SDE):
     """alpha = 1, sigma = t (Karras et al. 2022, arXiv:2206.00364, Sec. 3): time is the noise level itself."""
 
     sigma_min: float = eqx.field(default=0.002, converter=as_float)
@@ -164,8 +164,7 @@ class Karras(SDE):
     def __check_init__(self) -> None:
         if is_concrete(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise InputError(
-                f"Karras got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; "
-                "expected 0 < sigma_min < sigma_max."
+                f"EDM got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected 0 < sigma_min < sigma_max."
             )
 
     def log_alpha(self, t: ArrayLike) -> Array:
@@ -175,20 +174,20 @@ class Karras(SDE):
         return to_time(t) ** 2
 
 
-class StraightLine(SDE):
+class RectifiedFlow(SDE):
     """alpha = 1 - t, sigma = t: the path of flow matching and rectified flow, straight from data to noise.
 
     Lipman et al. 2023 (arXiv:2210.02747, Eq. 20, with sigma_min = 0 and time reversed), Liu et al. 2023
     (arXiv:2209.03003). Its probability flow is dx/dt = E[noise - x_0 | x_t], so matching the velocity on
     this path is flow matching. At t = 1 alpha is 0: velocity, transition and perturb are defined there,
-    drift and diffusion are not; what needs them starts a little earlier, StraightLine(t_max=0.999).
+    drift and diffusion are not; what needs them starts a little earlier, RectifiedFlow(t_max=0.999).
     """
 
     t_max: float = eqx.field(default=1.0, converter=as_float)
 
     def __check_init__(self) -> None:
         if is_concrete(self.t_max) and not 0 < self.t_max <= 1:
-            raise InputError(f"StraightLine got t_max={self.t_max}; expected 0 < t_max <= 1.")
+            raise InputError(f"RectifiedFlow got t_max={self.t_max}; expected 0 < t_max <= 1.")
 
     def alpha(self, t: ArrayLike) -> Array:
         return 1 - to_time(t)
@@ -200,4 +199,4 @@ class StraightLine(SDE):
         return to_time(t) ** 2
 
 
-__all__ = ["VE", "VP", "CosineVP", "Karras", "SigmoidVP", "StraightLine", "SubVP", "VariancePreserving"]
+__all__ = ["EDM", "VE", "VP", "CosineVP", "RectifiedFlow", "SigmoidVP", "SubVP", "VariancePreserving"]

@@ -7,8 +7,8 @@ import json
 import sys
 
 from score_sde import data, parallel
-from score_sde.analytic import Mixture
 from score_sde.core.errors import InputError
+from score_sde.denoisers import Mixture
 from score_sde.verify import report, target
 from score_sde.verify.report import Check
 from score_sde.verify.run import chosen, verify

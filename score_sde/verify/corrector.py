@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.jit import module_jit
+from score_sde.denoisers import GaussianMixture, Mixture
 from score_sde.sampling import Corrector
 from score_sde.sde import SDE, VE, VP, DiscreteVP, SubVP
 from score_sde.verify import laws, steps
@@ -88,7 +88,7 @@ def _one_step(corrector: Corrector, step: steps.Step, model: GaussianMixture, t:
 
 
 def _evaluations(corrector: Corrector, model: GaussianMixture, t: float) -> int:
-    x, keys = laws.exact(model, t, 6, 1), keys_.examples(keys_.root(0), jnp.arange(1))
+    x, keys = laws.exact(model, t, 6, 1), keys_.examples(keys_.stream(0, "verify"), jnp.arange(1))
     return int(_correct(model, keys, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector)[1][0])
 
 
@@ -99,7 +99,7 @@ def _correct(model: GaussianMixture, keys: Any, x: Any, t: Any, *, corrector: Co
 
 @functools.partial(module_jit, static_argnames=("corrector", "calls"))
 def _calls(model: GaussianMixture, x: Any, t: Any, *, corrector: Corrector, calls: int) -> Any:
-    keys = keys_.examples(keys_.root(2), jnp.arange(len(x)))
+    keys = keys_.examples(keys_.stream(2, "verify"), jnp.arange(len(x)))
 
     def call(x: Any, k: Any) -> tuple[Any, None]:
         return corrector.correct(keys_.fold(keys, k), model, x, t)[0], None
@@ -141,6 +141,6 @@ def _interface(corrector: Corrector, sde: SDE) -> tuple[float, str]:
 def _miscount(corrector: Corrector, model: GaussianMixture, t: float) -> tuple[float, str]:
     x = laws.exact(model, t, 5, 1)
     with steps.counting(model) as (counted, evaluations):
-        keys = keys_.examples(keys_.root(0), jnp.arange(1))
+        keys = keys_.examples(keys_.stream(0, "verify"), jnp.arange(1))
         nfe = int(_correct(counted, keys, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector)[1][0])
     return abs(nfe - evaluations()), f"nfe {nfe}, evaluated {evaluations()}"

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.errors import InputError
+from score_sde.denoisers import GaussianMixture, Mixture
 from score_sde.sde import SDE
 from score_sde.verify.report import NotAsked
 
@@ -37,7 +37,7 @@ def _draw(marginal: Mixture, key: Array) -> Array:
 
 def exact(model: GaussianMixture, t: float, seed: int, n: int = N) -> np.ndarray:
     """n draws of the marginal at time t, at most N, (n, *shape)."""
-    return np.asarray(_draw(model.marginal(t), keys_.root(seed))[:n])
+    return np.asarray(_draw(model.marginal(t), keys_.stream(seed, "verify"))[:n])
 
 
 def moments(x: np.ndarray, law: Mixture) -> float:
@@ -56,7 +56,7 @@ def moments_bound(data: Mixture, n: int = N) -> float:
     A mean has the standard error 1 / sqrt(n) and a covariance at most sqrt((kurtosis - 1) / n); no marginal has longer
     tails than the data.
     """
-    x = np.asarray(_draw(data, keys_.root(0)), np.float64).reshape(N, -1)
+    x = np.asarray(_draw(data, keys_.stream(0, "verify")), np.float64).reshape(N, -1)
     fourth = np.mean(((x - x.mean(axis=0)) / x.std(axis=0)) ** 4, axis=0).max()
     return float(4 * (max(3.0, 1.5 * fourth) / n) ** 0.5 + BIAS)
 

@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.core.arrays import Array, expand, to_time
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.parametrization import Parametrization, Prediction
+from score_sde.denoisers import Denoiser, GaussianMixture, Mixture, Parametrization, Prediction
 from score_sde.sampling import Ancestral, sample
-from score_sde.sde import SDE, VE, VP, CosineVP, DiscreteVP, Karras, StraightLine, SubVP
+from score_sde.sde import EDM, SDE, VE, VP, CosineVP, DiscreteVP, RectifiedFlow, SubVP
 from score_sde.verify import laws, simulated
 from score_sde.verify.report import Question
 
@@ -26,11 +25,11 @@ SDES: dict[str, SDE] = {
     "SubVP": SubVP(),
     "VE": VE(sigma_max=20.0),
     "CosineVP": CosineVP(),
-    "Karras": Karras(sigma_max=20.0),
-    "StraightLine": StraightLine(),
+    "EDM": EDM(sigma_max=20.0),
+    "RectifiedFlow": RectifiedFlow(),
     "DiscreteVP": DiscreteVP(250),
 }
-_LAWS = ("VP", "VE", "StraightLine")  # where an ideal network is sampled, too
+_LAWS = ("VP", "VE", "RectifiedFlow")  # where an ideal network is sampled, too
 _SERVES = "SDEs that it serves"
 _HALVES = "alpha x_0 + sigma noise is x_t"
 
@@ -117,8 +116,9 @@ class _Ideal(Denoiser):
 
     def predict(self, x: Array, t: Any, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         t = jnp.broadcast_to(to_time(t), x.shape[:1])
-        x0, noise, _ = self.model.predict(x, t)
-        return self.parametrization.predict(self.sde, x, t, self.output(x, t, x0, noise))
+        exact = self.model.predict(x, t)
+        output = self.output(x, t, exact.x0, exact.noise) / expand(self.parametrization.output_scale(self.sde, t), x)
+        return self.parametrization.predict(self.sde, x, t, output)
 
     def output(self, x: Array, t: Array, x0: Array, noise: Array) -> Array:
         halves = self.parametrization.coefficients(self.sde, t)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from score_sde.analytic import Mixture
 from score_sde.core.errors import InputError
+from score_sde.denoisers import Mixture
 from score_sde.sde import SDE
 from score_sde.verify import corrector, laws, parametrization, sampler, sde, target
 from score_sde.verify.report import Check, Report, ask

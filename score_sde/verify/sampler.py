@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import ode
-from score_sde.analytic import GaussianMixture, Mixture
 from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
+from score_sde.denoisers import GaussianMixture, Mixture
 from score_sde.sampling import Sampler, sample
-from score_sde.sde import SDE, VE, VP, DiscreteVP, StraightLine, SubVP
+from score_sde.sde import SDE, VE, VP, DiscreteVP, RectifiedFlow, SubVP
 from score_sde.verify import laws, steps
 from score_sde.verify.report import NotAsked, Question
 
@@ -23,7 +23,7 @@ SDES: dict[str, SDE] = {
     "VP": VP(),
     "SubVP": SubVP(),
     "VE": VE(sigma_max=20.0),
-    "StraightLine": StraightLine(),
+    "RectifiedFlow": RectifiedFlow(),
     "DiscreteVP": DiscreteVP(250),
 }
 _STEPS = 400
@@ -66,7 +66,7 @@ def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture) -> list[Questi
         bound = laws.moments_bound(data)
     lost = "the walk ends in another law than the SDE's marginal at the last time"
     found = [
-        ask("a step keeps shape and dtype", lambda: _interface(sampler, sde), 0, "x, memory or nfe changes its kind"),
+        ask("a step keeps shape and dtype", lambda: _interface(sampler, sde), 0, "x, state or nfe changes its kind"),
         ask(
             _BATCH,
             lambda: steps.batch_dependence(_stepper(sampler), plane, *_two_times(sde)),
@@ -146,12 +146,12 @@ def _stepper(sampler: Sampler) -> steps.Step:
 def _first_step(
     model: GaussianMixture, keys: Any, x: Any, t: Any, s: Any, cond: Any = None, *, sampler: Sampler
 ) -> tuple[Any, ...]:
-    memory = sampler.init(x)
-    return *sampler.step(keys, model, x, t, s, memory, cond), memory
+    state = sampler.init(x)
+    return *sampler.step(keys, model, x, t, s, state, cond), state
 
 
 def _step_of_pictures(sampler: Sampler, sde: SDE) -> tuple[Any, ...]:
-    """(x before, x after, memory after, nfe, memory before) on 5 pictures of 2 x 3 x 1."""
+    """(x before, x after, state after, nfe, state before) on 5 pictures of 2 x 3 x 1."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((5, 2, 3, 1)), float)
     model = GaussianMixture(sde, np.ones(2), rng.standard_normal((2, 2, 3, 1)), 0.5)
@@ -164,12 +164,12 @@ def _interface(sampler: Sampler, sde: SDE) -> tuple[float, str]:
     wrong = []
     for wide in (False, True):
         with jax.enable_x64(wide):
-            x, out, kept, nfe, memory = _step_of_pictures(sampler, sde)
-            kinds = [[f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(each)] for each in (memory, kept)]
+            x, out, kept, nfe, state = _step_of_pictures(sampler, sde)
+            kinds = [[f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(each)] for each in (state, kept)]
             for what, good in (
                 (f"x of {out.dtype}{out.shape} from {x.dtype}{x.shape}", (out.shape, out.dtype) == (x.shape, x.dtype)),
                 (f"nfe of {nfe.dtype}{nfe.shape}", (nfe.shape, nfe.dtype) == ((5,), jnp.int32)),
-                (f"memory of {kinds[1]} from {kinds[0]}", kinds[0] == kinds[1]),
+                (f"state of {kinds[1]} from {kinds[0]}", kinds[0] == kinds[1]),
                 ("x is not finite", bool(jnp.isfinite(out).all())),
             ):
                 wrong += [] if good else [what]

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import time_grid
-from score_sde.analytic import Mixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.denoisers import Mixture
+from score_sde.sampling import time_grid
 from score_sde.sde import SDE
 from score_sde.verify import laws, simulated
 from score_sde.verify.report import NotAsked, Question
@@ -227,10 +227,10 @@ def _grids(sde: SDE) -> tuple[float, str]:
 def _prior(sde: SDE) -> tuple[float, str]:
     """Of draws of 2 x 2 numbers and of the density, each in units of what it may be off."""
     std = float(sde.prior_std)
-    keys = keys_.examples(keys_.root(3), jnp.arange(laws.N))
+    keys = keys_.examples(keys_.stream(3, "verify"), jnp.arange(laws.N))
     x = np.asarray(sde.sample_prior(keys, (2, 2)), np.float64).reshape(laws.N, 4) / std
     normal = Mixture(np.ones(1), np.zeros((1, 4)), np.ones(1))
-    exact = np.asarray(normal.sample(keys_.examples(keys_.root(4), jnp.arange(laws.COMPARED))))
+    exact = np.asarray(normal.sample(keys_.examples(keys_.stream(4, "verify"), jnp.arange(laws.COMPARED))))
     points = exact[:64].reshape(64, 2, 2)
     density = np.asarray(sde.prior_log_prob(jnp.asarray(std * points, jnp.float32)), np.float64)
     right = -0.5 * np.sum(points**2, axis=(1, 2)) - 4 * np.log(std) - 2 * np.log(2 * np.pi)

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import likelihood as likelihood_
-from score_sde import ode, time_grid
-from score_sde.analytic import GaussianMixture, Mixture
+from score_sde import ode
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand
 from score_sde.core.jit import module_jit
-from score_sde.denoiser import Denoiser
-from score_sde.sampling import Ancestral, EulerMaruyama, Heun, sample
+from score_sde.denoisers import Denoiser, GaussianMixture, Mixture
+from score_sde.sampling import Ancestral, EulerMaruyama, Heun, sample, time_grid
 from score_sde.sde import SDE
 from score_sde.verify import laws, steps
 from score_sde.verify.report import NotAsked
@@ -60,7 +59,7 @@ def _simulate(sde: SDE, x: Array, grid: Array, *, continuous: bool) -> Array:
         x = x + h / 2 * (slope + sde.drift(x + h * slope + noise, t)) + noise
         return x, x
 
-    return jax.lax.scan(step, x, (jax.random.split(keys_.root(7), len(grid) - 1), grid[:-1], grid[1:]))[1]
+    return jax.lax.scan(step, x, (jax.random.split(keys_.stream(7, "verify"), len(grid) - 1), grid[:-1], grid[1:]))[1]
 
 
 def reversal(sde: SDE, data: Mixture) -> Law:

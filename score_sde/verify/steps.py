@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.analytic import GaussianMixture
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.conditions import Cond
 from score_sde.core.jit import module_jit
-from score_sde.denoiser import Cond, Denoiser
-from score_sde.parametrization import Prediction
+from score_sde.denoisers import Denoiser, GaussianMixture, Guide, Prediction
 from score_sde.sampling import Sampler
 from score_sde.verify import laws
 from score_sde.verify.report import NotAsked
@@ -33,7 +32,7 @@ def _take(step: Step, model: GaussianMixture, keys: Any, x: np.ndarray, t: float
 
 
 def _keys(seed: int, n: int = _DRAWS) -> Any:
-    return keys_.examples(keys_.root(seed), np.arange(n))
+    return keys_.examples(keys_.stream(seed, "verify"), np.arange(n))
 
 
 def _exact(model: GaussianMixture, t: float, seed: int) -> np.ndarray:
@@ -119,7 +118,8 @@ def halves(step: Step, model: GaussianMixture, t: float, s: float, most_noise: f
     x, keys = _exact(model, t, 25), jnp.concatenate([_keys(26, _DRAWS // 2)] * 2)
     change = _take(step, model, keys, x, t, s) - x
     with jax.enable_x64(True):
-        parts = [change, *map(np.asarray, model.predict(jnp.asarray(x), t)[:2])]
+        exact = model.predict(jnp.asarray(x), t)
+        parts = [change, np.asarray(exact.x0), np.asarray(exact.noise)]
     (alpha_t, sigma_t), (alpha_s, sigma_s) = ((float(model.sde.alpha(u)), float(model.sde.sigma(u))) for u in (t, s))
     differences = [(part[: _DRAWS // 2] - part[_DRAWS // 2 :]).ravel() for part in parts]
     (on_x0, on_noise), *_ = np.linalg.lstsq(np.stack(differences[1:], axis=1), differences[0], rcond=None)
@@ -131,14 +131,12 @@ def halves(step: Step, model: GaussianMixture, t: float, s: float, most_noise: f
     return abs(on_x0 - expected_x0) * sizes[0] / whole, abs(on_noise - expected_noise) * sizes[1] / whole
 
 
-class _Counted(Denoiser):
+class _Counted(Guide):
     """Counts its evaluations, in whatever loop they are."""
-
-    model: Denoiser
 
     def predict(self, x: Array, t: Any, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         jax.debug.callback(functools.partial(_count, len(x)))
-        return self.model.predict(x, t, cond, keys=keys)
+        return self.denoiser.predict(x, t, cond, keys=keys)
 
 
 _counts = [0]
@@ -158,7 +156,7 @@ def counting(model: Denoiser) -> Iterator[tuple[Denoiser, Callable[[], int]]]:
 
     jax.effects_barrier()
     _counts[0] = 0
-    yield _Counted(model.sde, model), evaluations
+    yield _Counted(model), evaluations  # type: ignore[arg-type, call-arg]
 
 
 def walk(sampler: Sampler, model: GaussianMixture, x: Any, ends: tuple[float, float], n: int) -> Any:
@@ -169,11 +167,11 @@ def walk(sampler: Sampler, model: GaussianMixture, x: Any, ends: tuple[float, fl
 
 @functools.partial(module_jit, static_argnames=("sampler",))
 def _walk(model: GaussianMixture, x: Any, grid: Any, n: Any, *, sampler: Sampler) -> Any:
-    keys = keys_.examples(keys_.root(7), jnp.arange(len(x)))
+    keys = keys_.examples(keys_.stream(7, "verify"), jnp.arange(len(x)))
 
     def step(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        x, memory = carry
-        x, memory, _ = sampler.step(keys_.fold(keys, k + 1), model, x, grid[k], grid[k + 1], memory)
-        return x, memory
+        x, state = carry
+        x, state, _ = sampler.step(keys_.fold(keys, k + 1), model, x, grid[k], grid[k + 1], state)
+        return x, state
 
     return jax.lax.fori_loop(0, n, step, (x, sampler.init(x)))[0]

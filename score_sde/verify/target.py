@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from score_sde import config, parametrization, sampling, sde
+from score_sde import config, sampling, sde
 from score_sde.core.errors import InputError
+from score_sde.denoisers import parametrization
 
 KINDS: dict[str, tuple[Any, type]] = {
     "SDE": (sde, sde.SDE),

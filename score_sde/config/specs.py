@@ -1,0 +1,155 @@
+"""Configs name constructors: dict(name='VP', beta_max=10.) in the namespace `sde` is sde.VP(beta_max=10.)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from score_sde.config.files import to_dict
+from score_sde.core.errors import InputError
+
+
+def names(namespace: ModuleType, base: type | None = None) -> list[str]:
+    """What a namespace offers to a config: its concrete subclasses of `base`, or without a base all it can call."""
+    public = getattr(namespace, "__all__", None) or [name for name in vars(namespace) if not name.startswith("_")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a library's old names warn when looked at
+        found = {name: getattr(namespace, name) for name in public}
+    return sorted(name for name, value in found.items() if _is_offered(value, base))
+
+
+def _is_offered(value: Any, base: type | None) -> bool:
+    fits = callable(value) if base is None else isinstance(value, type) and issubclass(value, base)
+    return fits and not inspect.isabstract(value)
+
+
+def lookup(namespace: ModuleType, name: str, base: type | None = None, offered: Sequence[str] | None = None) -> Any:
+    """The class or function called `name` in the namespace, or by dotted path a subclass of `base`.
+
+    A dotted path, such as 'mypackage.mymodule.MySDE', reaches subclasses of `base` only, so that a
+    config from elsewhere cannot call whatever it likes. `offered` narrows the namespace.
+
+    Raises:
+        InputError: for a name that is not there, with the names that are.
+    """
+    known = names(namespace, base) if offered is None else sorted(offered)
+    if isinstance(name, str) and name in known:
+        return getattr(namespace, name)
+    if isinstance(name, str) and ("." in name or ":" in name) and base is not None:
+        return _dotted(name, base)
+    if len(known) > 40:  # a whole library: the near misses help more than the list
+        known = difflib.get_close_matches(str(name), known, n=8, cutoff=0.4) or known[:8]
+    where = namespace.__name__.removeprefix("score_sde.")
+    hint = " (or the dotted path of your own class)" if base is not None else ""
+    raise InputError(f"{where} has no {name!r}; expected one of {', '.join(known)}{hint}.")
+
+
+def _dotted(path: str, base: type) -> Any:
+    module, _, attribute = path.replace(":", ".").rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path!r} cannot be imported: {error}; is its package installed, or its folder in PYTHONPATH?"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(
+            f"{path!r} is not a subclass of {base.__name__}; a config can name no other thing by its path."
+        )
+    return found
+
+
+def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
+    """The thing a spec names, made with the spec's other entries as keyword arguments.
+
+    An entry that is a spec itself, such as the predictor of dict(name='PredictorCorrector',
+    predictor=dict(name='DDIM'), corrector=None), is built too, as a thing of the class that the constructor's
+    annotation names.
+
+    Args:
+        namespace: where the name is looked up.
+        spec: a mapping with 'name', the rest being arguments.
+        *args: positional arguments that come first.
+        base: what a class named by its dotted path must derive from.
+        **context: arguments that come from elsewhere, such as a network's `shape` from the data.
+
+    Raises:
+        InputError: for an unknown name, or for arguments that do not fit, with those that would.
+    """
+    arguments: dict[str, Any] = to_dict(spec)
+    if not isinstance(arguments.get("name"), str):
+        raise InputError(f"The spec {arguments!r} has no 'name'; expected one of {', '.join(names(namespace, base))}.")
+    return construct(lookup(namespace, arguments.pop("name"), base), namespace, arguments, *args, **context)
+
+
+def construct(
+    constructor: Callable[..., Any], namespace: ModuleType, arguments: dict[str, Any], *args: Any, **context: Any
+) -> Any:
+    """What a constructor makes of arguments, of which some may be specs; as `build` does, and raising the same."""
+    signature = inspect.signature(constructor)
+    try:
+        signature.bind(*args, **arguments, **context)
+    except TypeError as error:
+        raise InputError(_misfit(constructor.__name__, signature, len(args), context, arguments, error)) from error
+    built = {name: _built(constructor, namespace, name, value) for name, value in arguments.items()}
+    return constructor(*args, **built, **context)
+
+
+def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str, value: Any) -> Any:
+    """The value of an argument, built where it is a spec and the annotation names one class of things, or None."""
+    if not (isinstance(value, dict) and "name" in value):
+        return value
+    function = getattr(constructor, "__init__", None) if isinstance(constructor, type) else constructor
+    try:
+        annotation = get_type_hints(function).get(argument)
+    except (NameError, TypeError):  # names that exist for a type checker only
+        annotation = None
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    origins = [get_origin(part) or part for part in parts]
+    if any(isinstance(origin, type) and origin is not object and issubclass(dict, origin) for origin in origins):
+        return value  # a mapping is what is expected there
+    classes = [part for part in parts if isinstance(part, type) and part is not NoneType]
+    if len(classes) != 1 or classes[0].__module__ == "builtins":
+        raise InputError(
+            f"{constructor.__name__}: {argument} is a spec, and none is expected there; give a plain value."
+        )
+    return build(namespace, value, base=classes[0])
+
+
+def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: type | None = None) -> bool:
+    """Whether the constructor that a spec names takes an argument of this name."""
+    constructor = lookup(namespace, to_dict(spec).get("name"), base)
+    return argument in inspect.signature(constructor).parameters
+
+
+def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:
+    """A function that a config names, such as 'unit', or makes, such as dict(name='MinSNR', gamma=5.)."""
+    arguments = to_dict({"name": spec} if isinstance(spec, str) else spec)
+    found = lookup(namespace, arguments.get("name"))
+    if isinstance(found, type):
+        return build(namespace, arguments)
+    if len(arguments) > 1:
+        left_over = ", ".join(name for name in arguments if name != "name")
+        raise InputError(f"{arguments['name']}: no argument {left_over}; it takes no arguments.")
+    return found
+
+
+def _misfit(
+    name: str,
+    signature: inspect.Signature,
+    positional: int,
+    context: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    error: TypeError,
+) -> str:
+    """Why arguments do not fit a constructor, and which would."""
+    takes = [p for p in list(signature.parameters.values())[positional:] if p.name not in context]
+    left_over = [argument for argument in arguments if argument not in {p.name for p in takes}]
+    wrong = f"no argument {', '.join(left_over)} (left over from another name?)" if left_over else str(error)
+    shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in takes)
+    return f"{name}: {wrong}; it takes {shown or 'no arguments'}."

@@ -1,0 +1,180 @@
+"""Between the data's own values and the scale on which the model works."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, as_float, is_concrete
+from score_sde.core.checks import is_whole
+from score_sde.core.errors import InputError
+
+# By name, in nats per example; None where that part of the likelihood has no bound.
+Terms = dict[str, Array | None]
+
+
+class Codec(eqx.Module):
+    """Between the data's own values and the model's scale; one object serves training, sampling and likelihood.
+
+    To add one, subclass, define `encode`, `decode` and `quantize`, and set what differs of the rest.
+
+    Attributes:
+        data_shape: the shape of one example's values.
+        model_shape: the shape of one example on the model's scale.
+        is_bound: whether log p(x) + the terms is a lower bound of the log-probability of values (as with
+            dequantisation noise), and not the log-density itself.
+        maximum: the largest value where values are whole numbers from 0 to it; None for real numbers.
+        model_range: the lowest and the highest number on the model's scale; None where there is no range.
+    """
+
+    data_shape: tuple[int, ...] = eqx.field(static=True, converter=tuple)
+
+    is_bound = False
+    maximum: Any = None  # a field of some codecs
+
+    @property
+    def model_shape(self) -> tuple[int, ...]:
+        return self.data_shape
+
+    @property
+    def model_range(self) -> tuple[float, float] | None:
+        return None
+
+    @abc.abstractmethod
+    def encode(self, values: ArrayLike, keys: Array | None) -> tuple[Array, Terms]:
+        """The model's x for values, and what the likelihood of values has beside log p(x).
+
+        Args:
+            values: on the data's own scale, (batch, *data_shape).
+            keys: one key per example, (batch,), for what is drawn; None draws nothing, and x is the middle of what
+                could be drawn.
+
+        Returns:
+            x of shape (batch, *model_shape), and the terms: log p(values) is log p(x) + their sum, or at least the mean
+            of that over what is drawn.
+        """
+
+    @abc.abstractmethod
+    def decode(self, x: ArrayLike) -> Array:
+        """Values on the data's own scale, not rounded, (batch, *data_shape); differentiable in x."""
+
+    @abc.abstractmethod
+    def quantize(self, values: ArrayLike) -> Array:
+        """Decoded values as data have them: rounded and cut to their range where data are quantised."""
+
+    def check(self, values: np.ndarray) -> None:
+        """Raise InputError for values, (batch, *data_shape) on the host, that are not the data's own."""
+
+
+class QuantizedCodec(Codec):
+    """Whole numbers 0 .. maximum to [-1, 1], or to [0, 1], and back.
+
+    x = width (values + u) / maximum - c, with u uniform on [-1/2, 1/2) per number (uniform dequantisation, Theis et al.
+    2016, arXiv:1511.01844), width 2 and c 1 for [-1, 1], width 1 and c 0 for [0, 1]. Rounding recovers the values.
+
+    The terms are scale = D log(width / maximum) and dequantization = -log q(u) = 0 nats, D being the number of
+    dimensions.
+
+    Attributes:
+        data_shape: the shape of one example; also that of x.
+        maximum: the largest value, such as 255.
+        centered: whether the model's scale is [-1, 1]; otherwise it is [0, 1], that of the VE models of Song et al.
+            2021.
+    """
+
+    maximum: int = eqx.field(static=True)
+    centered: bool = eqx.field(default=True, static=True)
+
+    is_bound = True
+
+    def __check_init__(self) -> None:
+        if not is_whole(self.maximum, 1):
+            raise InputError(f"QuantizedCodec got maximum={self.maximum!r}; expected a whole number, at least 1.")
+
+    @property
+    def model_range(self) -> tuple[float, float]:
+        return (-1.0, 1.0) if self.centered else (0.0, 1.0)
+
+    @property
+    def _width(self) -> float:
+        low, high = self.model_range
+        return high - low
+
+    def encode(self, values: ArrayLike, keys: Array | None) -> tuple[Array, Terms]:
+        floats = jnp.asarray(values, float)
+        if keys is not None:
+            floats = floats + keys_.draw(
+                jax.random.uniform, keys, floats.shape[1:], dtype=floats.dtype, minval=-0.5, maxval=0.5
+            )
+        scale = math.prod(self.data_shape) * math.log(self._width / self.maximum)
+        terms: Terms = {
+            "scale": jnp.full(floats.shape[:1], scale),
+            "dequantization": None if keys is None else jnp.zeros(floats.shape[:1]),
+        }
+        return self._width * floats / self.maximum + self.model_range[0], terms
+
+    def decode(self, x: ArrayLike) -> Array:
+        return (jnp.asarray(x) - self.model_range[0]) * self.maximum / self._width
+
+    def quantize(self, values: ArrayLike) -> Array:
+        """The nearest whole numbers in 0 .. maximum, as integers."""
+        dtype = jnp.uint8 if self.maximum < 256 else jnp.int32
+        return jnp.clip(jnp.round(jnp.asarray(values)), 0, self.maximum).astype(dtype)
+
+    def check(self, values: np.ndarray) -> None:
+        values = np.asarray(values, float)
+        wrong = values[~((values >= 0) & (values <= self.maximum) & (np.abs(values - np.round(values)) < 1e-2))]
+        if wrong.size:
+            raise InputError(
+                f"values contain {wrong.flat[0]:g}; expected whole numbers from 0 to {self.maximum}, data on their own "
+                "scale before any scaling (for real numbers use ContinuousCodec)."
+            )
+
+
+class ContinuousCodec(Codec):
+    """Real numbers to (values - mean) / std and back, for data that are not quantised.
+
+    The term is scale = -sum of log(std) in nats.
+
+    Attributes:
+        data_shape: the shape of one example; also that of x.
+        mean, std: numbers, or arrays that fit an example.
+    """
+
+    mean: Any = eqx.field(default=0.0, converter=as_float)
+    std: Any = eqx.field(default=1.0, converter=as_float)
+
+    def __check_init__(self) -> None:
+        if is_concrete(self.mean, self.std) and not (
+            np.all(np.asarray(self.std) > 0) and np.isfinite(self.std).all() and np.isfinite(self.mean).all()
+        ):
+            raise InputError(f"ContinuousCodec got mean={self.mean}, std={self.std}; expected std > 0, both finite.")
+
+    def encode(self, values: ArrayLike, keys: Array | None) -> tuple[Array, Terms]:
+        values = jnp.asarray(values, float)
+        log_std = jnp.broadcast_to(jnp.log(jnp.asarray(self.std)), self.data_shape)
+        return (values - self.mean) / self.std, {"scale": jnp.full(values.shape[:1], -jnp.sum(log_std))}
+
+    def decode(self, x: ArrayLike) -> Array:
+        return jnp.asarray(x) * self.std + self.mean
+
+    def quantize(self, values: ArrayLike) -> Array:
+        """The values: there is nothing to round."""
+        return jnp.asarray(values)
+
+    def check(self, values: np.ndarray) -> None:
+        if not np.issubdtype(values.dtype, np.floating):
+            raise InputError(
+                f"values have dtype {values.dtype}; expected real numbers: the density of whole numbers has no bound "
+                "(use QuantizedCodec, which dequantises them)."
+            )
+        if not np.isfinite(values).all():
+            raise InputError("values contain NaN or infinity; expected finite data.")

@@ -1,0 +1,38 @@
+"""Denoisers: what is data and what is noise in x_t, from a network, in closed form, or guided."""
+
+from score_sde.denoisers import guidance, parametrization
+from score_sde.denoisers.analytic import GaussianMixture, Mixture
+from score_sde.denoisers.base import Denoiser, Guide
+from score_sde.denoisers.guidance import ClassifierFree
+from score_sde.denoisers.network import Apply, NetworkDenoiser
+from score_sde.denoisers.parametrization import (
+    X0,
+    Noise,
+    Parametrization,
+    Preconditioned,
+    Score,
+    Velocity,
+    VPrediction,
+)
+from score_sde.denoisers.prediction import Prediction, ReverseVariance
+
+__all__ = [
+    "X0",
+    "Apply",
+    "ClassifierFree",
+    "Denoiser",
+    "GaussianMixture",
+    "Guide",
+    "Mixture",
+    "NetworkDenoiser",
+    "Noise",
+    "Parametrization",
+    "Preconditioned",
+    "Prediction",
+    "ReverseVariance",
+    "Score",
+    "VPrediction",
+    "Velocity",
+    "guidance",
+    "parametrization",
+]

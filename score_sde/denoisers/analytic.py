@@ -1,0 +1,136 @@
+"""Denoisers in closed form: what a perfectly trained network would say of a mixture of Gaussians."""
+
+from __future__ import annotations
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, dimensions, expand, is_concrete, to_time
+from score_sde.core.conditions import Cond, Conditions, Label, is_absent
+from score_sde.core.errors import InputError
+from score_sde.denoisers.base import Denoiser
+from score_sde.denoisers.prediction import Prediction
+from score_sde.sde import SDE
+
+
+class Mixture(eqx.Module):
+    """The density sum_k w_k N(m_k, diag(s_k^2)).
+
+    Attributes:
+        weights: w, shape (K,), positive; normalised to sum to 1.
+        means: m, shape (K, *shape).
+        stds: s, positive, shape () or (K,) for isotropic components, or (K, *shape).
+    """
+
+    weights: Array
+    means: Array
+    stds: Array
+
+    def __init__(self, weights: ArrayLike, means: ArrayLike, stds: ArrayLike) -> None:
+        weights, means, stds = jnp.asarray(weights, float), jnp.asarray(means, float), jnp.asarray(stds, float)
+        _check_mixture(weights, means, stds)
+        self.weights = weights / jnp.sum(weights)
+        self.means = means
+        stds = jnp.broadcast_to(stds, weights.shape) if stds.ndim == 0 else stds
+        self.stds = jnp.broadcast_to(stds.reshape(stds.shape + (1,) * (means.ndim - stds.ndim)), means.shape)
+
+    def component_log_prob(self, x: Array) -> Array:
+        """log(w_k N(x; m_k, s_k)) in nats: (batch, *shape) -> (batch, K)."""
+        z = (x[:, None] - self.means) / self.stds
+        axes = tuple(range(2, z.ndim))
+        log_density = -0.5 * jnp.sum(z**2, axis=axes) - jnp.sum(jnp.log(self.stds), axis=tuple(a - 1 for a in axes))
+        return jnp.log(self.weights) + log_density - 0.5 * math.log(2 * math.pi) * dimensions(x)
+
+    def log_prob(self, x: Array) -> Array:
+        """log density in nats: (batch, *shape) -> (batch,)."""
+        return jax.nn.logsumexp(self.component_log_prob(x), axis=1)
+
+    def sample(self, keys: Array) -> Array:
+        """One draw for each key: (batch,) -> (batch, *shape)."""
+        pick, draw = keys_.fold(keys, "component"), keys_.fold(keys, "mixture")
+        component = jax.vmap(lambda key: jax.random.categorical(key, jnp.log(self.weights)))(pick)
+        z = keys_.normal(draw, self.means.shape[1:], self.means.dtype)
+        return self.means[component] + self.stds[component] * z
+
+    def mean(self) -> Array:
+        """Mean of the flattened example, shape (D,)."""
+        return self.weights @ self.means.reshape(len(self.weights), -1)
+
+    def covariance(self) -> Array:
+        """Covariance of the flattened example, shape (D, D)."""
+        centred = self.means.reshape(len(self.weights), -1) - self.mean()
+        within = self.weights @ self.stds.reshape(len(self.weights), -1) ** 2
+        return jnp.diag(within) + jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
+
+
+class GaussianMixture(Denoiser):
+    """The exact denoiser of data that follow sum_k w_k N(m_k, diag(s_k^2)).
+
+    At time t the marginal is the mixture with means alpha m_k and variances
+    alpha^2 s_k^2 + sigma^2; given the component k,
+
+        E[x_0 | x_t]   = m_k + alpha s_k^2 (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2),
+        E[noise | x_t] = sigma (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2),
+
+    and both halves are averaged over the posterior of k. A condition {'label': int (batch,)} restricts
+    example i to component label_i; where the label is absent it is the whole mixture.
+
+    Args:
+        sde: the SDE.
+        weights: shape (K,), positive; normalised to sum to 1.
+        means: shape (K, *shape).
+        stds: positive, shape () or (K,) for isotropic components, or (K, *shape).
+    """
+
+    data: Mixture
+
+    def __init__(self, sde: SDE, weights: ArrayLike, means: ArrayLike, stds: ArrayLike) -> None:
+        self.sde = sde
+        self.data = Mixture(weights, means, stds)
+
+    def marginal(self, t: ArrayLike) -> Mixture:
+        """The distribution of x_t, t of shape ()."""
+        alpha, variance = self.sde.alpha(to_time(t)), self.sde.variance(to_time(t))
+        stds = jnp.sqrt((alpha * self.data.stds) ** 2 + variance)
+        return Mixture(self.data.weights, alpha * self.data.means, stds)
+
+    @property
+    def reads(self) -> Conditions:
+        return Conditions(label=Label(len(self.data.weights)))
+
+    def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
+        t = jnp.broadcast_to(to_time(t), x.shape[:1])
+        if cond is None or "label" not in cond:
+            return jax.vmap(self._predict, (0, 0, None))(x, t, None)
+        components = jnp.arange(len(self.data.weights))
+        allowed = (cond["label"][:, None] == components) | is_absent(cond, "label", len(x))[:, None]
+        return jax.vmap(self._predict)(x, t, allowed)
+
+    def _predict(self, x: Array, t: Array, allowed: Array | None) -> Prediction:
+        """Both halves for one example: x of shape (*shape), t of shape (); allowed says which components, (K,)."""
+        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
+        marginal = self.marginal(t)
+        logits = marginal.component_log_prob(x[None])[0]
+        if allowed is not None:
+            logits = jnp.where(allowed, logits, -jnp.inf)
+        posterior = jax.nn.softmax(logits).astype(x.dtype)
+        whitened = (x - marginal.means) / marginal.stds**2
+        x0 = jnp.tensordot(posterior, self.data.means + alpha * self.data.stds**2 * whitened, 1)
+        return Prediction(x0.astype(x.dtype), sigma * jnp.tensordot(posterior, whitened, 1).astype(x.dtype))
+
+
+def _check_mixture(weights: Array, means: Array, stds: Array) -> None:
+    fits = weights.ndim == 1 and means.shape[:1] == weights.shape
+    if not (fits and stds.shape in ((), weights.shape, means.shape)):
+        raise InputError(
+            f"A mixture got weights of shape {weights.shape}, means {means.shape}, stds {stds.shape}; "
+            "expected (K,), (K, *shape), and () or (K,) or (K, *shape)."
+        )
+    if is_concrete(weights, stds) and not (np.all(np.asarray(weights) > 0) and np.all(np.asarray(stds) > 0)):
+        raise InputError("A mixture needs positive weights and positive stds: leave out components of weight 0.")

@@ -1,0 +1,51 @@
+"""A denoiser made of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from score_sde.core.arrays import Array, to_time
+from score_sde.core.conditions import Cond, Conditions
+from score_sde.denoisers.base import Denoiser
+from score_sde.denoisers.parametrization import Parametrization
+from score_sde.denoisers.prediction import Prediction
+
+Apply = Callable[..., Array]
+
+
+class NetworkDenoiser(Denoiser):
+    """A denoiser made of a network.
+
+    The network sees input_scale x + input_shift; its output, times output_scale, is the parametrisation's F.
+
+    Attributes:
+        sde: the SDE.
+        parametrization: what the network's output means.
+        apply: the network, (params, x, time_label, cond=None, *, keys=None) -> output, with time_label of shape
+            (batch,) or (batch, k). Its attribute `conditions`, if it has one, declares what it reads.
+        params: its parameters, a pytree of arrays.
+    """
+
+    parametrization: Parametrization
+    apply: Apply = eqx.field(static=True)
+    params: Any
+
+    def __check_init__(self) -> None:
+        self.parametrization.check(self.sde)
+
+    @property
+    def reads(self) -> Conditions:
+        return Conditions(getattr(self.apply, "conditions", None))
+
+    def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
+        t = jnp.broadcast_to(to_time(t), x.shape[:1])
+        meaning = self.parametrization
+        label = meaning.label(self.sde, t)
+        output = self.apply(self.params, meaning.network_input(self.sde, x, t), label, cond, keys=keys)
+        # A network may compute in bfloat16; the division by alpha may not.
+        return meaning.predict(self.sde, x, t, output.astype(x.dtype))

@@ -1,0 +1,272 @@
+"""What a network's output F means: the two halves of x_t = alpha x_0 + sigma noise, from x_t and F.
+
+Each half is linear in x_t and F, with coefficients in closed form. Neither is had by subtracting
+the other from x_t: in float32 noise -> x_0 -> noise loses 2 % at t = 1e-5 on the sub-VP SDE.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from score_sde.core.arrays import Array, as_float, expand, is_concrete, to_time
+from score_sde.core.errors import InputError
+from score_sde.denoisers.prediction import Prediction
+from score_sde.sde import SDE
+
+
+def scaled_time(sde: SDE, t: Array) -> Array:
+    """999 t / t_max: the time label of continuous VP and sub-VP networks since Song et al. 2021."""
+    return 999 * t / sde.t_max
+
+
+def sigma(sde: SDE, t: Array) -> Array:
+    """sigma(t): the time label of the VE networks of Song et al. 2021, which take its logarithm themselves."""
+    return sde.sigma(t)
+
+
+def log_sigma(sde: SDE, t: Array) -> Array:
+    """log sigma(t): the time label of a VE network that embeds it as it is."""
+    return jnp.log(sde.variance(t)) / 2
+
+
+def quarter_log_sigma(sde: SDE, t: Array) -> Array:
+    """log(sigma / alpha) / 4: the time label of Karras et al. 2022 (arXiv:2206.00364, Table 1)."""
+    return -sde.log_snr(t) / 8
+
+
+def index(sde: SDE, t: Array) -> Array:
+    """The label of a chain's level, as its paper's networks know it; between the levels of a smoothed chain too."""
+    return sde.label(t)
+
+
+TimeLabel = Callable[[SDE, Array], Array]
+_TIME_LABELS: dict[str, TimeLabel] = {
+    "scaled_time": scaled_time,
+    "sigma": sigma,
+    "log_sigma": log_sigma,
+    "quarter_log_sigma": quarter_log_sigma,
+    "index": index,
+}
+
+
+class Parametrization(eqx.Module):
+    """How a network sees (x_t, t), and what its output says of the two halves.
+
+    The network is given input_scale x_t + input_shift, and its output times output_scale is F. To add one, subclass and
+    define `coefficients`; `input_scale`, `input_shift` and `output_scale` may be overridden too. All of them are
+    computed from the SDE, so that a noise level is stated once.
+
+    Attributes:
+        time_label: what tells the network the time: 'scaled_time', 'sigma', 'log_sigma', 'quarter_log_sigma',
+            'index' (of chains), or a function (sde, t) -> label, elementwise in t.
+        data_std: None feeds x_t to the network as it is; a number feeds
+            x_t / sqrt(alpha^2 data_std^2 + sigma^2), of unit variance at all times if the data
+            have that standard deviation (Karras et al. 2022, arXiv:2206.00364, Eq. 7).
+        scale_by_sigma: whether F is the network's output divided by sigma(t), as of the VE networks of Song et al.
+            2021.
+        data_range: the lowest and the highest number that data have on the model's scale, where the network is to see
+            them centred; None where they are. Of data on [0, 1] the network sees 2 x_t - alpha. A config takes it from
+            the data set's codec.
+    """
+
+    time_label: str | TimeLabel = eqx.field(default="scaled_time", static=True)
+    data_std: float | None = eqx.field(default=None, converter=as_float)
+    scale_by_sigma: bool = eqx.field(default=False, static=True, kw_only=True)
+    data_range: tuple[float, float] | None = eqx.field(default=None, static=True, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if not callable(self.time_label) and self.time_label not in _TIME_LABELS:
+            raise InputError(
+                f"time_label is {self.time_label!r}; expected {' or '.join(_TIME_LABELS)}, or a function (sde, t)."
+            )
+        if self.data_std is not None and is_concrete(self.data_std) and not self.data_std > 0:
+            raise InputError(f"data_std is {self.data_std}; expected a positive number, or None for no scaling.")
+        if self.data_range is not None and not self.data_range[0] < self.data_range[1]:
+            raise InputError(f"data_range is {self.data_range}; expected (lowest, highest), or None.")
+
+    def check(self, sde: SDE) -> None:
+        """Raise InputError where this parametrisation cannot serve this SDE."""
+        if not is_concrete(sde):
+            return
+        with jax.ensure_compile_time_eval():
+            label = float(self.label(sde, to_time(sde.t_max)))
+        if not math.isfinite(label):
+            raise InputError(
+                f"{type(self).__name__} with time_label={self.time_label!r} tells the network {label} at t_max of "
+                f"{type(sde).__name__}, where alpha = 0: use time_label='scaled_time'."
+            )
+
+    def label(self, sde: SDE, t: Array) -> Array:
+        """The time label the network is given, in the shape of t."""
+        function = self.time_label if callable(self.time_label) else _TIME_LABELS[self.time_label]
+        return function(sde, t)
+
+    def input_scale(self, sde: SDE, t: Array) -> Array:
+        """The factor on x_t at the network's input, in the shape of t."""
+        if self.data_std is not None:
+            return 1 / jnp.sqrt((sde.alpha(t) * self.data_std) ** 2 + sde.variance(t))
+        width = 2.0 if self.data_range is None else self.data_range[1] - self.data_range[0]
+        return jnp.full_like(t, 2 / width)
+
+    def input_shift(self, sde: SDE, t: Array) -> Array:
+        """What is added to the scaled x_t, in the shape of t: -input_scale alpha times the middle of data_range."""
+        middle = 0.0 if self.data_range is None else sum(self.data_range) / 2
+        return -self.input_scale(sde, t) * sde.alpha(t) * middle
+
+    def output_scale(self, sde: SDE, t: Array) -> Array:
+        """The factor on the network's output that makes it F, in the shape of t."""
+        return 1 / sde.sigma(t) if self.scale_by_sigma else jnp.ones_like(t)
+
+    def network_input(self, sde: SDE, x: Array, t: Array) -> Array:
+        """What the network is given for x_t: shape of x, t of shape (batch,)."""
+        scaled = expand(self.input_scale(sde, t), x) * x
+        centred = self.data_range is None or sum(self.data_range) == 0
+        return scaled if centred else scaled + expand(self.input_shift(sde, t), x)
+
+    @abc.abstractmethod
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        """((a, b), (c, d)) with x_0 = a x_t + b F and noise = c x_t + d F, each in the shape of t."""
+
+    def predict(self, sde: SDE, x: Array, t: Array, output: Array) -> Prediction:
+        """Both halves, from x_t and the network's output of the same shape."""
+        (a, b), (c, d) = self.coefficients(sde, t)
+        # The coefficients are joined first: F alone may be as large as 1 / sigma.
+        scale = self.output_scale(sde, t)
+        return Prediction(
+            x0=expand(a, x) * x + expand(b * scale, x) * output, noise=expand(c, x) * x + expand(d * scale, x) * output
+        )
+
+
+class _NoiseLike(Parametrization):
+    """The checks shared by outputs that determine x_0 only through a division by alpha."""
+
+    def check(self, sde: SDE) -> None:
+        super().check(sde)
+        if not is_concrete(sde):
+            return
+        with jax.ensure_compile_time_eval():
+            alpha = float(sde.alpha(sde.t_max))
+        if alpha < 1e-3:
+            raise InputError(
+                f"{type(self).__name__} needs alpha(t_max) >= 1e-3, and {type(sde).__name__} has {alpha:.2g}: "
+                "x_0 = (x_t - sigma F) / alpha would be all rounding error; use X0, Velocity or VPrediction, "
+                "or an SDE that keeps more signal."
+            )
+
+
+class Noise(_NoiseLike):
+    """F = noise (Ho et al. 2020): x_0 = (x_t - sigma F) / alpha."""
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha = sde.alpha(t)
+        return (1 / alpha, -sde.sigma(t) / alpha), (0.0, 1.0)
+
+
+class Score(_NoiseLike):
+    """F = score of the marginal (Song et al. 2021): noise = -sigma F, x_0 = (x_t + sigma^2 F) / alpha.
+
+    F is as large as 1 / sigma, which a network learns slowly near the data unless its output is divided by sigma
+    (`scale_by_sigma`).
+    """
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha = sde.alpha(t)
+        return (1 / alpha, sde.variance(t) / alpha), (0.0, -sde.sigma(t))
+
+
+class X0(Parametrization):
+    """F = x_0: noise = (x_t - alpha F) / sigma."""
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        sigma = sde.sigma(t)
+        return (0.0, 1.0), (1 / sigma, -sde.alpha(t) / sigma)
+
+
+class Velocity(Parametrization):
+    """F = alpha' x_0 + sigma' noise, the velocity of the probability flow; on `RectifiedFlow` noise - x_0.
+
+    With d = alpha sigma' - sigma alpha': x_0 = (sigma' x_t - sigma F) / d, noise = (alpha F - alpha' x_t) / d.
+    A chain has no derivatives in time: there use VPrediction.
+    """
+
+    def check(self, sde: SDE) -> None:
+        super().check(sde)
+        if sde.levels is not None:
+            raise InputError(
+                f"Velocity needs alpha' and sigma', which {type(sde).__name__} has not: use VPrediction, or a denoiser "
+                "on chain.smooth()."
+            )
+        if not is_concrete(sde):
+            return
+        with jax.ensure_compile_time_eval():
+            rates = [float(rate) for rate in sde.velocity_rates(sde.t_max)]
+        if not all(map(math.isfinite, rates)):
+            raise InputError(
+                f"Velocity needs finite alpha' and sigma', and {type(sde).__name__} has {rates[0]:g} and {rates[1]:g} "
+                "at t_max: use VPrediction, or a smaller t_max."
+            )
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        alpha_rate, sigma_rate = sde.velocity_rates(t)
+        d = alpha * sigma_rate - sigma * alpha_rate
+        return (sigma_rate / d, -sigma / d), (-alpha_rate / d, alpha / d)
+
+
+class VPrediction(Parametrization):
+    """F = alpha noise - sigma x_0 (Salimans & Ho 2022, arXiv:2202.00512, App. D), for any alpha and sigma.
+
+    x_0 = (alpha x_t - sigma F) / (alpha^2 + sigma^2), noise = (sigma x_t + alpha F) / (alpha^2 + sigma^2).
+    """
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        size = alpha**2 + sde.variance(t)
+        return (alpha / size, -sigma / size), (sigma / size, alpha / size)
+
+
+class Preconditioned(Parametrization):
+    """The preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any alpha.
+
+    With s the data's standard deviation (`data_std`) and v = alpha^2 s^2 + sigma^2 the variance of x_t,
+
+        x_0 = (alpha s^2 / v) x_t + (sigma s / sqrt(v)) F,  noise = (sigma / v) x_t - (alpha s / sqrt(v)) F,
+
+    so that F has unit variance at all times. For alpha = 1 these are the paper's c_skip and c_out.
+    """
+
+    time_label: str | TimeLabel = eqx.field(default="quarter_log_sigma", static=True)
+    data_std: float = eqx.field(default=0.5, converter=as_float)
+
+    def __check_init__(self) -> None:
+        if self.data_std is None:
+            raise InputError("Preconditioned got data_std=None; expected the data's standard deviation, such as 0.5.")
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        alpha, sigma, std = sde.alpha(t), sde.sigma(t), self.data_std
+        v = (alpha * std) ** 2 + sde.variance(t)
+        root = jnp.sqrt(v)
+        return (alpha * std**2 / v, sigma * std / root), (sigma / v, -alpha * std / root)
+
+
+__all__ = [
+    "X0",
+    "Noise",
+    "Parametrization",
+    "Preconditioned",
+    "Score",
+    "VPrediction",
+    "Velocity",
+    "index",
+    "log_sigma",
+    "quarter_log_sigma",
+    "scaled_time",
+    "sigma",
+]

@@ -1,0 +1,34 @@
+"""What a config makes, and what training makes of it: state, optimizers, averages, checkpoints, workdirs, models."""
+
+from score_sde.experiment.averages import Average
+from score_sde.experiment.checkpoint import Checkpoints, Restored, check_finite, describe, digest
+from score_sde.experiment.experiment import Experiment
+from score_sde.experiment.model import Model, check_same
+from score_sde.experiment.optimizer import build_optimizer, build_optimizers
+from score_sde.experiment.state import TrainState, average_item, items_of, state_of
+from score_sde.experiment.step import make_step
+from score_sde.experiment.workdir import load, load_trained, made_of, read_config, write_config
+
+__all__ = [
+    "Average",
+    "Checkpoints",
+    "Experiment",
+    "Model",
+    "Restored",
+    "TrainState",
+    "average_item",
+    "build_optimizer",
+    "build_optimizers",
+    "check_finite",
+    "check_same",
+    "describe",
+    "digest",
+    "items_of",
+    "load",
+    "load_trained",
+    "made_of",
+    "make_step",
+    "read_config",
+    "state_of",
+    "write_config",
+]

@@ -1,0 +1,262 @@
+"""The checkpoints of a run: checkpoints/STEP/ with the items that `items_of` makes of a state, and `about`.
+
+`about` holds a digest of each item, by which a checkpoint is known to be whole before anything is made
+of it: orbax alone restores flipped bits in silence, and takes an empty folder for a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from score_sde.core.errors import DivergenceError, InputError, StorageError
+from score_sde.experiment import manifest
+from score_sde.experiment.state import TrainState, items_of
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
+
+
+class Restored(NamedTuple):
+    """A whole checkpoint.
+
+    Attributes:
+        step: its step.
+        items: the items asked for, by name.
+        notes: what was saved with it.
+        digests: the digest of each of its items, by name.
+    """
+
+    step: int
+    items: dict[str, Any]
+    notes: dict[str, Any]
+    digests: dict[str, str]
+
+
+class _NotWhole(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+class Checkpoints:
+    """The checkpoints of a workdir; a context manager, which waits at its end for what is being written.
+
+    Args:
+        workdir: the workdir.
+        last: how many of the newest are kept.
+        every: checkpoints of steps divisible by it are kept for ever; 0 for none.
+        device: where arrays are restored to; None for the first one of this process.
+    """
+
+    def __init__(
+        self, workdir: str | os.PathLike[str], last: int = 1, every: int = 0, device: jax.Device | None = None
+    ) -> None:
+        import orbax.checkpoint as ocp  # imported late: it takes half a second
+
+        self._ocp, self._device = ocp, device
+        self.workdir = pathlib.Path(workdir).absolute()
+        self.folder = self.workdir / "checkpoints"
+        # Each process reads by itself and one of them writes, so orbax need not bring them together.
+        me = jax.process_index()
+        alone = dict(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=last,
+            keep_period=every or None,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(**alone if jax.process_count() > 1 else {}),
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._writing: int | None = None
+        self._written: int | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.wait()
+        except StorageError:
+            if error is None:
+                raise
+        finally:
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, whole or not, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, notes: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint in the background; the state may be donated at once.
+
+        Args:
+            state: what to save, each array whole on this process (`Jit.one_copy`).
+            notes: what JSON can hold, to be had back with the checkpoint.
+
+        Raises:
+            StorageError: where this checkpoint, or the one before it, cannot be written.
+            DivergenceError: for a state that is not finite, which would be of no use.
+        """
+        self.wait()
+        step = int(state.step)
+        items = items_of(state)
+        check_finite(state)
+        about = {"digests": {name: digest(item) for name, item in items.items()}, "notes": notes or {}}
+        about["digests"]["notes"] = _digest_of_json(about["notes"])
+        arguments = {name: self._ocp.args.StandardSave(item) for name, item in items.items()}
+        arguments["about"] = self._ocp.args.JsonSave(about)
+        self._writing = step
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _check_room(self.folder, items)
+            if not self._manager.save(step, args=self._ocp.args.Composite(**arguments)):
+                raise OSError(f"there is one of step {self._manager.latest_step()} already")
+        except Exception as error:  # orbax raises whatever its storage library does
+            raise self._unwritten(error) from error
+
+    def wait(self) -> None:
+        """Return once nothing is being written; raises StorageError where the last save did not succeed."""
+        if self._writing is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._unwritten(error) from error
+        with contextlib.suppress(OSError):  # the checkpoint is there, and its digests
+            manifest.write(self.folder / str(self._writing))
+        self._written, self._writing = self._writing, None
+
+    def restore(self, step: int, templates: dict[str, Any]) -> Restored:
+        """The checkpoint of one step, each item in the structure and shapes of its template.
+
+        Raises:
+            InputError: for one that is not whole, with the reason.
+        """
+        try:
+            return self._restore(step, templates)
+        except _NotWhole as error:
+            raise InputError(f"The checkpoint of step {step} in {self.workdir} is not whole: {error}.") from error
+
+    def newest(self, templates: dict[str, Any]) -> tuple[Restored | None, dict[int, str]]:
+        """The newest whole checkpoint, and of newer ones that are not whole, by step, the reason.
+
+        Raises:
+            InputError: where there are checkpoints and none is whole.
+        """
+        broken: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            try:
+                return self._restore(step, templates), broken
+            except _NotWhole as error:
+                broken[step] = str(error)
+        if broken:
+            raise InputError(
+                f"{self.workdir} has no whole checkpoint ({describe(broken)}): to train anew, move {self.folder} away."
+            )
+        return None, {}
+
+    def put_aside(self, broken: dict[int, str]) -> None:
+        """Move checkpoints that are not whole to the workdir's folder broken/, and remove unfinished ones."""
+        for step in broken:
+            target = self.workdir / "broken" / str(step)
+            while target.exists():
+                target = target.with_name(target.name + "_")
+            target.parent.mkdir(exist_ok=True)
+            os.rename(self.folder / str(step), target)
+        for folder in self.folder.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._manager.reload()
+
+    def _restore(self, step: int, templates: dict[str, Any]) -> Restored:
+        folder = self.folder / str(step)
+        try:
+            if not any(folder.iterdir()):
+                raise _NotWhole("its folder is empty")
+            if not (folder / "about").is_dir():
+                raise _NotWhole("it has no digests")
+            if damage := manifest.damage(folder, templates):
+                raise _NotWhole(damage)
+        except OSError as error:
+            raise _NotWhole(f"it cannot be read ({_short(error)})") from error
+        # Where to is said: else orbax looks for the device that the checkpoint was written on.
+        here = jax.sharding.SingleDeviceSharding(self._device or jax.local_devices()[0])
+
+        def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+
+        arguments = {
+            name: self._ocp.args.StandardRestore(jax.tree.map(placed, template)) for name, template in templates.items()
+        }
+        arguments["about"] = self._ocp.args.JsonRestore()
+        try:
+            found = dict(self._manager.restore(step, args=self._ocp.args.Composite(**arguments)))
+            about = found.pop("about")
+            digests, notes = dict(about["digests"]), dict(about["notes"])
+        except Exception as error:  # whatever a truncated or missing file makes orbax raise
+            raise _NotWhole(_short(error)) from error
+        if _digest_of_json(notes) != digests.get("notes"):
+            raise _NotWhole("its notes are not what was saved: the digest differs")
+        for name, item in found.items():
+            if digest(item) != digests.get(name):
+                raise _NotWhole(f"its {name} are not what was saved: the digest differs")
+        return Restored(step, found, notes, digests)
+
+    def _unwritten(self, error: Exception) -> StorageError:
+        step, self._writing = self._writing, None
+        for folder in self.folder.glob(f"{step}{_UNFINISHED}*"):  # it may be what fills the disk
+            shutil.rmtree(folder, ignore_errors=True)
+        last = f"the one of step {self._written} is" if self._written is not None else "those from before it are"
+        return StorageError(
+            f"The checkpoint of step {step} could not be written to {self.folder} ({_short(error)}); {last} safe: "
+            "make room and give the same command again."
+        )
+
+
+def digest(tree: Any) -> str:
+    """A BLAKE2b digest of the names, types, shapes and bytes of a pytree's arrays, in hexadecimal."""
+    total = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def _digest_of_json(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def describe(broken: dict[int, str]) -> str:
+    """Steps and reasons, on one line."""
+    return "; ".join(f"step {step}: {reason}" for step, reason in broken.items())
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def check_finite(state: TrainState) -> None:
+    """Raise DivergenceError for a state that is not finite, naming the step and what is not."""
+    for name, item in items_of(state).items():
+        for leaf in jax.tree.leaves(item):
+            if jax.numpy.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf, np.float32)).all():
+                raise DivergenceError(
+                    f"After step {int(state.step)} {name} are not finite, and no checkpoint of them is written: "
+                    "the last one is safe; train in another --workdir with a smaller learning rate, or clip gradients."
+                )
+
+
+def _check_room(folder: pathlib.Path, items: dict[str, Any]) -> None:
+    """Raise OSError where a disk has no room for the items: orbax would find out in its threads, one trace each."""
+    needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(items))) + 2**17
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"No space left on device: {free:,} bytes free, about {needed:,} needed")

@@ -1,0 +1,230 @@
+"""All that a config makes, built once, for every job, benchmark and notebook."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from score_sde import config as config_
+from score_sde import data, losses, networks, sde
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import same_structure
+from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Condition, Conditions
+from score_sde.core.errors import InputError
+from score_sde.core.keys import check_seed
+from score_sde.denoisers import NetworkDenoiser, Parametrization, parametrization
+from score_sde.experiment import averages as averages_
+from score_sde.experiment.averages import Average
+from score_sde.experiment.optimizer import Schedule, build_optimizers
+from score_sde.experiment.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts that a config names.
+
+    Attributes:
+        config: the config, complete.
+        dataset: the data set.
+        objective: what training minimises; its `parts` are the SDE, the parametrisation and the network.
+        conditioning: what the conditions of a batch go through.
+        averages: averages of the parameters by name, in alphabetical order; the first is evaluated and sampled.
+    """
+
+    config: ml_collections.ConfigDict
+    dataset: data.Dataset
+    objective: losses.Objective
+    conditioning: data.Conditioning
+    averages: dict[str, Average]
+
+    @classmethod
+    def from_config(cls, given: Mapping[str, Any], dtype: str | None = None) -> Experiment:
+        """Build the parts.
+
+        Args:
+            given: a config: what differs from the defaults, as a config file states it.
+            dtype: what the network computes in instead of config.network.dtype, where it has such a setting.
+
+        Raises:
+            InputError: for names or arguments that do not fit.
+        """
+        config: Any = config_.complete(given)
+        check_seed(config.seed)
+        require_whole("data.batch_size", config.data.batch_size, 1)
+        dataset = config_.build(data, config_.arguments(config, "data"), base=data.Dataset)
+        computed = tuple(
+            config_.build(data, spec, base=data.ComputedCondition)
+            for spec in config_.read_specs("data.conditions", config.data.conditions)
+        )
+        parts = _parts(config, dataset, computed, dtype)
+        objective = config_.build(losses, config.objective, parts, base=losses.Objective)
+        parts.parametrization.check(parts.sde)
+        _check_conditions(objective, parts)
+        objective.check()
+        drop = tuple(config_.to_dict(config.data.drop).items())
+        conditioning = data.Conditioning(Conditions(objective.reads), computed, drop)
+        averages = {
+            name: config_.build(averages_, spec, base=Average)
+            for name, spec in sorted(config_.to_dict(config.averages).items())
+        }
+        return cls(config, dataset, objective, conditioning, averages)
+
+    @property
+    def parts(self) -> losses.Parts:
+        """SDE, parametrisation, network and codec."""
+        return self.objective.parts
+
+    @property
+    def sde(self) -> sde.SDE:
+        return self.parts.sde
+
+    @property
+    def parametrization(self) -> Parametrization:
+        return self.parts.parametrization
+
+    @property
+    def network(self) -> networks.Network:
+        return self.parts.network
+
+    @property
+    def codec(self) -> data.Codec:
+        return self.parts.codec
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.seed)
+
+    @property
+    def reads(self) -> Conditions:
+        """The conditions that are read of the data set's examples."""
+        wanted = set(self.conditioning.reads) | {name for one in self.conditioning.computed for name in one.needs}
+        computed = {name for one in self.conditioning.computed for name in one.conditions}
+        known = dict(self.dataset.conditions) | dict(self.conditioning.reads)
+        return Conditions({name: condition for name, condition in known.items() if name in wanted - computed})
+
+    def denoiser(self, params: Any) -> NetworkDenoiser:
+        """The denoiser with these weights of the network."""
+        return self.parts.denoiser(params)
+
+    def frozen(self, load: Callable[[str | pathlib.Path], Any] | None = None) -> dict[str, Any]:
+        """What a step uses and does not train, by name; `load` opens a workdir."""
+        return {"codec": self.codec} | self.objective.frozen(load or _cannot_load)
+
+    def init_state(self) -> TrainState:
+        """The state before the first step."""
+        params, objective = self.objective.init(keys_.stream(self.seed, "init"))
+
+        # One program for all arrays: an eager one for each shape would cost a second.
+        @jax.jit
+        def rest(params: Any) -> tuple[Any, Any]:
+            averages = {name: jax.tree.map(jnp.copy, params) for name in self.averages}
+            return averages, {group: self.optimizers[group].init(params[group]) for group in params}
+
+        averages, optimizer = rest(params)
+        return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer, objective)
+
+    def state_shapes(self) -> TrainState:
+        """The shapes and dtypes of the state; nothing is computed."""
+        return jax.eval_shape(self.init_state)
+
+    @property
+    def optimizers(self) -> dict[str, optax.GradientTransformation]:
+        """An optimizer for each group of parameters."""
+        return self._optimizers[0]
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """The learning rate of each group by step."""
+        return self._optimizers[1]
+
+    @functools.cached_property
+    def _optimizers(self) -> tuple[dict[str, optax.GradientTransformation], dict[str, Schedule]]:
+        params = self.param_shapes
+        decays = {group: _of_traits(self.network, tree, "decays") for group, tree in params.items()}
+        if all(all(jax.tree.leaves(tree)) for tree in decays.values()):
+            decays = {}
+        return build_optimizers(self.config.optimizer, params, decays)
+
+    @functools.cached_property
+    def param_shapes(self) -> dict[str, Any]:
+        """The shapes and dtypes of the parameters by group."""
+        params, _ = jax.eval_shape(self.objective.init, keys_.stream(self.seed, "init"))
+        return dict(params)
+
+    @functools.cached_property
+    def cuts(self) -> Any:
+        """The axis along which parallel='fsdp' cuts each parameter, by group, where the network declares one."""
+        return {group: _of_traits(self.network, tree, "cut") for group, tree in self.param_shapes.items()}
+
+
+def _parts(
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    computed: tuple[data.ComputedCondition, ...],
+    dtype: str | None,
+) -> losses.Parts:
+    the_sde = config_.build(sde, config.sde, base=sde.SDE)
+    codec = dataset.codec
+    meaning = config_.build(parametrization, config.parametrization, base=Parametrization, data_range=codec.model_range)
+    every: dict[str, Condition] = dict(dataset.conditions)
+    for one in computed:
+        every |= one.conditions
+    given = config_.to_dict(config.data.given)
+    for name in (given,) if isinstance(given, str) else given:
+        if name not in every:
+            raise InputError(
+                f"data.given names {name!r}, and {type(dataset).__name__} has {', '.join(every) or 'no conditions'}; "
+                "expected names of those."
+            )
+    spec = config_.to_dict(config.network)
+    if dtype is not None and "dtype" in spec:
+        spec["dtype"] = dtype
+    context = {
+        "shape": codec.model_shape,
+        "conditions": Conditions(every).only((given,) if isinstance(given, str) else given),
+        "levels": the_sde.levels,
+    }
+    taken = {
+        name: value
+        for name, value in context.items()
+        if value is not None and config_.takes(networks, spec, name, networks.Network)
+    }
+    network = config_.build(networks, spec, base=networks.Network, **taken)
+    return losses.Parts(the_sde, meaning, network, codec, Conditions(every), config.data.batch_size)
+
+
+def _check_conditions(objective: losses.Objective, parts: losses.Parts) -> None:
+    """Every condition that is read, and required or given, must come from somewhere."""
+    for name in objective.reads:
+        if name not in parts.conditions:
+            raise InputError(
+                f"{type(objective).__name__} or its network reads {name!r}, and the data set has "
+                f"{', '.join(parts.conditions) or 'no conditions'}: use another data set, or compute it "
+                "(data.conditions)."
+            )
+
+
+def _of_traits(network: networks.Network, params: Any, trait: str) -> Any:
+    """One trait of each parameter of a group; of other groups than the network's, what is usual."""
+    declared = network.traits(params) if _is_of(network, params) else jax.tree.map(lambda _: networks.Trait(), params)
+    return jax.tree.map(lambda one: getattr(one, trait), declared)
+
+
+def _is_of(network: networks.Network, params: Any) -> bool:
+    shapes = jax.eval_shape(network.init, keys_.stream(0, "init"))
+    return same_structure(shapes, params)
+
+
+def _cannot_load(workdir: str | pathlib.Path) -> Any:
+    raise InputError(
+        f"{workdir} cannot be opened here: give Experiment.frozen a way to load workdirs (score_sde.load)."
+    )

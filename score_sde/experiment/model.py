@@ -1,0 +1,113 @@
+"""A trained model, and which config goes with which."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde import config as config_
+from score_sde.core import conditions
+from score_sde.core import keys as keys_
+from score_sde.core.conditions import Cond, Conditions
+from score_sde.core.errors import InputError
+from score_sde.data import Codec
+from score_sde.denoisers import Denoiser
+from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
+from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Model:
+    """A trained denoiser, as `load` returns it, with the codec to the data's own values.
+
+    Attributes:
+        denoiser: the denoiser, with its weights.
+        codec: between the data's values and the model's scale.
+        config: the config it was trained with.
+        step: the number of training steps behind the weights.
+        digest: of the weights, as their checkpoint carries it; results name it.
+    """
+
+    denoiser: Denoiser
+    codec: Codec
+    config: ml_collections.ConfigDict
+    step: int
+    digest: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example on the model's scale."""
+        return self.codec.model_shape
+
+    @property
+    def conditions(self) -> Conditions:
+        """The conditions that the model reads, by name."""
+        return self.denoiser.reads
+
+    def __repr__(self) -> str:
+        reads = ", ".join(self.conditions) or "nothing"
+        name, sde = self.config.data.name, self.config.sde.name
+        return f"Model of {name} at step {self.step}: shape {self.shape}, {sde}, reads {reads}"
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        grid: ArrayLike | None = None,
+        cond: Mapping[str, Any] | None = None,
+        **asked: Any,
+    ) -> Samples:
+        """Draw samples; their x is on the data's own scale, rounded where data are.
+
+        Args:
+            n: how many.
+            seed: sample i is a function of (seed, i).
+            sampler: how to step; None for Heun's method.
+            grid: the times; None for 40 steps of the SDE's own grid.
+            cond: conditions for each sample, as `score_sde.sample` takes them.
+            **asked: conditions as a person writes them: label=2 for all samples, label=[1, 2] in turn, label=None for
+                none.
+        """
+        grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
+        if cond is None:
+            cond = conditions.asked_for(asked, self.conditions, np.arange(n))
+        elif asked:
+            raise InputError(f"sample got both cond and {', '.join(asked)}; expected one of them.")
+        drawn = sample(self.denoiser, sampler or Heun(), grid, self.shape, n=n, seed=seed, cond=cond)
+        return drawn._replace(x=np.asarray(self.codec.quantize(self.codec.decode(drawn.x))))
+
+    def log_prob(self, x: ArrayLike, *, seed: int = 0, cond: Cond = None, **options: Any) -> LogProb:
+        """The log-density of x on the model's scale, in nats; options as of `score_sde.log_prob`."""
+        return log_prob(self.denoiser.smooth(), x, self._keys(seed, x), cond=cond, **options)
+
+    def bits_per_dim(self, values: ArrayLike, *, seed: int = 0, cond: Cond = None, **options: Any) -> BitsPerDim:
+        """The bits per dimension of values on the data's own scale; options as of `score_sde.bits_per_dim`."""
+        keys = self._keys(seed, values)
+        return bits_per_dim(self.denoiser.smooth(), values, keys, codec=self.codec, cond=cond, **options)
+
+    def _keys(self, seed: int, x: ArrayLike) -> jax.Array:
+        return keys_.examples(keys_.stream(seed, "likelihood"), np.arange(len(np.asarray(x))))
+
+
+def check_same(
+    config: ml_collections.ConfigDict,
+    trained: ml_collections.ConfigDict,
+    free: Sequence[str],
+    workdir: pathlib.Path,
+) -> None:
+    """Raise InputError, naming the entry, where two configs differ in an entry that is not in `free`."""
+    for name, (ours, theirs) in config_.differences(config, trained).items():
+        if not any(name == entry or name.startswith(entry + ".") for entry in free):
+            raise InputError(
+                f"{workdir} was trained with {name} = {theirs!r}, and the config says {ours!r}: "
+                f"use another --workdir, or the config that it was trained with."
+            )

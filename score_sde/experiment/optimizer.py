@@ -1,0 +1,53 @@
+"""An optax optimizer for each group of parameters, as config.optimizer says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import optax
+
+from score_sde import config as config_
+from score_sde.core.errors import InputError
+
+Schedule = Callable[[int], Any]
+
+
+def build_optimizer(spec: Mapping[str, Any], decays: Any = None) -> tuple[optax.GradientTransformation, Schedule]:
+    """An optax optimizer behind clipping by global norm, and its learning-rate schedule.
+
+    Args:
+        spec: the optimizer's name and arguments, `schedule` (an optax schedule, or 'constant_schedule' with value), and
+            `clip`, the largest global norm of the gradient, or None.
+        decays: which parameters weight decay is meant for, a pytree of booleans; None for all.
+    """
+    spec = config_.to_dict(spec)
+    arguments = {name: value for name, value in spec.items() if name not in ("schedule", "clip", "groups")}
+    clip = spec.get("clip")
+    if clip is not None and not clip > 0:
+        raise InputError(f"optimizer.clip is {clip}; expected a positive norm, or None for no clipping.")
+    schedule = config_.build(optax.schedules, spec["schedule"])
+    masked = {}
+    if decays is not None and "mask" not in arguments:
+        masks = "mask" in inspect.signature(config_.lookup(optax, arguments.get("name", ""))).parameters
+        masked = {"mask": decays} if masks else {}
+    optimizer = config_.build(optax, arguments, learning_rate=schedule, **masked)
+    if clip is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
+    return optimizer, schedule
+
+
+def build_optimizers(
+    spec: Mapping[str, Any], groups: Iterable[str], decays: Mapping[str, Any]
+) -> tuple[dict[str, optax.GradientTransformation], dict[str, Schedule]]:
+    """(optimizers, schedules) by group: config.optimizer, with the entries of its `groups` where a group has some."""
+    spec, groups = config_.to_dict(spec), list(groups)
+    unknown = [name for name in spec.get("groups", {}) if name not in groups]
+    if unknown:
+        raise InputError(f"optimizer.groups has {unknown[0]!r}; expected groups of the objective: {', '.join(groups)}.")
+    optimizers, schedules = {}, {}
+    for group in groups:
+        own = spec | spec.get("groups", {}).get(group, {})
+        optimizers[group], schedules[group] = build_optimizer(own, decays.get(group))
+    return optimizers, schedules

@@ -1,0 +1,120 @@
+"""A workdir: its config, and the trained model that it holds."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import ml_collections
+
+from score_sde import config as config_
+from score_sde.core import files
+from score_sde.core.errors import InputError
+from score_sde.denoisers import Denoiser
+from score_sde.experiment.checkpoint import Checkpoints, Restored, describe
+from score_sde.experiment.experiment import Experiment
+from score_sde.experiment.model import Model
+from score_sde.experiment.state import average_item, items_of
+from score_sde.losses import Trained
+
+
+def write_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> None:
+    """Write config.json, whole or not at all."""
+    files.write_text(pathlib.Path(workdir) / "config.json", config_.to_json(config))
+
+
+def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | None:
+    """The config of a workdir, or None where there is none."""
+    path = pathlib.Path(workdir) / "config.json"
+    try:
+        text = path.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text: {error}.") from error
+    try:
+        config = config_.from_json(text)
+        if config.get("version") is None:
+            raise InputError(
+                f"version is missing: {workdir} was made by score_sde 0.1, whose configs and checkpoints have another "
+                "form; expected a workdir of 0.2: use another --workdir and train there, or open this one "
+                "with score_sde 0.1."
+            )
+        return config_.complete(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def load(
+    workdir: str | os.PathLike[str], step: int | None = None, average: str | None = "", dtype: str | None = "float32"
+) -> Any:
+    """What a workdir was trained to be: a `Model` where it is a denoiser; notebooks and jobs start here.
+
+    Its digest is checked. Where the newest checkpoint is not whole, a warning names it and the
+    newest whole one is taken; a checkpoint asked for by its step must be whole.
+
+    Args:
+        workdir: where it was trained.
+        step: which checkpoint; None for the newest that is whole.
+        average: which average of the weights, by its name in config.averages; '' for the first by name, None for the
+            weights themselves.
+        dtype: what the network computes in, whatever it was trained in; None for as trained.
+
+    Raises:
+        InputError: for a workdir without a whole checkpoint, without this one, or without this average.
+    """
+    return made_of(load_trained(workdir, step, average, dtype))
+
+
+def made_of(trained: Trained) -> Any:
+    """What the objective makes of trained parameters, a denoiser as a `Model`."""
+    experiment = trained.experiment
+    made = experiment.objective.model(trained)
+    if isinstance(made, Denoiser):
+        return Model(made, trained.frozen["codec"], experiment.config, trained.step, trained.digest)
+    return made
+
+
+def load_trained(
+    workdir: str | os.PathLike[str], step: int | None = None, average: str | None = "", dtype: str | None = "float32"
+) -> Trained:
+    """The parameters of a workdir, with the experiment that they belong to; arguments and errors as of `load`."""
+    config = read_config(workdir)
+    if config is None:
+        raise InputError(f"{workdir} is no workdir of a trained model (no config.json): train there first.")
+    experiment = Experiment.from_config(config, dtype)
+    item = _item(experiment, average, workdir)
+    with Checkpoints(workdir) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise InputError(f"{workdir} has no checkpoint: train there first (--mode=train).")
+        if step is not None and step not in steps:
+            raise InputError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
+        shapes = items_of(experiment.state_shapes())
+        templates = {name: shapes[name] for name in (item, "objective") if name in shapes}
+        restored: Restored | None
+        if step is not None:
+            restored = checkpoints.restore(step, templates)
+        else:
+            restored, broken = checkpoints.newest(templates)
+            if broken:
+                warnings.warn(f"{workdir} has checkpoints that are not whole ({describe(broken)}).", stacklevel=2)
+    assert restored is not None  # there are steps, so one was found or an error raised
+    state = restored.items.get("objective", experiment.state_shapes().objective)
+    frozen = experiment.frozen(load)
+    return Trained(experiment, restored.items[item], state, frozen, restored.step, restored.digests[item])
+
+
+def _item(experiment: Experiment, average: str | None, workdir: str | os.PathLike[str]) -> str:
+    """The item of a checkpoint that has these weights."""
+    if average is None or (average == "" and not experiment.averages):
+        return "params"
+    name = next(iter(experiment.averages)) if average == "" else average
+    if name not in experiment.averages:
+        raise InputError(
+            f"{workdir} has no average {average!r}; expected one of {', '.join(experiment.averages) or 'none'}, or "
+            "None."
+        )
+    return average_item(name)

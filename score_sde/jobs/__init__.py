@@ -1,0 +1,28 @@
+"""The jobs: train, evaluate, sample, import, describe; resumable, with one policy for results."""
+
+from score_sde.jobs.actions import Action, Moment
+from score_sde.jobs.base import Job
+from score_sde.jobs.describe import Describe, describe
+from score_sde.jobs.evaluate import Evaluate, evaluate
+from score_sde.jobs.evaluation import Context, Evaluation
+from score_sde.jobs.import_weights import Import
+from score_sde.jobs.sample import Sample, draw_samples
+from score_sde.jobs.train import Train, Trainer, train
+
+__all__ = [
+    "Action",
+    "Context",
+    "Describe",
+    "Evaluate",
+    "Evaluation",
+    "Import",
+    "Job",
+    "Moment",
+    "Sample",
+    "Train",
+    "Trainer",
+    "describe",
+    "draw_samples",
+    "evaluate",
+    "train",
+]

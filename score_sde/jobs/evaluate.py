@@ -1,0 +1,127 @@
+"""The evaluation job: what config.eval.what names, on the test split, into the workdir's folder eval/."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from score_sde import config as config_
+from score_sde import data, parallel
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import InputError
+from score_sde.core.keys import check_seed
+from score_sde.experiment import Experiment, check_same, load_trained
+from score_sde.jobs import evaluations, results
+from score_sde.jobs.base import Job
+from score_sde.jobs.checkpoints import chosen
+from score_sde.jobs.evaluation import Context, Evaluation
+from score_sde.jobs.parts import Parts
+from score_sde.jobs.sample import sample_settings, samples_of
+from score_sde.losses import Trained
+from score_sde.parallel import processes
+
+
+class Evaluate(Job):
+    """Evaluate checkpoints on the test split as config.eval says."""
+
+    name = "eval"
+
+    def check(self, experiment: Experiment) -> None:
+        read_evaluations(experiment.config.eval)
+
+    def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
+        assert workdir is not None
+        evaluate(experiment, workdir)
+
+
+def evaluate(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
+    """Evaluate checkpoints on the test split as config.eval says, in float32: the newest, or config.eval.checkpoints.
+
+    Writes eval/NAME.json for every evaluation of config.eval.what (eval/step_STEP/NAME.json for checkpoints that
+    are named); each says which checkpoint, data and settings it is of. Results that are there are not made
+    again; those of other checkpoints, data or settings stay, and the new ones go to eval/NAME-DIGEST/. With several
+    processes each calls this.
+
+    Raises:
+        InputError: for a config or a workdir that cannot be evaluated.
+        DivergenceError: for examples whose likelihood could not be computed.
+        Stopped: after SIGTERM, with what is done so far kept.
+    """
+    experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
+    settings, workdir = experiment.config.eval, pathlib.Path(workdir)
+    wanted = read_evaluations(settings)
+    processes.check_agreed("the config", config_.to_json(experiment.config))
+    # Else a GPU or TPU would multiply float32 numbers with 8 or 11 bits.
+    with jax.default_matmul_precision("highest"):
+        for step, folder in chosen(workdir, settings.checkpoints, workdir / "eval", "eval"):
+            trained = load_trained(workdir, step)
+            check_same(experiment.config, trained.experiment.config, config_.NOT_OF_THE_MODEL, workdir)
+            _evaluate(experiment, wanted, trained, workdir, folder)
+    processes.barrier("evaluated")
+
+
+def read_evaluations(settings: Any) -> tuple[Evaluation, ...]:
+    """What config.eval names; raises InputError for what cannot be run."""
+    require_whole("eval.batch_size", settings.batch_size, 1)
+    check_seed(settings.seed, "eval.seed")
+    wanted = tuple(
+        config_.build(evaluations, spec, base=Evaluation) for spec in config_.read_specs("eval.what", settings.what)
+    )
+    if not wanted:
+        known = ", ".join(config_.names(evaluations, Evaluation))
+        raise InputError(f"eval.what is {settings.what!r}; expected one or several of {known}.")
+    return wanted
+
+
+def _evaluate(
+    experiment: Experiment,
+    wanted: tuple[Evaluation, ...],
+    trained: Trained,
+    workdir: pathlib.Path,
+    root: pathlib.Path,
+) -> None:
+    """All of config.eval.what for one checkpoint."""
+    # The data and the settings are the command's, the objective and the weights are the workdir's.
+    source = processes.first_alone(lambda: experiment.dataset.source("test"))
+    common = {
+        "checkpoint_step": trained.step,
+        "checkpoint_digest": trained.digest,
+        "split": "test",
+        "data": data.digest(source),
+        "seed": experiment.config.eval.seed,
+    }
+    sample = {"sample": sample_settings(experiment.config)}
+    of = {one: common | one.settings() | (sample if one.needs_samples else {}) for one in wanted}
+    place = {one: results.place(root, one.name, identity) for one, identity in of.items()}
+    done = {one: results.is_there(place[one], one.name, identity) for one, identity in of.items()}
+    seen = [(one.name, done[one], results.plain(identity)) for one, identity in of.items()]
+    processes.check_agreed(f"the results in {root}, or its checkpoint or data", str(seen))
+    if processes.is_first():
+        for one in (one for one, is_done in done.items() if is_done):
+            Parts(root, one.name, of[one]).remove()
+            print(f"nothing left to evaluate: {place[one] / one.name}.json is of step {trained.step}")
+        root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
+    devices = parallel.strategy(experiment.config.parallel)
+    drawn = functools.partial(samples_of, experiment, trained, workdir)
+    eval_ = experiment.config.eval
+    for one in (one for one, is_done in done.items() if not is_done):
+        asks = drawn if one.needs_samples else _no_samples
+        at = Context(trained, source, devices, eval_.batch_size, eval_.seed, root, place[one], of[one], asks)
+        began = time.perf_counter()
+        found, line = one.run(at)
+        seconds = time.perf_counter() - began
+        if processes.is_first():
+            path = place[one] / f"{one.name}.json"
+            results.write(path, {"seconds": round(seconds, 3)} | found, of[one])
+            at.parts(one.name).remove()
+            print(f"evaluated step {trained.step}: {line} (seconds: {seconds:.1f})\n  results: {path}")
+
+
+def _no_samples(n: int) -> pathlib.Path:
+    raise InputError("An evaluation asks for samples and does not say so: expected needs_samples = True in its class.")

@@ -1,0 +1,135 @@
+"""What an evaluation is: a spec in config.eval.what, found like any class."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import numpy as np
+
+from score_sde import data, parallel
+from score_sde.core.errors import InputError
+from score_sde.denoisers import Denoiser
+from score_sde.experiment import Experiment, Model, made_of
+from score_sde.jobs.parts import Parts
+from score_sde.jobs.results import Identity
+from score_sde.losses import HeldOut, Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What every evaluation is given.
+
+    Attributes:
+        trained: the parameters, with their experiment.
+        source: the examples of the split 'test'.
+        devices: where to compute.
+        batch_size, seed: config.eval's.
+        root: the folder of all results, where an unfinished one keeps its parts.
+        folder: where the files of this result go.
+        identity: all that the result depends on.
+        drawn: draws samples as config.sample says, as many as asked for, and returns the folder that has them as
+            samples.npz; those that are there are not drawn again.
+    """
+
+    trained: Trained
+    source: data.Source
+    devices: parallel.Jit
+    batch_size: int
+    seed: int
+    root: pathlib.Path
+    folder: pathlib.Path
+    identity: Identity
+    drawn: Callable[[int], pathlib.Path]
+
+    @property
+    def experiment(self) -> Experiment:
+        experiment: Experiment = self.trained.experiment
+        return experiment
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """What the objective makes of the parameters: a `Model`, for a denoiser."""
+        return made_of(self.trained)
+
+    def denoiser(self, devices: parallel.Jit) -> Denoiser:
+        """The model's denoiser, with a copy of the weights on each of these devices.
+
+        Raises:
+            InputError: where the objective trains none.
+        """
+        if not isinstance(self.model, Model):
+            raise InputError(
+                f"{type(self.experiment.objective).__name__} trains no denoiser, which this evaluation needs: change "
+                "eval.what."
+            )
+        return placed(self.model.denoiser, devices)
+
+    def parts(self, name: str) -> Parts:
+        """Where an evaluation keeps what it has so far."""
+        return Parts(self.root, name, self.identity)
+
+    def batch(self, numbers: np.ndarray) -> data.Batch:
+        """The examples of these numbers, with the conditions that are read, not yet on a device."""
+        return data.as_batch(data.read(self.source, numbers), self.experiment.reads)
+
+    @functools.cached_property
+    def held_out(self) -> HeldOut:
+        """The objective's loss over the split."""
+        experiment = self.experiment
+        size = self.devices.padded(self.batch_size)
+        return HeldOut(
+            experiment.objective,
+            experiment.conditioning,
+            experiment.reads,
+            self.trained.frozen,
+            self.devices,
+            self.source,
+            size,
+            self.seed,
+        )
+
+    @functools.cached_property
+    def params(self) -> dict[str, Any]:
+        """The parameters by group, on the devices."""
+        params: dict[str, Any] = self.devices.place_state(self.trained.params)
+        return params
+
+
+class Evaluation(abc.ABC):
+    """Something that is measured of a trained model. config.eval.what names one with its settings.
+
+    To add one, subclass, define `name` and `run`, and declare settings as a frozen dataclass does; a config names it by
+    its dotted path, 'mypackage.Count(n=100)'. The settings are part of the result's identity.
+
+    Attributes:
+        name: of the result's file, NAME.json.
+        needs_samples: whether it asks for samples (`Context.drawn`); config.sample is then part of the identity.
+    """
+
+    name: ClassVar[str]
+    needs_samples: ClassVar[bool] = False
+
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on, beside the checkpoint, the data and the seed."""
+        fields: Any = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        return {field.name: getattr(self, field.name) for field in fields}
+
+    @abc.abstractmethod
+    def run(self, at: Context) -> tuple[dict[str, Any], str]:
+        """Measure it; every process calls this, and the first alone writes files, into at.folder.
+
+        Returns:
+            (the results, as JSON can hold them; a line that tells them).
+        """
+
+
+def placed(tree: Any, devices: parallel.Jit) -> Any:
+    """A module whose arrays are on every device."""
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(devices.place_state(arrays), rest)

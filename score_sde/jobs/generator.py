@@ -1,0 +1,155 @@
+"""Examples from a denoiser, as a config's section `sample` asks for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from score_sde import config as config_
+from score_sde import sampling
+from score_sde.core import conditions
+from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Cond
+from score_sde.core.errors import DivergenceError
+from score_sde.core.keys import check_seed
+from score_sde.data import Codec
+from score_sde.denoisers import Denoiser, Guide, guidance
+from score_sde.parallel import processes
+from score_sde.sampling import time_grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Examples number first .. first + n - 1 of a seed.
+
+    Attributes:
+        values: on the data's own range, whole numbers where the data are, shape (n, *shape).
+        cond: what was asked for, as numpy arrays; None where nothing was.
+        nfe: network evaluations for each, int32 (n,).
+    """
+
+    values: np.ndarray
+    cond: Cond
+    nfe: np.ndarray
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The conditions as columns of a file: `labels` for a class; 'NAME' or 'NAME.PART' for others."""
+        found: dict[str, np.ndarray] = {}
+        for name, value in (self.cond or {}).items():
+            if isinstance(value, dict):
+                found |= {f"{name}.{part}": array for part, array in value.items()}
+            else:
+                found["labels" if name == "label" else name] = value
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+    """How examples are drawn; what nobody asks for is the condition's default, such as each class in turn.
+
+    Attributes:
+        sampler, grid, seed, denoise, batch_size, sharding: as in `sample`.
+        guides: specs of the guides, applied in order.
+        asked: the conditions that are asked for, by name.
+        codec: from the model's scale to the data's.
+    """
+
+    sampler: sampling.Sampler
+    grid: np.ndarray
+    seed: int
+    denoise: bool
+    batch_size: int
+    sharding: jax.sharding.Sharding | None
+    guides: tuple[dict[str, Any], ...]
+    asked: dict[str, Any]
+    codec: Codec
+
+    @functools.cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the values."""
+        return np.dtype(jax.eval_shape(self._values, jax.ShapeDtypeStruct((1, *self.codec.model_shape), float)).dtype)
+
+    @classmethod
+    def from_config(
+        cls,
+        spec: ml_collections.ConfigDict,
+        denoiser: Denoiser,
+        codec: Codec,
+        sharding: jax.sharding.Sharding | None = None,
+    ) -> Generator:
+        """Build what config.sample names, for a denoiser like this one (its weights are not looked at).
+
+        Raises:
+            InputError: for names or arguments that do not fit.
+        """
+        for name in ("n", "batch_size"):
+            require_whole(f"sample.{name}", spec[name], 1)
+        check_seed(spec.seed, "sample.seed")
+        sampler = config_.build(sampling, spec.sampler, base=sampling.Sampler)
+        grid = config_.build(time_grid, spec.grid, denoiser.sde)
+        sampler.check(denoiser.sde, grid)
+        made = cls(
+            sampler=sampler,
+            grid=grid,
+            seed=spec.seed,
+            denoise=spec.denoise,
+            batch_size=spec.batch_size,
+            sharding=sharding,
+            guides=config_.read_specs("sample.guidance", spec.guidance),
+            asked=config_.read_arguments("sample.cond", spec.cond),
+            codec=codec,
+        )
+        conditions.asked_for(made.asked, made.guided(denoiser).reads, np.arange(1))
+        return made
+
+    def guided(self, denoiser: Denoiser) -> Denoiser:
+        """The denoiser inside its guides."""
+        for spec in self.guides:
+            denoiser = config_.build(guidance, spec, denoiser, base=Guide)
+        return denoiser
+
+    def __call__(self, denoiser: Denoiser, n: int, first: int = 0) -> Drawn:
+        """Draw examples first .. first + n - 1; raises DivergenceError where one is not finite."""
+        guided = self.guided(denoiser)
+        cond = conditions.asked_for(self.asked, guided.reads, np.arange(first, first + n))
+        samples = sampling.sample(
+            guided,
+            self.sampler,
+            self.grid,
+            self.codec.model_shape,
+            n=n,
+            first=first,
+            seed=self.seed,
+            cond=cond,
+            denoise=self.denoise,
+            batch_size=self.batch_size,
+            sharding=self.sharding,
+        )
+        return Drawn(np.asarray(self._values(samples.x)), cond, samples.nfe)
+
+    def _values(self, x: Any) -> jax.Array:
+        return self.codec.quantize(self.codec.decode(x))
+
+
+def draw_together(generator: Generator, denoiser: Denoiser, n: int) -> np.ndarray:
+    """The values of examples 0 .. n - 1, each process drawing some of them; all processes call it, and all get all.
+
+    Raises:
+        DivergenceError: in every process, where an example of any of them is not finite.
+    """
+    each = -(-n // processes.count())
+    failure: DivergenceError | None = None
+    mine = dataclasses.replace(generator, batch_size=min(each, generator.batch_size))
+    try:
+        values = mine(denoiser, each, first=processes.index() * each).values
+    except DivergenceError as error:
+        failure, values = error, np.zeros((each, *generator.codec.data_shape), generator.dtype)
+    values, failed = processes.gather((values, np.asarray([failure is not None])))
+    if failed.any():
+        raise failure or DivergenceError(f"images drawn by process {int(np.argmax(failed))} are not finite")
+    return values[:n]

@@ -1,0 +1,123 @@
+"""The likelihood of a split, in bits per dimension, every example exactly once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from score_sde.core import keys as keys_
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import DivergenceError
+from score_sde.jobs import runner
+from score_sde.jobs.evaluation import Context, Evaluation
+from score_sde.jobs.parts import Columns
+from score_sde.likelihood import BitsPerDim, bits_per_dim
+from score_sde.ode import check_tolerances
+from score_sde.parallel import processes
+
+_TERM = "term."  # before the name of a codec's term, in a file
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood(Evaluation):
+    """Bits per dimension: mean, standard error and terms; each example's own numbers go to likelihood.npz.
+
+    Example i is a function of (eval.seed, i): not of the batch size, the devices or the processes.
+
+    Attributes:
+        probes: of Hutchinson's trace estimate; from two up the error bar is split.
+        rtol, atol: tolerances of the solve.
+        draws: how many draws of the codec's noise are averaged.
+    """
+
+    probes: int = 2
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    draws: int = 1
+    name: ClassVar[str] = "likelihood"
+
+    def __post_init__(self) -> None:
+        require_whole("probes of Likelihood", self.probes, 1)
+        require_whole("draws of Likelihood", self.draws, 1)
+        check_tolerances(self.rtol, self.atol)
+
+    def run(self, at: Context) -> tuple[dict[str, Any], str]:
+        n, parts, archive = len(at.source), at.parts(self.name), at.folder / f"{self.name}.npz"
+        size = runner.equal_batches(n, at.batch_size)
+        runner.run(parts, n, size, _OfBatch(self, at, size), "examples")
+        if not processes.is_first():
+            return {}, ""
+        seconds = parts.merge(archive, n)
+        bits = _read(archive, at.experiment.codec.is_bound)
+        summary = bits.summary()
+        terms = {"prior": bits.prior, "divergence": bits.divergence} | bits.terms
+        found = {
+            "bits_per_dim": summary.bits_per_dim,
+            "stderr": summary.stderr,
+            "n": summary.n,
+            "stderr_parts": {"probes": summary.probe_stderr, "data": summary.data_stderr},
+            "is": "an upper bound" if bits.is_bound else "exact",
+            "terms": {name: float(values.mean()) for name, values in terms.items()},
+            "nfe": float(bits.nfe.mean()),
+            "nfe_max": int(bits.nfe.max()),
+            "conditional": bool(at.model.conditions),
+            "seconds": round(seconds, 3),
+        }
+        line = f"{summary.bits_per_dim:.4f} +- {summary.stderr:.4f} bits/dim over {summary.n} examples"
+        return found, f"{line}, {found['nfe']:.0f} evaluations each"
+
+
+class _OfBatch:
+    """From the numbers of at most `size` examples to their bits per dimension, on the devices of this process."""
+
+    def __init__(self, settings: Likelihood, at: Context, size: int) -> None:
+        self._settings, self._at, self._devices = settings, at, at.devices.local
+        # A chain has a flow on the curve through its levels only.
+        self._denoiser = at.denoiser(self._devices).smooth()
+        self._size = self._devices.padded(size)
+
+    def __call__(self, numbers: np.ndarray) -> Columns:
+        at, settings = self._at, self._settings
+        batch = at.batch(numbers)
+        # Filled up with its last example, and what comes of that is cut off.
+        place = np.minimum(np.arange(self._size), len(numbers) - 1)
+        values, cond = self._devices.place_sharded(
+            jax.tree.map(lambda leaf: leaf[place], (batch["values"], batch["cond"]))
+        )
+        keys = keys_.examples(keys_.stream(at.seed, "likelihood"), numbers[place])
+        keys = self._devices.place_sharded(keys)
+        cond = at.experiment.conditioning(values, cond, keys, train=False)
+        codec = at.experiment.codec
+        try:
+            bits = bits_per_dim(
+                self._denoiser,
+                values,
+                keys,
+                codec=codec,
+                draws=settings.draws if codec.is_bound else 1,
+                cond=cond,
+                probes=settings.probes,
+                rtol=settings.rtol,
+                atol=settings.atol,
+            )
+        except DivergenceError as error:
+            bad = ", ".join(map(str, sorted({int(numbers[place[i]]) for i in error.examples})))
+            raise DivergenceError(
+                f"The likelihood of the test examples {bad} could not be computed: their flow was not solved. Use "
+                "larger rtol and atol of Likelihood; or the model itself returns values that are not finite."
+            ) from error
+        label = {} if batch["cond"] is None or "label" not in batch["cond"] else {"label": batch["cond"]["label"]}
+        columns = {name: value for name, value in bits._asdict().items() if name not in ("value", "terms", "is_bound")}
+        columns |= {f"{_TERM}{name}": value for name, value in bits.terms.items()}
+        columns = {"bits_per_dim": bits.value} | columns
+        return label | {name: column[: len(numbers)] for name, column in columns.items()}
+
+
+def _read(archive: Any, is_bound: bool) -> BitsPerDim:
+    with np.load(archive) as arrays:
+        fields = {name: arrays[name] for name in BitsPerDim._fields if name in arrays}
+        terms = {name.removeprefix(_TERM): arrays[name] for name in arrays.files if name.startswith(_TERM)}
+        return BitsPerDim(value=arrays["bits_per_dim"], terms=terms, is_bound=is_bound, **fields)

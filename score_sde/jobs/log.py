@@ -1,0 +1,140 @@
+"""The record of a run: train.jsonl, TensorBoard, and the loss curve."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+from types import TracebackType
+from typing import Any
+
+from score_sde import plots
+from score_sde.core import files
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of a JSON-lines log; a line torn by a crash is left out, no file is no records."""
+    records = []
+    try:
+        lines = pathlib.Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
+
+
+class _Board:
+    """A TensorBoard event file, written at once and not by a thread, which would die unheard on a full disk."""
+
+    def __init__(self, folder: pathlib.Path, purge_step: int) -> None:
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.summary, self._event = summary, event_pb2.Event
+        self._writer = EventsWriter(str(folder / "events"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        # Of an earlier session, later steps are hidden.
+        self._writer.write_event(self._event(step=purge_step, wall_time=time.time(), session_log=start))
+
+    def write(self, step: int, *summaries: Any) -> None:
+        for each in summaries:
+            self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=each))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Log:
+    """Appends records to train.jsonl and to TensorBoard; a context manager.
+
+    Args:
+        workdir: the workdir.
+        step: training goes on from here: records of later steps, from work that was lost, are dropped.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], step: int) -> None:
+        self.workdir = pathlib.Path(workdir)
+        self.path = self.workdir / "train.jsonl"
+        self.records = [record for record in read_records(self.path) if record["step"] <= step]
+        files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+        self._file = self.path.open("a")
+        self._board = _Board(self.workdir / "tensorboard", step + 1)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.closing(self._board), contextlib.closing(self._file):
+            pass
+
+    def write(self, step: int, **values: float) -> None:
+        """One record: the step and named numbers."""
+        record = {"step": step, **{name: float(f"{value:.6g}") for name, value in values.items()}}
+        self.records.append(record)
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        self._board.write(step, *(self._board.summary.scalar(name, value) for name, value in values.items()))
+
+    def settle(self) -> None:
+        """Return once every record is on the disk, so that no checkpoint is ahead of its log."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def write_picture(self, step: int, name: str, picture: Any) -> None:
+        """A picture, uint8 (height, width, 3), to TensorBoard."""
+        self._board.write(step, self._board.summary.image(name, picture, dataformats="HWC"))
+
+    def save_curve(self) -> pathlib.Path:
+        """Plot the training and held-out losses against the step; returns the PNG's path."""
+        path = self.workdir / "loss.png"
+        curves = {name: self._curve(name) for name in ("loss", "heldout_loss")}
+        plots.save_curves(path, {name: curve for name, curve in curves.items() if curve[0]}, "step", "loss")
+        return path
+
+    def last(self, name: str) -> float | None:
+        """The last value recorded under a name."""
+        values = self._curve(name)[1]
+        return values[-1] if values else None
+
+    def summary(self) -> str:
+        """The last losses, in words."""
+        last = {"loss": self.last("loss"), "held-out loss": self.last("heldout_loss")}
+        return ", ".join(f"{name} {value:.4f}" for name, value in last.items() if value is not None)
+
+    def _curve(self, name: str) -> tuple[list[int], list[float]]:
+        points = [(record["step"], record[name]) for record in self.records if name in record]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+class LogOfAnother(Log):
+    """What a process that is not the first has for a log: the first one writes it."""
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        self.workdir = pathlib.Path(workdir)
+        self.path, self.records = self.workdir / "train.jsonl", []
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def write(self, step: int, **values: float) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
+
+    def write_picture(self, step: int, name: str, picture: Any) -> None:
+        pass
+
+    def save_curve(self) -> pathlib.Path:
+        return self.workdir / "loss.png"

@@ -1,0 +1,71 @@
+"""The loss of a trained model on held-out data: as trained, and level by level of noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+
+from score_sde import plots
+from score_sde.core.checks import require_whole
+from score_sde.jobs.evaluation import Context, Evaluation
+from score_sde.parallel import processes
+from score_sde.sampling import time_grid
+from score_sde.sde import SDE
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutLoss(Evaluation):
+    """The mean loss and its standard error over the examples."""
+
+    name: ClassVar[str] = "loss"
+
+    def run(self, at: Context) -> tuple[dict[str, Any], str]:
+        mean, stderr = _mean(at.held_out.each(at.params, at.trained.state))
+        found = {"loss": mean, "stderr": stderr, "n": len(at.source)}
+        return found, f"held-out loss {mean:.4f} +- {stderr:.4f} ({len(at.source)} examples)"
+
+
+@dataclasses.dataclass(frozen=True)
+class LossPerLevel(Evaluation):
+    """The mean loss at each of a grid of times, every example at each; with a plot.
+
+    Attributes:
+        levels: how many times.
+    """
+
+    levels: int = 25
+    name: ClassVar[str] = "loss_per_level"
+
+    def __post_init__(self) -> None:
+        require_whole("levels of LossPerLevel", self.levels, 2)
+
+    def run(self, at: Context) -> tuple[dict[str, Any], str]:
+        sde = at.experiment.sde
+        times = _times(sde, self.levels)
+        each = [_mean(at.held_out.each(at.params, at.trained.state, t=np.float32(t))) for t in times]
+        means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
+        picture = at.folder / "loss_per_level.png"
+        if processes.is_first():
+            plots.save_curves(picture, {"held-out loss": (times.tolist(), means)}, "t", "loss")
+        found = {
+            "t": times.tolist(),
+            "log_snr": np.asarray(sde.log_snr(times), np.float64).tolist(),
+            "loss": means,
+            "stderr": errors,
+            "n": len(at.source),
+        }
+        return found, f"loss at {len(times)} levels of noise, from {means[0]:.3g} to {means[-1]:.3g}; plot: {picture}"
+
+
+def _times(sde: SDE, levels: int) -> np.ndarray:
+    """Times from the least noise to the most, even as the SDE's own grid is."""
+    times = time_grid.default(sde, min(levels, sde.levels or levels) - 1)[::-1]
+    return times if sde.levels else np.concatenate([[float(sde.t_min)], times[1:]])
+
+
+def _mean(values: np.ndarray) -> tuple[float, float]:
+    stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), float(stderr)

@@ -1,0 +1,135 @@
+"""The sampling job: examples drawn from a trained model, as an array file and as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from score_sde import config as config_
+from score_sde import parallel, plots
+from score_sde.core.errors import InputError
+from score_sde.experiment import Experiment, Model, check_same, load_trained, made_of
+from score_sde.jobs import results, runner
+from score_sde.jobs.base import Job
+from score_sde.jobs.checkpoints import chosen
+from score_sde.jobs.evaluation import placed
+from score_sde.jobs.generator import Generator
+from score_sde.jobs.parts import Columns, Parts
+from score_sde.losses import Trained
+from score_sde.parallel import processes
+
+_NAME = "samples"
+# What config.sample has that no single sample depends on.
+_OF_THE_JOB = ("n", "batch_size", "checkpoints")
+
+
+class Sample(Job):
+    """Draw config.sample.n examples."""
+
+    name = "sample"
+
+    def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
+        assert workdir is not None
+        draw_samples(experiment, workdir)
+
+
+def draw_samples(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
+    """Draw config.sample.n examples of the newest checkpoint, or of config.sample.checkpoints, and say where they are.
+
+    Writes samples/samples.npz (`images`: on the data's own range, (n, height, width, channels), or `points`,
+    (n, *shape), for data that are no images; `labels` if the model reads a class, and other conditions by name; `nfe`;
+    `index`), samples/samples.png, the first of them, and samples/samples.json, what they are of. Samples that are there
+    are not drawn again; those of another checkpoint or other settings stay, and the new ones go to
+    samples/samples-DIGEST/. With several processes each calls this.
+
+    Raises:
+        InputError: for a config or a workdir that cannot be sampled from.
+        DivergenceError: for samples that are not finite.
+        Stopped: after SIGTERM, with what is done so far kept.
+    """
+    experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
+    workdir, config = pathlib.Path(workdir), experiment.config
+    processes.check_agreed("the config", config_.to_json(config))
+    for step, root in chosen(workdir, config.sample.checkpoints, workdir / "samples", "sample"):
+        began = time.perf_counter()
+        trained = load_trained(workdir, step, dtype=config.network.get("dtype"))
+        check_same(config, trained.experiment.config, config_.NOT_OF_THE_MODEL, workdir)
+        draw(experiment, trained, root, config.sample.n, began)
+    processes.barrier("sampled")
+
+
+def samples_of(experiment: Experiment, trained: Trained, workdir: pathlib.Path, n: int) -> pathlib.Path:
+    """The folder that has n samples as config.sample says, as samples.npz; drawn if they are not there yet."""
+    return draw(experiment, trained, workdir / "samples", n, time.perf_counter())
+
+
+def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, began: float) -> pathlib.Path:
+    """The samples of one checkpoint, under `root`; the folder that has them. `began` is when loading did."""
+    model, config = made_of(trained), experiment.config
+    if not isinstance(model, Model):
+        raise InputError(
+            f"{type(experiment.objective).__name__} trains no denoiser, so there is nothing to sample from."
+        )
+    devices = parallel.strategy(config.parallel).local
+    generator = Generator.from_config(config.sample, model.denoiser, model.codec, devices.sharded)
+    size = runner.equal_batches(n, config.sample.batch_size)
+    generator = dataclasses.replace(generator, batch_size=size)
+    identity = _identity(config, model)
+    folder = results.place(root, _NAME, identity | {"n": n})
+    parts, done = Parts(root, _NAME, identity), results.is_there(folder, _NAME, identity | {"n": n})
+    processes.check_agreed(f"the samples in {root}, or its checkpoint", f"{done} {results.plain(identity)}")
+    if done:
+        if processes.is_first():
+            parts.remove()
+            print(f"nothing left to sample: {folder} has {n} of step {model.step}")
+        return folder
+    if processes.is_first():
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now, not after an hour of drawing
+    denoiser = placed(model.denoiser, devices)
+    name = "images" if len(model.codec.data_shape) == 3 else "points"
+
+    def columns(numbers: np.ndarray) -> Columns:
+        drawn = generator(denoiser, len(numbers), first=int(numbers[0]))
+        return {name: drawn.values, **drawn.columns(), "nfe": drawn.nfe}
+
+    loading = time.perf_counter() - began
+    spent = runner.run(parts, n, size, columns, name)
+    if processes.is_first():
+        _finish(parts, folder, name, n, model, identity)
+        with np.load(folder / "samples.npz") as arrays:
+            nfe = arrays["nfe"].mean()
+        print(
+            f"sampled {n} {name} of step {model.step} with {generator.sampler}, {nfe:.0f} evaluations each "
+            f"(seconds: loading {loading:.1f}, first batch with compiling {spent.first:.1f}, other batches "
+            f"{spent.others:.1f})"
+        )
+        print(f"  picture: {folder / 'samples.png'}\n  arrays:  {folder / 'samples.npz'}")
+    processes.barrier("drawn")
+    return folder
+
+
+def _finish(parts: Parts, folder: pathlib.Path, name: str, n: int, model: Model, identity: results.Identity) -> None:
+    """From parts to files; the one that says what they are comes last."""
+    seconds = parts.merge(folder / "samples.npz", n)
+    with np.load(folder / "samples.npz") as arrays:
+        shown = arrays[name][: plots.shown(model.codec.data_shape)]
+    plots.save_png(folder / "samples.png", plots.picture(shown, model.codec.maximum))
+    results.write(folder / f"{_NAME}.json", {"seconds": round(seconds, 3)}, identity | {"n": n})
+    parts.remove()
+
+
+def sample_settings(config: Any) -> dict[str, Any]:
+    """The entries of config.sample that a sample depends on."""
+    return {name: value for name, value in config_.to_dict(config.sample).items() if name not in _OF_THE_JOB}
+
+
+def _identity(config: Any, model: Model) -> results.Identity:
+    """All that a sample depends on but its number."""
+    dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
+    return {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype} | sample_settings(config)

@@ -1,0 +1,289 @@
+"""The training job: from an experiment to a workdir with checkpoints, a log and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from score_sde import config as config_
+from score_sde import data, parallel
+from score_sde.core import files
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import DivergenceError, InputError, Stopped
+from score_sde.data import Batch
+from score_sde.denoisers import Denoiser
+from score_sde.experiment import (
+    Checkpoints,
+    Experiment,
+    Restored,
+    TrainState,
+    check_same,
+    describe,
+    items_of,
+    load,
+    make_step,
+    read_config,
+    state_of,
+    write_config,
+)
+from score_sde.jobs.actions import Action, HeldOutLoss, Metrics, Moment, Picture, Record, Save, timed
+from score_sde.jobs.base import Job
+from score_sde.jobs.clock import Clock
+from score_sde.jobs.generator import Generator
+from score_sde.jobs.log import Log, LogOfAnother
+from score_sde.losses import Trained
+from score_sde.parallel import processes
+
+
+class Train(Job):
+    """Train to config.train.steps, from the newest checkpoint if there is one."""
+
+    name = "train"
+
+    def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
+        assert workdir is not None
+        train(experiment, workdir)
+
+
+def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
+    """Train to config.train.steps, from the newest checkpoint if there is one, and say what was made.
+
+    With several processes each calls this with the same config; the first one alone writes.
+
+    Args:
+        experiment: what to train, or the config of it.
+        workdir: where checkpoints, log and pictures go.
+
+    Raises:
+        InputError: for a config that cannot be run, or that differs from the one of the workdir.
+        DivergenceError: for a loss that is not finite, naming the step; the last checkpoint stays.
+        StorageError: for a checkpoint that cannot be written; the last one stays.
+        Stopped: after SIGTERM (to any of the processes), once the step it came in is saved.
+    """
+    experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
+    trainer, config = Trainer(experiment, pathlib.Path(workdir)), experiment.config
+    keep, first = config.train.keep, processes.is_first()
+    with (
+        processes.stopping() as stop,
+        files.exclusive(workdir) if first else contextlib.nullcontext(),
+        Checkpoints(workdir, last=keep.last, every=keep.every, device=parallel.host_device()) as checkpoints,
+    ):
+        processes.check_agreed("the config", config_.to_json(config))
+        trained = read_config(workdir)
+        if checkpoints.steps() and trained is not None:
+            check_same(config, trained, config_.NOT_OF_THE_RUN, trainer.workdir)
+        restored, broken = trainer.newest(checkpoints)
+        processes.check_agreed(f"the checkpoints of {workdir}", f"step {restored.step}" if restored else "none")
+        if restored and restored.step >= config.train.steps:
+            if first:
+                print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
+            return
+        # Prepared before anything is written.
+        source = processes.first_alone(lambda: experiment.dataset.source("train"))
+        if first:
+            checkpoints.put_aside(broken)
+            if broken:
+                print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
+            write_config(workdir, config)
+        state, pending = trainer.start(restored)
+        del restored  # a second copy of the state
+        with Log(workdir, int(state.step)) if first else LogOfAnother(workdir) as log:
+            trainer.run(state, pending, source, checkpoints, log, stop)
+            curve = log.save_curve()
+        checkpoints.wait()
+        processes.barrier("trained")  # what comes next may read the checkpoint
+        if stop.asked:
+            raise Stopped(f"stopped by SIGTERM: step {config.train.steps}, the last one, is saved")
+    if first:
+        print(trainer.summary(log))
+        print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
+
+
+class Trainer:
+    """A training run: its parts, and the actions that are due now and then."""
+
+    def __init__(self, experiment: Experiment, workdir: pathlib.Path) -> None:
+        config = experiment.config
+        _check(config)
+        self.experiment, self.config, self.workdir = experiment, config, workdir
+        self.devices = parallel.strategy(config.parallel)
+        self.fused, self.microbatches = config.train.fused, config.train.microbatches
+        self.devices.check_fused(self.fused)
+        count = len(self.devices.devices)
+        parallel.check_batch(config.data.batch_size, count, "data.batch_size", self.microbatches)
+        self.frozen = experiment.frozen(load)
+        self.seconds = {"compiling": 0.0, "training": 0.0, "input": 0.0, "checking": 0.0, "sampling": 0.0}
+        _ = experiment.optimizers  # refused now, where they cannot be built
+        self.generator: Generator | None = None
+        made = experiment.objective.model(
+            Trained(experiment, self.shapes.params, self.shapes.objective, self.frozen, 0, "")
+        )
+        if isinstance(made, Denoiser):
+            self.generator = Generator.from_config(config.sample, made, experiment.codec, self.devices.local.sharded)
+        elif config.train.sample_every:
+            raise InputError(
+                f"{type(experiment.objective).__name__} trains no denoiser, so there is nothing to draw: use "
+                "train.sample_every=0."
+            )
+
+    @functools.cached_property
+    def shapes(self) -> TrainState:
+        """The shapes and dtypes of the state."""
+        return self.experiment.state_shapes()
+
+    def newest(self, checkpoints: Checkpoints) -> tuple[Restored | None, dict[int, str]]:
+        """The newest whole checkpoint, and the newer ones that are not, with the reasons."""
+        return checkpoints.newest(items_of(self.shapes))
+
+    def start(self, restored: Restored | None) -> tuple[TrainState, list[dict[str, float]]]:
+        """The state to go on from, on all devices, and the metrics not yet logged."""
+        if restored is None:
+            with jax.default_device(parallel.host_device()):
+                state, pending = self.experiment.init_state(), []
+        else:
+            state = state_of(jnp.asarray(restored.step, jnp.int32), restored.items, self.shapes)
+            pending = list(restored.notes.get("pending", []))
+            if processes.is_first():
+                print(f"going on from step {restored.step} of {self.config.train.steps}")
+        return self.devices.place_state(state, self.experiment.cuts), pending
+
+    def actions(self, checkpoints: Checkpoints) -> list[Action]:
+        """In order: a checkpoint comes last, when all else that belongs to its step is there."""
+        every, common = self.config.train, (self.experiment, self.frozen, self.devices)
+        found: list[Action] = [Record(every.log_every), HeldOutLoss(every.eval_every, *common)]
+        if self.generator is not None:
+            found.append(Picture(every.sample_every, *common, self.generator))
+        return [*found, Save(every.checkpoint_every, checkpoints, self.devices)]
+
+    def run(
+        self,
+        state: TrainState,
+        pending: list[Any],
+        source: data.Source,
+        checkpoints: Checkpoints,
+        log: Log,
+        stop: processes.Stop,
+    ) -> None:
+        """Train on `source` from `state` to the last step, or until asked to stop."""
+        last, first = self.config.train.steps, int(state.step)
+        step_function, frozen = make_step(
+            self.experiment, devices=self.devices, microbatches=self.microbatches, frozen=self.frozen
+        )
+        frozen = self.devices.place_state(frozen)
+        advance = self.devices.compile(step_function, state, self.fused, self.experiment.cuts)
+        actions = self.actions(checkpoints)
+        quiet = not (processes.is_first() and sys.stderr.isatty())
+        bar = tqdm.tqdm(total=last, initial=first, unit="step", disable=quiet)
+        clock = Clock(self.seconds, first)
+        with contextlib.closing(bar):
+            for step, batch in clock.waiting_for(parallel.ahead(self._place, self._feed(source, first))):
+                state, metrics = advance(state, batch, frozen)
+                pending.append(metrics)
+                bar.update(clock.made(step, state))
+                due = [action for action in actions if action.is_due(step, last)]
+                stopping = stop.after_this_round()
+                if due:
+                    self._record(log, step, pending, clock)
+                    pending = []
+                    bar.set_postfix(loss=log.last("loss"), refresh=False)
+                if stopping:
+                    due += [action for action in actions if action.before_stop and action not in due]
+                for action in due:
+                    timed(action, Moment(step, state, self._finite(step, pending), log), self.seconds)
+                if stopping:
+                    checkpoints.wait()
+                    processes.barrier("stopped")  # who leaves waits for the others, but not for ever
+                    raise Stopped(f"stopped by SIGTERM: step {step} is saved, and the same command goes on from there")
+                if due:
+                    clock.restart()
+
+    def summary(self, log: Log) -> str:
+        """One line: losses and seconds."""
+        spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
+        where = f"{len(self.devices.devices)} {jax.default_backend()} device(s)"
+        if processes.count() > 1:
+            where += f" of {processes.count()} processes"
+        return f"trained to step {self.config.train.steps} on {where}: {log.summary()} (seconds: {spent})"
+
+    def _feed(self, source: data.Source, first: int) -> Iterator[tuple[int, Batch]]:
+        """The rows of this process of the batches of each call, and the step that the call ends with."""
+        spec, last = self.config.data, self.config.train.steps
+        batches = data.training_batches(
+            source,
+            spec.batch_size,
+            seed=self.config.seed,
+            start=first,
+            flip=spec.flip,
+            rows=self.devices.rows(spec.batch_size),
+            reads=self.experiment.reads,
+        )
+        step = first
+        while step < last:
+            count = self.fused - step % self.fused  # a run may go on from a step between
+            each = list(itertools.islice(batches, count))
+            step += count
+            yield step, jax.tree.map(lambda *leaves: np.stack(leaves), *each) if self.fused > 1 else each[0]
+
+    def _place(self, item: tuple[int, Batch]) -> tuple[int, Batch]:
+        step, batch = item
+        return step, self.devices.place_batch(batch, self.config.data.batch_size, fused=self.fused > 1)
+
+    def _record(self, log: Log, step: int, pending: list[Any], clock: Clock) -> None:
+        """Log the mean of the metrics since the last record."""
+        metrics = self._finite(step, pending)
+        seconds = clock.seconds_per_step()
+        means = {name: values.mean() for name, values in metrics.items()}
+        speed = {} if seconds is None else {"seconds_per_step": seconds}
+        schedules = self.experiment.schedules
+        rates = {
+            "learning_rate" if len(schedules) == 1 else f"learning_rate_{group}": float(schedule(step - 1))
+            for group, schedule in schedules.items()
+        }
+        log.write(step, **means, **rates, **speed)
+
+    def _finite(self, step: int, pending: list[Any]) -> Metrics:
+        """The metrics of the last steps, by name; a value that is not finite ends the run."""
+        names = pending[0] if pending else {}
+        # One number of each step, or of a call of several steps one after another.
+        metrics = {name: np.concatenate([np.atleast_1d(np.asarray(m[name], float)) for m in pending]) for name in names}
+        finite = np.all([np.isfinite(values) for values in metrics.values()], axis=0)
+        if not np.all(finite):
+            bad = step - len(finite) + 1 + int(np.argmin(finite))
+            raise DivergenceError(
+                f"The loss of step {bad} is not finite; training stopped; checkpoints in {self.workdir}, if any, are "
+                "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
+            )
+        return metrics
+
+
+_EVERY = ("log_every", "eval_every", "sample_every", "checkpoint_every")
+
+
+def _check(config: Any) -> None:
+    """Refuse numbers that make no run, before anything is written."""
+    numbers = {"train.steps": 1, "data.batch_size": 1, "train.keep.last": 1, "train.checkpoint_every": 1}
+    numbers |= {f"train.{name}": 0 for name in ("log_every", "eval_every", "sample_every", "keep.every")}
+    numbers |= {f"train.{name}": 1 for name in ("fused", "microbatches")}
+    for name, least in numbers.items():
+        value: Any = config
+        for part in name.split("."):
+            value = value[part]
+        require_whole(name, value, least)
+    fused = config.train.fused
+    for name in ("steps", *_EVERY):
+        if config.train[name] % fused:
+            raise InputError(
+                f"train.fused is {fused}, and train.{name} = {config.train[name]} is no multiple of it: what is due "
+                "can be done only between calls of so many steps; use another train.fused, or 1."
+            )

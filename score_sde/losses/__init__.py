@@ -1,0 +1,20 @@
+"""What training minimises: objectives, their weights over time, and how they draw times."""
+
+from score_sde.losses import time_sampling, weighting
+from score_sde.losses.denoising import Denoising, denoising_loss
+from score_sde.losses.heldout import HeldOut
+from score_sde.losses.objective import Across, Losses, Objective, Parts, Trained, WholeBatch
+
+__all__ = [
+    "Across",
+    "Denoising",
+    "HeldOut",
+    "Losses",
+    "Objective",
+    "Parts",
+    "Trained",
+    "WholeBatch",
+    "denoising_loss",
+    "time_sampling",
+    "weighting",
+]

@@ -1,0 +1,205 @@
+"""Denoising score matching: teach a denoiser to tell x_0 from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde import config as config_
+from score_sde.core import conditions
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array, expand, is_concrete, per_example_mean, per_example_sum, to_time
+from score_sde.core.conditions import Cond
+from score_sde.core.errors import InputError
+from score_sde.data import Batch
+from score_sde.denoisers import Denoiser
+from score_sde.losses import time_sampling, weighting
+from score_sde.losses.objective import Across, Losses, Objective, Parts, Trained
+from score_sde.losses.weighting import Weight, unit
+from score_sde.sde import SDE
+
+TARGETS = ("noise", "x0", "velocity")
+REDUCTIONS = ("mean", "half_sum")
+_LAST = 1.0 - 2.0**-24  # the last number below 1 in float32
+
+
+def denoising_loss(
+    denoiser: Denoiser,
+    x0: Array,
+    keys: Array,
+    *,
+    t: ArrayLike,
+    target: str = "noise",
+    weight: Weight = unit,
+    cond: Cond = None,
+    train: bool = True,
+    reduction: str = "mean",
+) -> Array:
+    """weight(t) times the mean squared error of the prediction of `target`, one value per example.
+
+    With x_t = alpha x_0 + sigma noise, the targets are noise (the objective of Song et al. 2021,
+    Eq. 7, with lambda = sigma^2), x_0, and the velocity alpha' x_0 + sigma' noise. On `RectifiedFlow` the
+    velocity is noise - x_0, and matching it is flow matching (Lipman et al. 2023). The caller draws t.
+
+    Args:
+        denoiser: the model; gradients pass through it.
+        x0: data, shape (batch, *shape).
+        keys: one key per example, shape (batch,), for its noise and its dropout.
+        t: times, shape () or (batch,), within [t_min, t_max] of the SDE.
+        target: 'noise', 'x0' or 'velocity'.
+        weight: a function (sde, t) -> shape of t, as in `weighting`; one that is stated for another
+            quantity (weight.of) is converted.
+        cond: None, or conditions by name as `denoiser.reads` declares them.
+        train: whether dropout is on.
+        reduction: 'mean' over an example's dimensions, or 'half_sum', half the sum over them: the
+            settings reduce_mean=True and False of Song et al. 2021.
+
+    Returns:
+        Shape (batch,).
+    """
+    _check(denoiser.sde, x0, keys, t, target, reduction)
+    cond = conditions.checked(cond, denoiser.reads, len(x0))
+    sde, t = denoiser.sde, to_time(t)
+    noise = keys_.normal(keys_.fold(keys, "noise"), x0.shape[1:], x0.dtype)
+    x_t = sde.perturb(x0, noise, t)
+    predicted = denoiser.predict(x_t, t, cond, keys=keys_.fold(keys, "dropout") if train else None)
+    error_x0, error_noise = predicted.x0 - x0, predicted.noise - noise
+    if target == "velocity":
+        alpha_rate, sigma_rate = sde.velocity_rates(t)
+        error = expand(alpha_rate, x0) * error_x0 + expand(sigma_rate, x0) * error_noise
+    else:
+        error = error_noise if target == "noise" else error_x0
+    size = per_example_mean(error**2) if reduction == "mean" else per_example_sum(error**2) / 2
+    return weighting.on(target, weight, sde, t) * size
+
+
+def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str, reduction: str) -> None:
+    for name, value, known in (("target", target, TARGETS), ("reduction", reduction, REDUCTIONS)):
+        if value not in known:
+            raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
+    if keys.shape != x0.shape[:1]:
+        raise InputError(
+            f"keys have shape {keys.shape} for {len(x0)} examples; expected one key per example, as from "
+            "jax.random.split(jax.random.key(seed), batch)."
+        )
+    if is_concrete(sde, t):
+        times = np.asarray(t)
+        if times.shape not in ((), x0.shape[:1]):
+            raise InputError(f"t has shape {times.shape}; expected () or ({len(x0)},), one time per example.")
+        sde.check_times(times, "t")
+        if not np.all(np.asarray(sde.variance(times)) > 0):
+            raise InputError(f"t contains {times.min():g}, where {type(sde).__name__} has no noise to tell from data.")
+    if is_concrete(x0) and not np.isfinite(x0).all():
+        raise InputError("x0 contains NaN or infinity; expected finite data on the model's scale.")
+
+
+class Denoising(Objective):
+    """Denoising score matching and flow matching: the loss of `denoising_loss`, at times drawn for each example.
+
+    Every draw is a function of (seed, step, place in the whole batch).
+
+    Args:
+        parts: what the config makes.
+        target: 'noise', 'x0' or 'velocity'.
+        weight: a function of `weighting`, by name or as a spec.
+        times: a rule of `time_sampling`, by name or as a spec.
+        stratified: whether the times of a whole batch are spread evenly.
+        reduction: 'mean' or 'half_sum', as in `denoising_loss`.
+    """
+
+    GROUP = "network"
+
+    def __init__(
+        self,
+        parts: Parts,
+        target: str = "noise",
+        weight: str | Mapping[str, Any] = "unit",
+        times: str | Mapping[str, Any] = "uniform",
+        stratified: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(parts)
+        for name, value, known in (("target", target, TARGETS), ("reduction", reduction, REDUCTIONS)):
+            if value not in known:
+                raise InputError(f"objective.{name} is {value!r}; expected one of {', '.join(known)}.")
+        self.target, self.reduction, self.stratified = target, reduction, stratified
+        self.weight: Weight = config_.rule(weighting, weight)
+        self.times: time_sampling.Times = config_.rule(time_sampling, times)
+
+    def check(self) -> None:
+        sde = self.parts.sde
+        if sde.levels is not None and self.times is not time_sampling.knots:
+            raise InputError(
+                f"objective.times draws times between the levels of {type(sde).__name__}; expected "
+                "objective.times='knots' for a chain."
+            )
+
+        @jax.jit
+        def weights(u: Array) -> tuple[Array, Array]:
+            t, factor = self.times(sde, u)
+            return t, factor * weighting.on(self.target, self.weight, sde, t)
+
+        t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.5, _LAST])))
+        if not np.isfinite(weight).all():
+            raise InputError(
+                f"objective.weight and objective.times give the times {t} the weights {weight}: not finite on "
+                f"{type(sde).__name__}, which has no signal or no noise left there; use weight='unit' and "
+                "times='uniform', or an SDE that stops before."
+            )
+        if self.target == "velocity":
+            sde.velocity_rates(sde.t_max)
+
+    def init(self, key: Array) -> tuple[dict[str, Any], Any]:
+        return {self.GROUP: self.parts.network.init(key)}, ()
+
+    def __call__(
+        self,
+        params: dict[str, Any],
+        state: Any,
+        batch: Batch,
+        key: Array,
+        *,
+        step: Array,
+        averages: Mapping[str, dict[str, Any]],
+        frozen: Mapping[str, Any],
+        across: Across,
+        train: bool,
+    ) -> tuple[Losses, Any, dict[str, Array]]:
+        t, factor = self.draw_times(keys_.fold(keys_.examples(key, batch["index"]), "times"), batch["index"])
+        return {self.GROUP: factor * self.at_time(t, params, batch, key, frozen=frozen, train=train)}, state, {}
+
+    def at_time(
+        self,
+        t: ArrayLike,
+        params: dict[str, Any],
+        batch: Batch,
+        key: Array,
+        *,
+        frozen: Mapping[str, Any],
+        train: bool = False,
+    ) -> Array:
+        """The loss of each example at times t, of shape () or (batch,); the other draws are those of the call."""
+        keys = keys_.examples(key, batch["index"])
+        x0, _ = frozen["codec"].encode(batch["values"], keys_.fold(keys, "encode"))
+        settings: dict[str, Any] = {"target": self.target, "weight": self.weight, "reduction": self.reduction}
+        denoiser = self.parts.denoiser(params[self.GROUP])
+        return denoising_loss(denoiser, x0, keys, t=t, cond=batch["cond"], train=train, **settings)
+
+    def model(self, trained: Trained) -> Denoiser:
+        return trained.experiment.parts.denoiser(trained.params[self.GROUP])
+
+    def draw_times(self, keys: Array, index: Array) -> tuple[Array, Array]:
+        """Times and the factors of their losses, each (batch,); index is the place in the whole batch."""
+        u = keys_.draw(jax.random.uniform, keys, ())
+        if self.stratified:
+            size = self.parts.batch_size
+            u = jnp.minimum((index % size + u) / size, _LAST)
+        return self.times(self.parts.sde, u)
+
+
+__all__ = ["Denoising", "denoising_loss"]

@@ -1,0 +1,110 @@
+"""The loss on examples that training does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde import data
+from score_sde.core import keys as keys_
+from score_sde.core.arrays import Array
+from score_sde.core.errors import InputError
+from score_sde.data import Batch, Conditioning
+from score_sde.losses.objective import Objective, WholeBatch
+from score_sde.parallel import Jit
+
+_REPEATS = 2
+
+
+class HeldOut:
+    """The loss over a whole split, each example at the same times and noises at every call.
+
+    Args:
+        objective: the loss.
+        conditioning: what the examples' conditions go through.
+        reads: which conditions are read of the data.
+        frozen: as the objective is given it in training.
+        devices: where to compute.
+        source: the examples.
+        batch_size: examples per compiled batch; the last one is padded, and padding is not counted.
+        seed: of the times and noises.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        conditioning: Conditioning,
+        reads: Any,
+        frozen: Mapping[str, Any],
+        devices: Jit,
+        source: data.Source,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self._objective, self._conditioning = objective, conditioning
+        self._arrays, self._rest = eqx.partition(dict(frozen), eqx.is_array)
+        self._key = keys_.stream(seed, "held out")
+        self._examples = len(source)
+        if not self._examples:
+            raise InputError("The held-out split is empty; expected at least one example.")
+        place = np.arange(-(-self._examples * _REPEATS // batch_size) * batch_size)
+        rows = devices.rows(batch_size)
+        self._batches = []
+        for low in range(0, len(place), batch_size):
+            mine = place[low + rows]
+            batch = data.as_batch(data.read(source, mine % self._examples), reads) | {"index": mine.astype(np.uint32)}
+            self._batches.append(devices.place_sharded(batch, batch_size))
+        # Copied to every device, so that every process has every loss.
+        self._each = jax.jit(self._losses, out_shardings=devices.replicated)
+
+    def __call__(self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None) -> float:
+        """The mean loss with these parameters by group, dropout off."""
+        return float(self.each(params, state, averages).mean())
+
+    def each(
+        self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None, t: ArrayLike | None = None
+    ) -> np.ndarray:
+        """The loss of each example, a mean over its noises, float64 (n,); at time t, or as the objective draws."""
+        averages = averages or {}
+        # One after another: programs in flight that wait for one another's devices can starve a small CPU.
+        parts = [
+            np.asarray(self._each(params, state, averages, batch, self._key, self._arrays, t), np.float64)
+            for batch in self._batches
+        ]
+        return np.concatenate(parts)[: self._examples * _REPEATS].reshape(_REPEATS, -1).mean(axis=0)
+
+    def _losses(
+        self, params: Any, state: Any, averages: Any, batch: Batch, key: Array, arrays: Any, t: Array | None
+    ) -> Array:
+        frozen = eqx.combine(arrays, self._rest)
+        keys = keys_.examples(key, batch["index"])
+        batch = batch | {"cond": self._conditioning(batch["values"], batch["cond"], keys, train=False)}
+        if t is not None:
+            return at_time_of(self._objective)(t, params, batch, key, frozen=frozen)
+        losses, _, _ = self._objective(
+            params,
+            state,
+            batch,
+            key,
+            step=jnp.zeros((), jnp.int32),
+            averages=averages,
+            frozen=frozen,
+            across=WholeBatch(),
+            train=False,
+        )
+        return self._objective.total(losses)
+
+
+def at_time_of(objective: Objective) -> Callable[..., Array]:
+    """The objective's loss at a given time; raises InputError for one that has none."""
+    at_time = getattr(objective, "at_time", None)
+    if at_time is None:
+        raise InputError(f"{type(objective).__name__} has no loss at a given time (at_time): leave out LossPerLevel.")
+    found: Callable[..., Array] = at_time
+    return found

@@ -1,0 +1,44 @@
+"""A network as the published code computes it: with the centring of images and the division by sigma inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from score_sde.core.arrays import Array, expand, to_time
+from score_sde.core.errors import InputError
+from score_sde.denoisers import Parametrization
+from score_sde.networks import Network
+from score_sde.sde import SDE
+
+
+def as_published(sde: SDE, meaning: Parametrization, network: Network) -> Callable[[Any, Array, Array], Array]:
+    """(params, x, time_label) -> the output of the published network.
+
+    Here a network computes neither; the parametrisation does, from the SDE and the time. The published networks are
+    told a label, from which the time is had again.
+    """
+
+    def apply(params: Any, x: Array, label: Array) -> Array:
+        t = time_of_label(sde, str(meaning.time_label), label)
+        output = network.apply(params, meaning.network_input(sde, x, t), label)
+        return expand(meaning.output_scale(sde, t), output) * output
+
+    return apply
+
+
+def time_of_label(sde: SDE, kind: str, label: Array) -> Array:
+    """The time of which a parametrisation with time_label `kind` tells a label; the inverse of its function."""
+    label = to_time(label)
+    if sde.levels is not None:
+        times = jnp.arange(1, sde.levels + 1) / sde.levels
+        return times[jnp.argmin(jnp.abs(sde.label(times) - label[:, None]), axis=1)]
+    if kind == "scaled_time":
+        return label * sde.t_max / 999
+    if kind == "sigma":
+        return sde.time_of(2 * (sde.log_alpha(sde.t_max * jnp.ones_like(label)) - jnp.log(label)))
+    raise InputError(
+        f"parametrization.time_label is {kind!r}; expected 'index', 'sigma' or 'scaled_time' for published weights."
+    )

@@ -1,0 +1,188 @@
+"""A workdir made of a published checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import parallel
+from score_sde.core import files
+from score_sde.core.errors import InputError
+from score_sde.experiment import Checkpoints, Experiment, TrainState, average_item, digest, write_config
+from score_sde.losses import Denoising
+from score_sde.parallel import processes
+from score_sde.pretrained.as_published import as_published
+from score_sde.pretrained.match import Matched, match
+from score_sde.pretrained.report import Difference, Report, are_suspicious, differences, read_expected
+from score_sde.pretrained.weights import UNFORESEEN, Weights, read_weights
+from score_sde.readers.refusal import shown
+
+REPORT = "parity.json"
+
+
+def import_weights(
+    config: Experiment | Mapping[str, Any],
+    workdir: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    expect: str | os.PathLike[str] | None = None,
+) -> Report:
+    """Make a workdir of a published checkpoint: `load` opens it, and training goes on from it.
+
+    The file is a .pth of the PyTorch port or a msgpack checkpoint of the original; nothing in it is executed.
+    Parameters, their average, Adam's moments and the step are taken over, where they are there.
+
+    Args:
+        config: a config whose network is the file's, such as configs/cifar10.py:ve,ncsnpp, or its experiment.
+        workdir: a folder without checkpoints.
+        weights: the file.
+        expect: an .npz file of inputs and outputs made elsewhere (`read_expected`), to compare with.
+
+    Returns:
+        The parity report, which is in the workdir too, as parity.json.
+
+    Raises:
+        InputError: for a file that cannot be read or does not fit the config, with the setting that differs; then
+            nothing is written.
+    """
+    if not weights:
+        raise InputError("--weights is missing; expected a .pth file, or a msgpack checkpoint of flax.")
+    if processes.count() > 1:
+        raise InputError("An import is made by one process: leave out --distributed and --coordinator.")
+    given = config.config if isinstance(config, Experiment) else config
+    experiment = Experiment.from_config(given, "float32")
+    if not isinstance(experiment.objective, Denoising):
+        raise InputError(
+            f"objective.name is {experiment.config.objective.name!r}; expected Denoising for published weights."
+        )
+    expected = None if expect is None else read_expected(expect, experiment.codec.data_shape)
+    read = read_weights(weights)
+    before = _imported(workdir, read)
+    if before is not None:
+        return before
+    try:
+        matched = match(experiment.network, read)
+        _check_levels(experiment.config, read)
+    except InputError:
+        raise
+    except UNFORESEEN as error:
+        raise InputError(f"{weights} does not fit the config ({type(error).__name__}: {shown(error)}).") from error
+    state, notes = _state(experiment, read, matched)
+    found: tuple[Difference, ...] = ()
+    if expected is not None:
+        items = {"params": matched.params} | ({"ema": matched.ema} if matched.ema is not None else {})
+        function = as_published(experiment.sde, experiment.parametrization, experiment.network)
+        found = differences(function, items, expected)
+    report = _report(read, matched, state, notes, found)
+    if expected is not None:
+        report = dataclasses.replace(report, suspicious=are_suspicious(found, expected))
+    keep = experiment.config.train.keep
+    with (
+        files.exclusive(workdir),
+        Checkpoints(workdir, last=keep.last, every=keep.every, device=parallel.host_device()) as checkpoints,
+    ):
+        write_config(workdir, experiment.config)
+        files.write_text(pathlib.Path(workdir) / REPORT, report.to_json())
+        checkpoints.save(state)
+        checkpoints.wait()
+    return report
+
+
+def _imported(workdir: str | os.PathLike[str], weights: Weights) -> Report | None:
+    """The report of a workdir that was made of this file already; None of one without checkpoints.
+
+    Raises:
+        InputError: for a workdir with other checkpoints.
+    """
+    with Checkpoints(workdir) as checkpoints:
+        if not checkpoints.steps():
+            return None
+    try:
+        report = Report.from_json((pathlib.Path(workdir) / REPORT).read_text())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        report = None
+    if report is None or report.sha256 != weights.sha256:
+        raise InputError(f"{workdir} has checkpoints already, and not of this file: import into another --workdir.")
+    return report
+
+
+def _check_levels(config: Any, weights: Weights) -> None:
+    """The port keeps its table of noise levels, which VE models use."""
+    if weights.sigmas is None or "sigma_max" not in config.sde or not weights.sigmas.size:
+        return
+    table = weights.sigmas.astype(np.float64)
+    theirs = dict(sigma_max=table[0], sigma_min=table[-1])
+    for name, value in theirs.items():
+        if not np.isclose(value, config.sde[name], rtol=1e-4):
+            raise InputError(
+                f"{weights.path} does not fit the config: file has {name} {value:.6g}, config says "
+                f"{config.sde[name]:g}: use --config.sde.{name}={value:.6g}, or the config of its data set."
+            )
+    levels = config.sde.get("n")
+    if levels is not None and levels != len(table):
+        raise InputError(
+            f"{weights.path} does not fit the config: file has {len(table)} noise levels, config says {levels}: use "
+            f"--config.sde.n={len(table)}."
+        )
+
+
+def _state(experiment: Experiment, weights: Weights, matched: Matched) -> tuple[TrainState, tuple[str, ...]]:
+    notes, group = [], Denoising.GROUP
+    if weights.step is None:
+        notes.append("the file says no step: training would begin at step 0, where an average forgets at once")
+    if matched.ema is None:
+        notes.append("the file has no moving average: it begins at the parameters")
+    if matched.ignored:
+        notes.append(f"{len(matched.ignored)} tensors that the file's own network never uses were left out")
+    opt_state = jax.jit(experiment.optimizers[group].init)(matched.params)
+    step = weights.step or 0
+    if matched.moments is None:
+        notes.append("the file has no optimizer's state: it begins anew")
+    else:
+        opt_state, taken = _filled(opt_state, matched.moments, weights.adam_step, step)
+        if not taken:
+            notes.append("the config's optimizer has no moments such as Adam's: those of the file were left out")
+    averaged = matched.params if matched.ema is None else matched.ema
+    averages = {name: {group: jax.tree.map(np.copy, averaged)} for name in experiment.averages}
+    params = {group: matched.params}
+    return TrainState(jnp.asarray(step, jnp.int32), params, averages, {group: opt_state}, ()), tuple(notes)
+
+
+def _filled(opt_state: Any, moments: tuple[Any, Any], adam_step: int, step: int) -> tuple[Any, bool]:
+    """optax's state with Adam's moments and the counts of steps."""
+    taken = False
+
+    def is_part(part: Any) -> bool:
+        return hasattr(part, "_fields") and "count" in part._fields
+
+    def fill(part: Any) -> Any:
+        nonlocal taken
+        if not is_part(part):
+            return part
+        if "mu" not in part._fields or "nu" not in part._fields:
+            return part._replace(count=np.asarray(step, np.int32))  # the schedule's
+        taken = True
+        return part._replace(count=np.asarray(adam_step, np.int32), mu=moments[0], nu=moments[1])
+
+    filled = jax.tree.map(fill, opt_state, is_leaf=is_part)
+    return filled, taken
+
+
+def _report(
+    weights: Weights,
+    matched: Matched,
+    state: TrainState,
+    notes: tuple[str, ...],
+    found: tuple[Difference, ...],
+) -> Report:
+    digests = {"params": digest(state.params)} | {
+        average_item(k): digest(average) for k, average in state.averages.items()
+    }
+    name, step = weights.path.name, int(state.step)
+    return Report(name, weights.format, weights.sha256, matched.rows, matched.counts, digests, step, notes, found)

@@ -1,0 +1,184 @@
+"""A published checkpoint of either kind, as dictionaries of arrays under the file's own names."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from score_sde.core.errors import InputError
+from score_sde.readers import msgpack_file, torch_file
+from score_sde.readers.known import Stored
+from score_sde.readers.refusal import Refused, shown
+
+Arrays = dict[str, np.ndarray]
+
+# What a hostile file may yet make NumPy or Python raise, where no check of ours foresaw it.
+UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What a file holds.
+
+    Attributes:
+        path: of the file.
+        format: 'torch' for the PyTorch port's files, 'flax' for the original's.
+        sha256: of the file, in hexadecimal.
+        params: the network's parameters.
+        ema: their moving average; of the port without what is not trained; None where there is none.
+        moments: Adam's first and second moments, as `ema`; None where there are none.
+        adam_step: updates that the moments have seen.
+        step: training steps; None where the file says none.
+        sigmas: the port's table of noise levels, from the most noise; None where there is none.
+    """
+
+    path: pathlib.Path
+    format: str
+    sha256: str
+    params: Arrays
+    ema: Arrays | None = None
+    moments: tuple[Arrays, Arrays] | None = None
+    adam_step: int = 0
+    step: int | None = None
+    sigmas: np.ndarray | None = None
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read a .pth file of score_sde_pytorch, or a msgpack checkpoint of score_sde (2021).
+
+    Nothing in the file is executed. A file of parameters alone (a state dict, a parameter tree) will do.
+
+    Raises:
+        InputError: for a file that cannot be read, with the reason, or what it asked for.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if not start:
+            raise Refused("it is empty")
+        if start == b"PK\x03\x04" or start[:1] == b"\x80":
+            with torch_file.read(path) as opened:
+                return _from_torch(opened, path, sha256)
+        return _from_flax(msgpack_file.read(path), path, sha256)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); expected a file of weights.") from error
+    except Refused as error:
+        raise InputError(
+            f"{path} is not read: {error}. Expected a .pth file, or a msgpack checkpoint of flax."
+        ) from error
+    except UNFORESEEN as error:
+        raise InputError(f"{path} is not read: it is damaged ({type(error).__name__}: {shown(error)}).") from error
+
+
+def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> Weights:
+    value = file.value
+    if not isinstance(value, dict):
+        raise Refused("it holds no dictionary")
+    state = value.get("model", value.get("state_dict", value))
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Stored) for v in state.values()):
+        raise Refused(f"it has no weights under 'model'; it has {_listed(value)}")
+    model = {str(name).removeprefix("module."): file.array(stored) for name, stored in state.items()}
+    if len(model) != len(state):
+        raise Refused("two of its tensors have one name")
+    sigmas = model.pop("sigmas", None)
+    if sigmas is not None and (sigmas.ndim != 1 or not np.issubdtype(sigmas.dtype, np.floating)):
+        raise Refused("its sigmas are no table of noise levels")
+    # The Fourier frequencies are all that is not trained: a vector called W, where the other W are matrices.
+    trained = [name for name, array in model.items() if not (name.endswith(".W") and array.ndim == 1)]
+    averages = _entry(value, "ema", dict).get("shadow_params")
+    ema = None
+    if averages is not None:
+        if not isinstance(averages, list) or not all(isinstance(each, Stored) for each in averages):
+            raise Refused("its ema.shadow_params is no list of tensors")
+        if len(averages) != len(trained):
+            raise Refused(
+                f"its moving average has {len(averages)} tensors, and {len(trained)} of the model are trained"
+            )
+        ema = {name: file.array(stored) for name, stored in zip(trained, averages, strict=True)}
+    moments, adam_step = _torch_moments(file, _entry(value, "optimizer", dict), list(model), trained)
+    return Weights(path, "torch", sha256, model, ema, moments, adam_step, _whole(value.get("step"), file), sigmas)
+
+
+def _torch_moments(
+    file: torch_file.TorchFile, optimizer: dict[str, Any], names: list[str], trained: list[str]
+) -> tuple[tuple[Arrays, Arrays] | None, int]:
+    state = _entry(optimizer, "state", dict)
+    if not state:
+        return None, 0
+    by_name = {names[i]: each for i, each in state.items() if isinstance(i, int) and 0 <= i < len(names)}
+    if not set(by_name) <= set(trained) or len(by_name) != len(state):
+        raise Refused(f"its optimizer has the state of {len(state)} tensors, of which the model lacks some")
+    found: tuple[Arrays, Arrays] = ({}, {})
+    steps = set()
+    for name, each in by_name.items():
+        for kind, into in zip(("exp_avg", "exp_avg_sq"), found, strict=True):
+            if not isinstance(each, dict) or not isinstance(each.get(kind), Stored):
+                raise Refused("its optimizer is not Adam")
+            into[name] = file.array(each[kind])
+        steps.add(_whole(each.get("step"), file))
+    if len(steps) != 1 or None in steps:
+        raise Refused("its optimizer has no one number of steps")
+    return found, steps.pop() or 0
+
+
+def _from_flax(value: Any, path: pathlib.Path, sha256: str) -> Weights:
+    if not isinstance(value, dict):
+        raise Refused("it is neither a file of PyTorch nor one of flax")
+    optimizer = _entry(value, "optimizer", dict)
+    tree = optimizer.get("target", value.get("params", value))
+    params = _flat(tree)
+    if not params or any(array.ndim and not array.size for array in params.values()):
+        raise Refused(f"it has no weights under 'optimizer/target'; it has {_listed(value)}")
+    ema = _flat(value["params_ema"]) if "params_ema" in value else None
+    state = _entry(optimizer, "state", dict)
+    moments, adam_step = None, 0
+    if "param_states" in state:
+        each = _flat(state["param_states"])
+        kinds = ("/grad_ema", "/grad_sq_ema")
+        found = [{k.removesuffix(kind): v for k, v in each.items() if k.endswith(kind)} for kind in kinds]
+        if len(found[0]) + len(found[1]) != len(each):
+            raise Refused("its optimizer is not Adam")
+        moments, adam_step = (found[0], found[1]), _whole(state.get("step")) or 0
+    return Weights(path, "flax", sha256, params, ema, moments, adam_step, _whole(value.get("step")))
+
+
+def _flat(tree: Any, prefix: str = "") -> Arrays:
+    """{'Conv_0/kernel': array}, or nothing for what is no tree of arrays."""
+    if not isinstance(tree, dict):
+        return {}
+    found: Arrays = {}
+    for name, value in tree.items():
+        inner = {prefix + name: value} if isinstance(value, np.ndarray) else _flat(value, f"{prefix}{name}/")
+        if found.keys() & inner.keys() or "/" in name:
+            raise Refused("two of its tensors have one name")
+        found |= inner
+    return found
+
+
+def _entry(value: Mapping[Any, Any], name: str, kind: type) -> Any:
+    found = value.get(name)
+    return found if isinstance(found, kind) else kind()
+
+
+def _whole(value: Any, file: torch_file.TorchFile | None = None) -> int | None:
+    """A count, which may be kept as an array of one number."""
+    if isinstance(value, Stored) and file is not None and value.shape in ((), (1,)):
+        value = file.array(value)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+
+
+def _listed(value: Mapping[Any, Any]) -> str:
+    return shown(", ".join(str(name) for name in list(value)[:6]) or "nothing")

@@ -1,0 +1,71 @@
+"""Where a sampler stops on its way from noise to data: n steps are n + 1 times, strictly decreasing.
+
+Grids are float64 arrays on the host, from sde.t_max to sde.t_stop; of a chain, times of its levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import InputError
+from score_sde.sde import SDE
+
+
+def uniform(sde: SDE, n: int) -> np.ndarray:
+    """n steps of equal length in t, as in Song et al. 2021: shape (n + 1,)."""
+    _check_steps(n)
+    return sde.nearest(np.linspace(float(sde.t_max), float(sde.t_stop), n + 1))
+
+
+def karras(sde: SDE, n: int, rho: float = 7.0) -> np.ndarray:
+    """n steps of equal length in (sigma / alpha)^(1 / rho): shape (n + 1,).
+
+    Karras et al. 2022 (arXiv:2206.00364), Eq. 5.
+    rho = 1 is uniform in the noise level; 7 spends most steps near the data.
+    """
+    if not (isinstance(rho, int | float) and 0 < rho < np.inf):
+        raise InputError(f"rho is {rho!r}; expected a positive number, such as 7.")
+    # sigma / alpha = exp(-log_snr / 2).
+    return _even_in(sde, n, lambda log_snr: np.exp(-log_snr / 2) ** (1 / rho), lambda level: -2 * rho * np.log(level))
+
+
+def log_snr(sde: SDE, n: int) -> np.ndarray:
+    """n steps of equal length in the log signal-to-noise ratio (Lu et al. 2022, arXiv:2206.00927): shape (n + 1,)."""
+    return _even_in(sde, n, lambda value: value, lambda value: value)
+
+
+def default(sde: SDE, n: int) -> np.ndarray:
+    """The grid that suits the SDE, shape (n + 1,): `uniform`, that of its paper, or `karras` for `EDM`."""
+    grids: dict[str, Callable[[SDE, int], np.ndarray]] = {"uniform": uniform, "karras": karras, "log_snr": log_snr}
+    return grids[sde.default_grid](sde, n)
+
+
+def _even_in(
+    sde: SDE, n: int, forth: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Times even in forth(log_snr), the ends exact; back is the inverse of forth."""
+    _check_steps(n)
+    ends = np.asarray([float(sde.t_max), float(sde.t_stop)])
+    with jax.enable_x64(True):
+        levels = np.asarray(sde.log_snr(ends), np.float64)
+        if not np.isfinite(levels).all():
+            t = ends[~np.isfinite(levels)][0]
+            raise InputError(
+                f"{type(sde).__name__} has alpha(t) = 0 at t = {t:g}, where the log signal-to-noise ratio is not "
+                f"finite: use time_grid.uniform, or an SDE that ends before, {type(sde).__name__}(t_max={0.999 * t:g})."
+            )
+        start, end = forth(levels)
+        times = np.array(sde.time_of(back(np.linspace(start, end, n + 1))), np.float64)
+    times[0], times[-1] = ends
+    return sde.nearest(times)
+
+
+def _check_steps(n: int) -> None:
+    require_whole("n, the steps of a time grid,", n, 1)
+
+
+__all__ = ["default", "karras", "log_snr", "uniform"]

@@ -1,5 +1,0 @@
-"""The training job."""
-
-from score_sde.training.loop import train
-
-__all__ = ["train"]

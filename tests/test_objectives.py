@@ -1,0 +1,217 @@
+"""Objectives of one's own: groups that move by themselves, a state, frozen parts, and losses of the whole batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import score_sde as ss
+from score_sde import parallel
+from score_sde.experiment import Experiment, load_trained, make_step
+from score_sde.jobs import Action, draw_samples, evaluate, train
+from score_sde.jobs.log import read_records
+from score_sde.losses import Objective, Trained
+
+
+class Pair(Objective):
+    """Two groups, one of which sees the other's parameters; a state that counts examples; a frozen number."""
+
+    def __init__(self, parts, pull=2.0):
+        super().__init__(parts)
+        self.pull = pull
+
+    def init(self, key):
+        size = int(np.prod(self.parts.codec.model_shape))
+        return {"first": {"a": jnp.ones(size)}, "second": {"b": jnp.full(size, 3.0)}}, {"seen": jnp.zeros(())}
+
+    def frozen(self, load):
+        return {"pull": jnp.asarray(self.pull)}
+
+    def __call__(self, params, state, batch, key, *, step, averages, frozen, across, train):
+        x, _ = frozen["codec"].encode(batch["values"], None)
+        x, a, b = x.reshape(len(x), -1), params["first"]["a"], params["second"]["b"]
+        losses = {"first": jnp.mean((x + a - b) ** 2, axis=1), "second": frozen["pull"] * jnp.mean((x - b * a) ** 2, 1)}
+        seen = state["seen"] + across.sum(jnp.asarray(len(x), float))
+        return losses, {"seen": seen}, {"size": jnp.abs(a).mean()}
+
+    def after_update(self, params):
+        return params | {"second": {"b": jnp.clip(params["second"]["b"], -2.9, 2.9)}}
+
+    def model(self, trained):
+        return trained.params["second"]["b"]
+
+
+class Contrast(Objective):
+    """Each example against the mean of the whole batch, and all rows in their order."""
+
+    whole_batch = True
+
+    def init(self, key):
+        return {"shift": {"a": jnp.zeros(64)}}, {"rows": jnp.zeros(16, jnp.int32)}
+
+    def __call__(self, params, state, batch, key, *, step, averages, frozen, across, train):
+        x = batch["values"].reshape(len(batch["index"]), -1) / 16.0
+        mean = across.mean(x.mean(axis=0))
+        every = across.gather(batch["index"])
+        return (
+            {"shift": jnp.mean((x - mean - params["shift"]["a"]) ** 2, axis=1)},
+            {"rows": every.astype(jnp.int32)},
+            {},
+        )
+
+
+def config(name, **more):
+    return (
+        dict(
+            data=dict(name="tests.few_digits.FewDigits", batch_size=16, dir=""),
+            network=dict(name="tests.few_digits.Affine"),
+            objective=dict(name=f"{__name__}.{name}"),
+            optimizer=dict(name="sgd", schedule=dict(name="constant_schedule", value=0.1), clip=None),
+            averages=dict(first=dict(name="Constant", decay=0.5), now=dict(name="Constant", decay=0.0)),
+            train=dict(steps=4, log_every=2, eval_every=4, sample_every=0, checkpoint_every=2),
+        )
+        | more
+    )
+
+
+def batch_of(n=16):
+    values = np.random.default_rng(0).integers(0, 17, (n, 8, 8, 1), np.uint8)
+    return {"values": values, "cond": None, "index": np.arange(n, dtype=np.uint32)}
+
+
+@pytest.mark.parametrize("strategy", ["jit", "fsdp", "pmap"])
+def test_the_loss_of_a_group_moves_that_group_only(strategy):
+    """Against both gradients written out, one step of gradient descent; the second group has a rate of its own."""
+    groups = dict(second=dict(schedule=dict(name="constant_schedule", value=0.01)))
+    spec = config("Pair")["optimizer"] | dict(groups=groups)
+    experiment = Experiment.from_config(config("Pair", optimizer=spec))
+    devices = parallel.strategy(strategy)
+    state = devices.place_state(experiment.init_state())
+    a, b = (np.asarray(leaf, np.float64) for leaf in (state.params["first"]["a"], state.params["second"]["b"]))
+    function, frozen = make_step(experiment, devices=devices)
+    new, metrics = devices.compile(function, state)(state, devices.place_batch(batch_of()), frozen)
+    x = batch_of()["values"].reshape(16, -1) / 8.0 - 1
+    by_first = 2 * (x + a - b).mean(axis=0) / 64
+    by_second = 2.0 * 2 * (-(x - b * a) * a).mean(axis=0) / 64
+    np.testing.assert_allclose(new.params["first"]["a"], a - 0.1 * by_first, rtol=1e-5)
+    np.testing.assert_allclose(new.params["second"]["b"], np.clip(b - 0.01 * by_second, -2.9, 2.9), rtol=1e-5)
+    assert float(new.objective["seen"]) == 16
+    first = ((x + a - b) ** 2).mean()
+    second = 2.0 * ((x - b * a) ** 2).mean()
+    np.testing.assert_allclose(
+        [metrics["loss_first"], metrics["loss_second"], metrics["loss"]], [first, second, first + second], rtol=1e-5
+    )
+    np.testing.assert_allclose(metrics["gradient_norm_first"], np.linalg.norm(by_first), rtol=1e-4)
+    np.testing.assert_allclose(metrics["size"], 1.0)
+    np.testing.assert_allclose(new.averages["now"]["first"]["a"], new.params["first"]["a"])
+    np.testing.assert_allclose(
+        new.averages["first"]["first"]["a"], (a + np.asarray(new.params["first"]["a"])) / 2, rtol=1e-6
+    )
+
+
+def test_what_load_returns_follows_from_the_objective(tmp_path):
+    """An array here; parameters, averages, optimizers and state come back as they were, and a stop changes nothing."""
+    train(config("Pair"), tmp_path / "whole")
+    short = config("Pair")
+    short["train"] = short["train"] | dict(steps=2)
+    train(short, tmp_path / "parts")
+    train(config("Pair"), tmp_path / "parts")
+    whole, parts = (
+        {k: load_trained(tmp_path / n, average=k) for k in ("first", "now", None)} for n in ("whole", "parts")
+    )
+    for name in whole:
+        assert isinstance(whole[name], Trained) and float(whole[name].state["seen"]) == 64
+        for a, b in zip(jax.tree.leaves(whole[name].params), jax.tree.leaves(parts[name].params), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert whole["first"].digest != whole["now"].digest
+    np.testing.assert_array_equal(ss.load(tmp_path / "whole"), whole["first"].params["second"]["b"])
+    np.testing.assert_array_equal(whole["now"].params["first"]["a"], whole[None].params["first"]["a"])
+    records = read_records(tmp_path / "whole" / "train.jsonl")
+    assert {"loss", "loss_first", "loss_second", "learning_rate_first", "size"} <= records[0].keys()
+    held = [record["heldout_loss"] for record in records if "heldout_loss" in record]
+    assert len(held) == 1 and np.isfinite(held[0])
+    one = config("Pair") | dict(eval=dict(what="HeldOutLoss"))
+    evaluate(one, tmp_path / "whole")
+    for call, words in (
+        (lambda: draw_samples(one, tmp_path / "whole"), "Pair trains no denoiser, so there is nothing to sample from"),
+        (lambda: evaluate(one | dict(eval=dict(what="Likelihood")), tmp_path / "whole"), "Pair trains no denoiser"),
+        (lambda: evaluate(one | dict(eval=dict(what="LossPerLevel")), tmp_path / "whole"), "no loss at a given time"),
+        (lambda: train(one | dict(train=dict(steps=9)), tmp_path / "other"), "use train.sample_every=0"),
+    ):
+        with pytest.raises(ss.InputError, match=words):
+            call()
+    assert not (tmp_path / "other").exists()
+
+
+def test_frozen_parts_are_arguments_of_the_program(compiles):
+    """Another frozen number compiles nothing, and changes the step."""
+    experiment, devices = Experiment.from_config(config("Pair")), parallel.Jit()
+    state = experiment.init_state()
+    function, _ = make_step(experiment, devices=devices, frozen={"codec": experiment.codec, "pull": jnp.asarray(2.0)})
+    advance = devices.compile(function, state)
+    batch = devices.place_batch(batch_of())
+
+    def step(pull):
+        placed = devices.place_state(jax.tree.map(jnp.copy, state))
+        return advance(placed, batch, devices.place_state({"codec": None, "pull": jnp.asarray(pull)}))
+
+    two, loss = step(2.0)
+    before = len(compiles)
+    four, twice = step(4.0)
+    assert len(compiles) == before
+    np.testing.assert_allclose(twice["loss_second"], 2 * loss["loss_second"], rtol=1e-6)
+    np.testing.assert_array_equal(two.params["first"]["a"], four.params["first"]["a"])
+
+
+@pytest.mark.parametrize("strategy", ["jit", "fsdp", "pmap"])
+def test_a_loss_of_the_whole_batch(strategy):
+    """The mean and the rows that an example is given are those of all devices, in the batch's own order."""
+    experiment, devices = Experiment.from_config(config("Contrast")), parallel.strategy(strategy)
+    state = devices.place_state(experiment.init_state())
+    function, frozen = make_step(experiment, devices=devices)
+    new, metrics = devices.compile(function, state)(state, devices.place_batch(batch_of()), frozen)
+    x = batch_of()["values"].reshape(16, -1) / 16.0
+    np.testing.assert_allclose(metrics["loss"], ((x - x.mean(axis=0)) ** 2).mean(), rtol=1e-5)
+    assert np.asarray(new.objective["rows"]).tolist() == list(range(16))
+    with pytest.raises(ss.InputError, match=r"train.microbatches is 2, and Contrast needs the whole batch: use 1"):
+        make_step(experiment, devices=devices, microbatches=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            dict(optimizer=dict(groups=dict(third=dict(name="adam")))),
+            "optimizer.groups has 'third'; expected groups of",
+        ),
+        (dict(objective=dict(name=f"{__name__}.Pair", push=1)), "Pair: no argument push"),
+        (dict(objective=dict(name=f"{__name__}.batch_of")), "is not a subclass of Objective"),
+        (dict(averages=dict(slow=dict(name="Faster"))), "averages has no 'Faster'; expected one of Constant, WarmedUp"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, change, words):
+    with pytest.raises(ss.InputError, match=words):
+        train(config("Pair", **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_actions_are_due_when_they_say():
+    class Every(Action):
+        def run(self, at):
+            pass
+
+    action = Every()
+    assert not any(action.is_due(step, 10) for step in range(11))
+    action.every = 4
+    assert [step for step in range(1, 11) if action.is_due(step, 10)] == [4, 8, 10]
+
+
+def test_optimizers_are_those_of_optax():
+    experiment = Experiment.from_config(config("Pair", optimizer=dict(name="sgd", momentum=0.9, clip=1.0)))
+    params = experiment.init_state().params["first"]
+    gradient = jax.tree.map(lambda leaf: 10 * jnp.ones_like(leaf), params)
+    mine = experiment.optimizers["first"]
+    theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3, momentum=0.9))
+    ours, other = (each.update(gradient, each.init(params), params)[0] for each in (mine, theirs))
+    np.testing.assert_allclose(ours["a"], other["a"])
