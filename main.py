@@ -82,7 +82,8 @@ def _every_job(modes: list[str]) -> list[Job]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    # A KeyError shows its text as Python source.
+    return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
 
 
 def _warn(message: Warning | str, *_: object) -> None:
@@ -133,6 +134,7 @@ def _values_of(name: str, argv: list[str], separator: str | None = None) -> list
 
 
 if __name__ == "__main__":
+    sys.path.append(str(pathlib.Path.cwd()))  # for classes of the user's own, named by their dotted paths
     logging.set_verbosity(logging.FATAL)  # what a library logs as an error is raised too, and told in one line
     warnings.showwarning = _warn  # type: ignore[assignment]
     app.run(_run, flags_parser=_parse)

@@ -2,7 +2,7 @@
 
 from score_sde import data, jobs, losses, networks
 from score_sde.core import keys
-from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent
+from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent, without
 from score_sde.core.errors import DivergenceError, InputError
 from score_sde.data import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.denoisers import (
@@ -161,4 +161,5 @@ __all__ = [
     "time_grid",
     "time_sampling",
     "weighting",
+    "without",
 ]

@@ -69,6 +69,12 @@ class Divided(ss.Codec):
         return jnp.round(values / self.width) * self.width
 
 
+def test_a_codec_that_draws_is_not_exact():
+    hidden = type("Hidden", (Divided,), {"is_bound": False})
+    with pytest.raises(ss.InputError, match=r"Hidden.is_bound is False.*set is_bound = True"):
+        ss.bits_per_dim(GAUSSIAN, np.full((4, 2, 2, 1), 0.5), KEYS[:4], codec=hidden((2, 2, 1)))
+
+
 def test_where_plus_seven_comes_from():
     """7 = log2(256 / 2): the scale's part for pixels 0..255, or 8 of the bins' width and -1 of the scale."""
     pixels = np.full((4, 2, 2, 1), 128)

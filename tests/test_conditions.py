@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import score_sde as ss
 from configs import digits
 from score_sde.core import conditions
+from score_sde.core import given as given_
 from score_sde.core import keys as keys_
 from score_sde.data import Digits
 from score_sde.experiment import Experiment, write_config
@@ -47,18 +48,18 @@ TEXT = {"tokens": np.zeros((2, 4), int), "mask": np.ones((2, 4), bool)}
         (DEPTH | {"caption": TEXT | {"mask": np.ones((2, 5), bool)}}, r"shape \(2, 5\)"),
         (DEPTH | {"absent": {"label": np.zeros(2, bool)}}, r"cond\['absent'\]\['label'\] .* for a name that cond has"),
         (DEPTH | {"label": np.zeros(2, int), "absent": {"label": np.zeros(2)}}, "dtype float64; expected bool"),
-        (DEPTH | {"absent": {"depth": np.zeros(2, bool)}}, "cond lacks 'depth'"),
+        (DEPTH | {"absent": {"depth": np.array([False, True])}}, "cond lacks 'depth'"),
     ],
 )
 def test_what_cannot_be_read_is_refused(cond, words):
     with pytest.raises(ss.InputError, match=words) as caught:
-        conditions.checked(cond, READS, 2)
+        given_.checked(cond, READS, 2)
     assert "\n" not in str(caught.value)
 
 
 def test_what_can_be_read_comes_in_the_declared_form():
     absent = {"label": np.array([True, False])}
-    cond = conditions.checked(DEPTH | {"label": np.array([0, 2]), "caption": TEXT, "absent": absent}, READS, 2)
+    cond = given_.checked(DEPTH | {"label": np.array([0, 2]), "caption": TEXT, "absent": absent}, READS, 2)
     assert cond["depth"].dtype == np.float32 and cond["label"].dtype == np.int32
     assert cond["caption"]["tokens"].dtype == np.int32 and cond["absent"]["label"].tolist() == [True, False]
     assert conditions.is_absent(cond, "label", 2).tolist() == [True, False]
@@ -67,22 +68,22 @@ def test_what_can_be_read_comes_in_the_declared_form():
     left = conditions.without(cond, ["label"])
     assert left.keys() == {"depth", "caption"} and conditions.without(cond, READS) is None
     assert conditions.only(cond, ["label"]).keys() == {"label", "absent"}
-    traced = jax.jit(lambda label: conditions.checked({"label": label}, ss.Conditions(label=ss.Label(3)), 2)["label"])
+    traced = jax.jit(lambda label: given_.checked({"label": label}, ss.Conditions(label=ss.Label(3)), 2)["label"])
     assert traced(jnp.array([0, 1])).tolist() == [0, 1]
 
 
 def test_what_a_person_asks_for():
     """One value for all, a list in turn, None for absent, and defaults for what nobody mentions."""
     reads, numbers = ss.Conditions(label=ss.Label(3), caption=ss.Text(3)), np.arange(4, 9)
-    assert conditions.asked_for({}, reads, numbers).keys() == {"label"}
-    assert conditions.asked_for({}, reads, numbers)["label"].tolist() == [1, 2, 0, 1, 2]
-    cond = conditions.asked_for({"label": [2, 0], "caption": "ab"}, reads, numbers)
+    assert given_.asked_for({}, reads, numbers).keys() == {"label"}
+    assert given_.asked_for({}, reads, numbers)["label"].tolist() == [1, 2, 0, 1, 2]
+    cond = given_.asked_for({"label": [2, 0], "caption": "ab"}, reads, numbers)
     assert cond["label"].tolist() == [2, 0, 2, 0, 2]
     assert cond["caption"]["tokens"].tolist() == [[97, 98, 0]] * 5
-    assert conditions.asked_for({"label": None}, reads, numbers) is None
+    assert given_.asked_for({"label": None}, reads, numbers) is None
     point = ss.Conditions(point=ss.Condition(shape=(2,)))
-    assert conditions.asked_for({"point": (1, 2)}, point, numbers)["point"].tolist() == [[1, 2]] * 5
-    assert conditions.asked_for({"point": [(1, 2), (3, 4)]}, point, numbers)["point"][1].tolist() == [3, 4]
+    assert given_.asked_for({"point": (1, 2)}, point, numbers)["point"].tolist() == [[1, 2]] * 5
+    assert given_.asked_for({"point": [(1, 2), (3, 4)]}, point, numbers)["point"][1].tolist() == [3, 4]
     for asked, words in (
         ({"colour": 1}, "sample.cond names 'colour', which the model does not read; it reads caption, label"),
         ({"label": 3}, "sample.cond, label: a label is 3; expected a whole number from 0 to 2"),
@@ -91,9 +92,9 @@ def test_what_a_person_asks_for():
         ({"caption": 7}, "a text is 7; expected text"),
     ):
         with pytest.raises(ss.InputError, match=words):
-            conditions.asked_for(asked, reads, numbers)
+            given_.asked_for(asked, reads, numbers)
     with pytest.raises(ss.InputError, match=r"sample\.cond lacks .depth., which the model requires"):
-        conditions.asked_for({}, READS, numbers)
+        given_.asked_for({}, READS, numbers)
 
 
 @settings(deadline=None)

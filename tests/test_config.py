@@ -16,6 +16,7 @@ import score_sde as ss
 from score_sde import config as config_
 from score_sde import data, networks, sampling, sde
 from score_sde.denoisers import parametrization
+from score_sde.experiment import Experiment
 from score_sde.sampling import time_grid
 
 
@@ -274,3 +275,45 @@ def test_a_file_that_makes_no_config(tmp_path):
         config_.read_file("nowhere.py:vp")
     path.write_text("def get_config(v='a'):\n    return dict(data=dict(name='Digits'), network=dict(name=v))")
     assert config_.read_file(f"{path}:MLP").network.name == "MLP" and config_.read_file(str(path)).network.name == "a"
+
+
+@pytest.mark.parametrize("text", ["A(b=DDIM())", "A(b=mine.C(d=E()), f=(1, ), g={'a': 1e999})", "A(x=-1e999)"])
+def test_specs_within_specs_are_text_and_back(text):
+    specs = config_.read_specs("what", text)
+    assert config_.write_specs(specs) == text
+    assert config_.read_specs("what", config_.write_specs(specs)) == specs
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(data=dict(drop=0.1)), r"data.drop is 0.1; expected entries"),
+        (dict(data=dict(given=5)), r"data.given is 5; expected names"),
+        (dict(data=dict(conditions=None)), r"data.conditions is None; expected text"),
+        (dict(data=dict(flip=True)), r"examples of TwoMoons have shape \(2,\); only images"),
+        (dict(averages=None), r"averages is None; expected entries"),
+        (dict(averages=dict(ema=0.99)), r"0.99 has no 'name'"),
+        (dict(objective=dict(weight=2.0)), r"A rule is 2.0; expected one of"),
+        (dict(optimizer=dict(clip="1")), r"optimizer.clip is '1'; expected a number"),
+        (dict(optimizer=dict(groups=3)), r"optimizer.groups is 3; expected entries"),
+        (dict(sde=dict(beta_max="x")), r"VP .*'x'"),
+        (dict(eval=dict(what=5)), r"eval.what is 5; expected text"),
+    ],
+    ids=str,
+)
+def test_entries_of_another_kind_are_refused(change, words):
+    config = dict(data=dict(name="TwoMoons"), network=dict(name="MLP"))
+    merged = config | {name: config.get(name, {}) | value if value else value for name, value in change.items()}
+    with pytest.raises(ss.InputError, match=words):
+        Experiment.from_config(merged)
+
+
+def test_what_a_module_of_ones_own_raises_is_told_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in (("syntax_is_wrong", "class X(:"), ("has_no_licence", "raise RuntimeError('no licence')")):
+        (tmp_path / f"{name}.py").write_text(text)
+        with pytest.raises(ss.InputError, match=rf"'{name}.X' cannot be imported: \w+Error"):
+            config_.build(ss.sde, dict(name=f"{name}.X"), base=ss.SDE)
+    (tmp_path / "has_names.py").write_text("class Cosine: pass")
+    with pytest.raises(ss.InputError, match=r"has no 'Cosin'; did you mean Cosine\?"):
+        config_.build(ss.sde, dict(name="has_names.Cosin"), base=ss.SDE)

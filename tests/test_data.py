@@ -220,7 +220,7 @@ def test_examples_are_joined_with_the_conditions_that_are_read():
     assert data.as_batch(read(source, [0]), ss.Conditions())["cond"] is None
     with pytest.raises(ss.InputError, match="The examples have no 'depth'"):
         data.as_batch(read(source, [0]), ss.Conditions(depth=ss.Condition()))
-    with pytest.raises(ss.InputError, match=r"'label' of shape \(2,\); expected \(2, 3\)"):
+    with pytest.raises(ss.InputError, match=r"\['label'\] has shape \(2,\) and .*expected \(2, 3\)"):
         data.as_batch(read(source, [0, 1]), ss.Conditions(label=ss.Condition(shape=(3,))))
 
 
@@ -295,3 +295,42 @@ def test_caches_of_another_version_are_refused(tmp_path, monkeypatch):
         path.write_text(path.read_text().replace('"values"', '"image"'))
     with pytest.raises(ss.InputError, match=r"(have image, label; expected values and label|cannot be read).*delete"):
         digits.source("test")
+
+
+def test_flips_take_images_among_the_conditions_with_them():
+    values = np.random.default_rng(0).integers(0, 9, (32, 4, 4, 1)).astype(np.uint8)
+    source = data.Arrays(values=values, low=values.astype(np.float32), size=np.arange(32.0, dtype=np.float32))
+    reads = ss.Conditions(low=ss.Condition(shape=(4, 4, 1)), size=ss.Condition())
+    batch = next(data.training_batches(source, 32, seed=0, flip=True, reads=reads))
+    np.testing.assert_array_equal(batch["values"], batch["cond"]["low"])
+    original = values[batch["cond"]["size"].astype(int)]
+    turned = (batch["values"] != original).any(axis=(1, 2, 3))
+    assert 6 < turned.sum() < 26
+    np.testing.assert_array_equal(batch["values"][turned], original[turned][:, :, ::-1])
+    rows = data.Arrays(values=values, row=np.zeros((32, 4, 4), np.float32))
+    with pytest.raises(ss.InputError, match=r"values of shape \(4, 4\), which is no image"):
+        next(data.training_batches(rows, 8, seed=0, flip=True, reads=ss.Conditions(row=ss.Condition(shape=(4, 4)))))
+
+
+def test_conditions_of_examples_are_checked():
+    values, reads = np.zeros((3, 2)), ss.Conditions(label=ss.Label(10))
+    for wrong in ([0, 10, 1], [0, -1, 1]):
+        with pytest.raises(ss.InputError, match="expected classes from 0 to 9"):
+            data.as_batch({"values": values, "label": np.array(wrong)}, reads)
+    with pytest.raises(ss.InputError, match="dtype float64; expected"):
+        data.as_batch({"values": values, "label": np.array([0, 1, 3.7])}, reads)
+    columns = {"values": values, "label": np.array([0, -1, 2]), "absent": {"label": np.array([False, True, False])}}
+    assert data.as_batch(columns, reads)["cond"]["label"].tolist() == [0, -1, 2]  # the second has none
+    texts = np.array([b"row", "row", "column"], object)
+    tokens = data.as_batch({"values": values, "t": texts}, ss.Conditions(t=ss.Text(3)))["cond"]["t"]["tokens"]
+    np.testing.assert_array_equal(tokens[0], tokens[1])
+
+
+def test_the_digest_of_text_is_of_its_letters():
+    def digest(*texts):
+        return data.digest(data.Arrays(values=np.zeros(2), t=np.array(["".join(list(text)) for text in texts], object)))
+
+    assert digest("a row", "a column") == digest("a row", "a column") != digest("a row", "a columm")
+    assert digest("ab", "c") != digest("a", "bc")
+    with pytest.raises(ss.InputError, match="a dict in a column of objects"):
+        data.digest(data.Arrays(values=np.zeros(1), t=np.array([{}], object)))

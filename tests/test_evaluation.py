@@ -1,5 +1,6 @@
 """The evaluation job: every example exactly once, results that say what they are of, and none mixed up."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,7 +14,7 @@ import score_sde as ss
 from configs import digits
 from score_sde import data
 from score_sde.core import keys as keys_
-from score_sde.jobs import evaluate, train
+from score_sde.jobs import Evaluation, evaluate, train
 from score_sde.jobs.runner import batches, equal_batches
 from tests.few_digits import FewDigits
 
@@ -130,6 +131,40 @@ def test_batches_are_about_equal(n, most, size):
     cut = batches(np.zeros(n, bool), size)
     assert np.concatenate(cut).tolist() == list(range(n))
     assert len(cut) == math.ceil(n / most) and len(cut[-1]) <= size
+
+
+@dataclasses.dataclass(frozen=True)
+class Count(Evaluation):
+    """Counts to n; a result of NumPy's types."""
+
+    n: int = 1
+    sampler: ss.Sampler = dataclasses.field(default_factory=ss.Heun)
+
+    def run(self, at):
+        return {"counted": np.float32(self.n), "all": np.arange(self.n)}, f"{self.n}"
+
+
+class Renamed(Count):
+    def settings(self):
+        return super().settings() | {"seed": 3}
+
+
+def test_two_evaluations_of_one_name_have_a_place_each(run, capsys):
+    config, workdir = run
+    config.eval.what = f"{__name__}.Count(n=1), {__name__}.Count(n=2), {__name__}.Count(n=2, sampler=DPMSolverPP())"
+    evaluate(config, workdir)
+    found = [json.loads(path.read_text()) for path in (workdir / "eval").rglob("count.json")]
+    assert sorted((one["n"], one["counted"], one["sampler"]["name"]) for one in found) == [
+        (1, 1.0, "Heun"),
+        (2, 2.0, "DPMSolverPP"),
+        (2, 2.0, "Heun"),
+    ]
+    capsys.readouterr()
+    evaluate(config, workdir)
+    assert capsys.readouterr().out.count("nothing left to evaluate") == 3
+    config.eval.what = f"{__name__}.Renamed"
+    with pytest.raises(ss.InputError, match="Renamed has a setting 'seed', which every result has already"):
+        evaluate(config, workdir)
 
 
 def test_results_of_something_else_are_not_touched(run, monkeypatch, capsys):

@@ -18,6 +18,7 @@ TEXT = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = dict(re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
 FILES = {
     "A condition": "mycolours",
+    "A guide": "myguides",
     "A data set": "mypackage",
     "A codec": "mycodecs",
     "An objective": "mylosses",
@@ -73,8 +74,8 @@ def test_a_condition_of_ones_own(files, tmp_path):
     assert out.nfe.tolist() == [2 * (2 * 4 + 1)] * 2
     with pytest.raises(ss.InputError, match=r"cond has 'label', which nothing here reads; what is read: brightness"):
         ss.sample(model.denoiser, ss.Heun(), [1.0, 1e-5], model.shape, n=2, seed=0, cond={"label": np.zeros(2, int)})
-    with pytest.raises(ss.InputError, match=r"'brightness', and the data set has label: use another data set"):
-        Experiment.from_config(small(network=dict(name="mycolours.Told")))
+    # What is optional, and the data do not have, is absent for all.
+    assert not Experiment.from_config(small(network=dict(name="mycolours.Told"))).reads
 
 
 def test_a_data_set_with_captions(files):
@@ -101,6 +102,29 @@ class Reader(ss.networks.Network):
 
 def test_a_codec_of_ones_own(files):
     __import__("mycodecs")  # its own assertions hold
+
+
+class Grey(ss.Guide):
+    """Moves x_0 towards a grey that each example asks for."""
+
+    @property
+    def reads(self):
+        return ss.Conditions(self.denoiser.reads, grey=ss.Condition(required=True))
+
+    def predict(self, x, t, cond=None, *, keys=None):
+        inner = self.denoiser.predict(x, t, ss.without(cond, ["grey"]), keys=keys)
+        return ss.Prediction(0 * inner.x0 + cond["grey"].reshape(-1, 1, 1, 1), inner.noise, inner.variance)
+
+
+def test_a_guide_of_ones_own(tmp_path):
+    """It is named by a config, reads its own condition, and has it when samples are drawn."""
+    config = small()
+    train(config, tmp_path)
+    config["sample"] |= dict(guidance=f"{__name__}.Grey", cond="grey=[-1.0, 0.0, 1.0]")
+    draw_samples(config, tmp_path)
+    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
+        np.testing.assert_array_equal(arrays["images"].reshape(6, -1).mean(axis=1), [0, 8, 16] * 2)
+        np.testing.assert_array_equal(arrays["grey"], [-1, 0, 1] * 2)
 
 
 def run_of_two(config, workdir, stop):

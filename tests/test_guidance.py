@@ -35,8 +35,9 @@ def test_guided_samples_have_the_class_asked_for(sde):
     assert abs(side.mean() - 2) < 0.15 and abs(side.std() - 0.5) < 0.1
 
 
-def test_evaluations_are_counted_through_guides(sde):
+def test_evaluations_are_counted_through_guides():
     """Two networks a prediction, four inside two guides; a sampler adds them up, and the last denoising too."""
+    sde = ss.VP()
     model = ss.GaussianMixture(sde, *MIXTURE)
     once, twice = ss.ClassifierFree(model, 2.0), ss.ClassifierFree(ss.ClassifierFree(model, 2.0), 1.5)
     cond, grid = {"label": np.arange(3) % 2}, ss.time_grid.uniform(sde, 5)
@@ -48,7 +49,8 @@ def test_evaluations_are_counted_through_guides(sde):
     assert ss.sample(once, pair, grid, (2,), n=3, seed=0, cond=cond).nfe.tolist() == [2 * (5 * 4 + 1)] * 3
 
 
-def test_the_adaptive_solves_count_guides_too(sde):
+def test_the_adaptive_solves_count_guides_too():
+    sde = ss.VP()
     model = ss.GaussianMixture(sde, *MIXTURE)
     x, cond = jnp.asarray([[1.0, 0.2], [-1.5, 0.1]]), {"label": np.arange(2)}
     plain = ss.log_prob(model, x, None, cond=cond, trace="exact")

@@ -1,5 +1,8 @@
 """Objectives of one's own: groups that move by themselves, a state, frozen parts, and losses of the whole batch."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,13 +151,16 @@ def test_frozen_parts_are_arguments_of_the_program(compiles):
     """Another frozen number compiles nothing, and changes the step."""
     experiment, devices = Experiment.from_config(config("Pair")), parallel.Jit()
     state = experiment.init_state()
-    function, _ = make_step(experiment, devices=devices, frozen={"codec": experiment.codec, "pull": jnp.asarray(2.0)})
+    function, frozen = make_step(
+        experiment, devices=devices, frozen={"codec": experiment.codec, "pull": jnp.asarray(2.0)}
+    )
+    assert len(frozen) == 1  # the arrays in a list
     advance = devices.compile(function, state)
     batch = devices.place_batch(batch_of())
 
     def step(pull):
         placed = devices.place_state(jax.tree.map(jnp.copy, state))
-        return advance(placed, batch, devices.place_state({"codec": None, "pull": jnp.asarray(pull)}))
+        return advance(placed, batch, devices.place_state([jnp.asarray(pull)]))
 
     two, loss = step(2.0)
     before = len(compiles)
@@ -215,3 +221,104 @@ def test_optimizers_are_those_of_optax():
     theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3, momentum=0.9))
     ours, other = (each.update(gradient, each.init(params), params)[0] for each in (mine, theirs))
     np.testing.assert_allclose(ours["a"], other["a"])
+
+
+class Weighed(ss.losses.Denoising):
+    """The denoising loss times the mean of a state, plus nothing of a teacher's and of an average's."""
+
+    def __init__(self, parts, teacher=""):
+        super().__init__(parts)
+        self.teacher = teacher
+
+    def init(self, key):
+        return super().init(key)[0], jnp.full(3, 2.0)
+
+    def frozen(self, load):
+        return {"teacher": load(self.teacher)} if self.teacher else {}
+
+    def __call__(self, params, state, batch, key, *, step, averages, frozen, **others):
+        common = dict(step=step, averages=averages, frozen=frozen, **others)
+        (name, losses), *_ = super().__call__(params, (), batch, key, **common)[0].items()
+        averaged = super().__call__(averages["ema"], (), batch, key, **common)[0][name]
+        taught = 0.0
+        if self.teacher:
+            x, _ = frozen["codec"].encode(batch["values"], None)
+            taught = frozen["teacher"].denoiser.noise(x, 0.5).mean()
+        return {name: losses * state.mean() + 0 * averaged + 0 * taught + step}, state, {}
+
+
+def points(**objective):
+    return dict(
+        data=dict(name="TwoMoons", batch_size=16),
+        network=dict(name="MLP", width=8),
+        objective=objective,
+        train=dict(steps=2, log_every=1, eval_every=2, sample_every=0, checkpoint_every=2),
+        eval=dict(what="HeldOutLoss", batch_size=500),
+    )
+
+
+def test_a_state_averages_and_a_teacher_are_there_when_it_is_evaluated(tmp_path):
+    """On two devices, and with the numbers of training; a teacher's weights are arguments of the step."""
+    train(points(name="Denoising"), tmp_path / "teacher")
+    evaluate(points(name="Denoising"), tmp_path / "teacher")
+    config = points(name=f"{__name__}.Weighed", teacher=str(tmp_path / "teacher"))
+    experiment = Experiment.from_config(config)
+    _, arrays = make_step(experiment, devices=parallel.strategy("jit"), frozen=experiment.frozen(ss.load))
+    teacher = jax.tree.leaves(ss.load(tmp_path / "teacher").denoiser.params)
+    assert {leaf.shape for leaf in teacher} <= {np.shape(leaf) for leaf in arrays}
+    train(config, tmp_path / "weighed")
+    evaluate(config, tmp_path / "weighed")
+    loss, plain = (
+        json.loads((tmp_path / name / "eval" / "loss.json").read_text())["loss"] for name in ("weighed", "teacher")
+    )
+    logged = [
+        row["heldout_loss"] for row in read_records(tmp_path / "weighed" / "train.jsonl") if "heldout_loss" in row
+    ]
+    assert loss == pytest.approx(logged[-1], rel=1e-5)
+    assert loss == pytest.approx(2 * plain + 2, rel=0.05)  # at step 2, of weights that hardly differ
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda losses, state: ({"other": losses}, state, {}), r"losses of \['other'\]; expected one of each group"),
+        (lambda losses, state: ({"network": losses.mean()}, state, {}), r"of shape \(\); expected one number of each"),
+        (lambda losses, state: ({"network": losses}, state, {"m": losses}), r"metric 'm' of shape \(\d+,\)"),
+        (lambda losses, state: ({"network": losses}, jnp.zeros(5), {}), "returns a state of"),
+    ],
+    ids=["group", "loss", "metric", "state"],
+)
+def test_what_an_objective_may_not_return(monkeypatch, tmp_path, returned, words):
+    def call(self, params, state, batch, key, **others):
+        return returned(ss.losses.Denoising.__call__(self, params, (), batch, key, **others)[0]["network"], state)
+
+    monkeypatch.setattr(Weighed, "__call__", call)
+    with pytest.raises(ss.InputError, match=words):
+        train(points(name=f"{__name__}.Weighed"), tmp_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Half(ss.networks.Network):
+    """One number, kept in bfloat16."""
+
+    shape: tuple[int, ...]
+
+    def init(self, key):
+        return {"w": jnp.ones((), jnp.bfloat16)}
+
+    def apply(self, params, x, time_label, cond=None, *, keys=None):
+        return x * params["w"].astype(x.dtype)
+
+
+def test_parameters_in_bfloat16_have_averages_in_float32(tmp_path):
+    config = points(name="Denoising") | dict(network=dict(name=f"{__name__}.Half"))
+    for steps in (2, 4):
+        train(config | dict(train=config["train"] | dict(steps=steps, fused=2, log_every=2)), tmp_path)
+    trained = load_trained(tmp_path)
+    assert trained.step == 4 and trained.params["network"]["w"].dtype == jnp.float32
+
+
+def test_a_network_that_returns_another_shape():
+    model = ss.NetworkDenoiser(ss.VP(), ss.Noise(), lambda params, x, *_, keys=None: x.reshape(len(x), -1), None)
+    with pytest.raises(ss.InputError, match=r"returns shape \(8, 64\) for x of shape \(8, 8, 8, 1\)"):
+        model.predict(jnp.zeros((8, 8, 8, 1)), 0.5)

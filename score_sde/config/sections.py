@@ -52,7 +52,11 @@ DEFAULTS: dict[str, Any] = dict(
 # Entries that are lists of specs, kept as text, so that a flag may give another list.
 SPEC_LISTS = ("data.conditions", "sample.guidance", "eval.what")
 # Dictionaries by names that a config chooses.
-_OPEN = ("data.drop", "optimizer.groups", "averages")
+_OPEN = {
+    "data.drop": "dict(label=0.1)",
+    "optimizer.groups": "dict(network=dict(name='sgd'))",
+    "averages": "dict(ema=dict(name='WarmedUp', decay=0.999))",
+}
 
 # What may change between the training of a model and its use; all other entries say what its weights mean.
 NOT_OF_THE_MODEL = (
@@ -78,6 +82,7 @@ def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
         section, entry = name.split(".")
         if not isinstance(merged[section].get(entry), str):
             raise InputError(f"The config has no {name}; configs/digits.py is an example of a config.")
+    _check_kinds(merged)
     for name in SPEC_LISTS:
         section, entry = name.split(".")
         merged[section][entry] = write_specs(read_specs(name, merged[section][entry]))
@@ -105,6 +110,22 @@ def _merged(given: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) 
             value = _merged(value, default, f"{prefix}{name}.")
         merged[name] = value
     return {name: to_dict(value) for name, value in merged.items()}
+
+
+def _check_kinds(merged: Mapping[str, Any]) -> None:
+    """Refuse entries of another kind than the jobs read."""
+    for name in _OPEN:
+        value: Any = merged
+        for part in name.split("."):
+            value = value[part]
+        if not isinstance(value, Mapping):
+            raise InputError(f"{name} is {value!r}; expected entries by name, such as {_OPEN[name]}.")
+    given, clip = merged["data"]["given"], merged["optimizer"]["clip"]
+    names = (given,) if isinstance(given, str) else given
+    if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+        raise InputError(f"data.given is {given!r}; expected names of conditions, such as ('label',).")
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
+        raise InputError(f"optimizer.clip is {clip!r}; expected a number, or None for no clipping.")
 
 
 # Entries beside a spec's own arguments, which the jobs read whatever the name is.

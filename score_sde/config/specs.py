@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType, NoneType, UnionType
@@ -50,13 +51,20 @@ def lookup(namespace: ModuleType, name: str, base: type | None = None, offered: 
 
 
 def _dotted(path: str, base: type) -> Any:
-    module, _, attribute = path.replace(":", ".").rpartition(".")
+    name, _, attribute = path.replace(":", ".").rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{path!r} cannot be imported: {error}; is its package installed, or its folder in PYTHONPATH?"
-        ) from error
+        module = importlib.import_module(name)
+    except Exception as error:  # whatever a module of the user's own raises
+        away = isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}.")
+        frames = traceback.extract_tb(error.__traceback__)
+        where = "" if away or not frames else f" at {frames[-1].filename}:{frames[-1].lineno}"
+        hint = "; is its package installed, or its folder in PYTHONPATH?" if away else "."
+        raise InputError(f"{path!r} cannot be imported: {type(error).__name__}{where}: {error}{hint}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        near = difflib.get_close_matches(attribute, dir(module), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise InputError(f"{path!r} cannot be imported: {name} ({module.__file__}) has no {attribute!r}{hint}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(
             f"{path!r} is not a subclass of {base.__name__}; a config can name no other thing by its path."
@@ -82,7 +90,7 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
         InputError: for an unknown name, or for arguments that do not fit, with those that would.
     """
     arguments: dict[str, Any] = to_dict(spec)
-    if not isinstance(arguments.get("name"), str):
+    if not (isinstance(arguments, Mapping) and isinstance(arguments.get("name"), str)):
         raise InputError(f"The spec {arguments!r} has no 'name'; expected one of {', '.join(names(namespace, base))}.")
     return construct(lookup(namespace, arguments.pop("name"), base), namespace, arguments, *args, **context)
 
@@ -97,7 +105,14 @@ def construct(
     except TypeError as error:
         raise InputError(_misfit(constructor.__name__, signature, len(args), context, arguments, error)) from error
     built = {name: _built(constructor, namespace, name, value) for name, value in arguments.items()}
-    return constructor(*args, **built, **context)
+    try:
+        return constructor(*args, **built, **context)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{constructor.__name__} cannot be made of {arguments} ({type(error).__name__}): {error}."
+        ) from error
 
 
 def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str, value: Any) -> Any:
@@ -118,7 +133,10 @@ def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str
         raise InputError(
             f"{constructor.__name__}: {argument} is a spec, and none is expected there; give a plain value."
         )
-    return build(namespace, value, base=classes[0])
+    base = classes[0]
+    if not names(namespace, base):  # a sampler for an evaluation: from the room of samplers
+        namespace = importlib.import_module(base.__module__.rpartition(".")[0] or base.__module__)
+    return build(namespace, value, base=base)
 
 
 def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: type | None = None) -> bool:
@@ -130,7 +148,9 @@ def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: t
 def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:
     """A function that a config names, such as 'unit', or makes, such as dict(name='MinSNR', gamma=5.)."""
     arguments = to_dict({"name": spec} if isinstance(spec, str) else spec)
-    found = lookup(namespace, arguments.get("name"))
+    if not isinstance(arguments, Mapping):
+        raise InputError(f"A rule is {spec!r}; expected one of {', '.join(names(namespace))}, or dict(name=..., ...).")
+    found = lookup(namespace, str(arguments.get("name")))
     if isinstance(found, type):
         return build(namespace, arguments)
     if len(arguments) > 1:

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from score_sde.config.files import to_dict
 from score_sde.core.errors import InputError
 
@@ -29,6 +31,8 @@ def read_specs(what: str, given: str | Mapping[str, Any] | Sequence[Any]) -> tup
         return _from_text(what, given)
     if isinstance(given, Mapping):
         given = (given,)
+    if not isinstance(given, Sequence):
+        raise InputError(f"{what} is {given!r}; expected text, such as 'Likelihood(probes=2)', or '' for nothing.")
     specs: list[Spec] = []
     for entry in given:
         if isinstance(entry, str):
@@ -110,10 +114,22 @@ def _unreadable(what: str, text: str, expected: str) -> InputError:
     return InputError(f"{what} is {text[:80]!r}; expected {expected}.")
 
 
-def _written(spec: Mapping[str, Any]) -> str:
+def _written(spec: Mapping[str, Any], inner: bool = False) -> str:
+    """A spec as text; one inside another has brackets, by which it is told from text."""
     arguments = [f"{name}={_value_written(value)}" for name, value in to_dict(spec).items() if name != "name"]
-    return spec["name"] + (f"({', '.join(arguments)})" if arguments else "")
+    return spec["name"] + (f"({', '.join(arguments)})" if arguments or inner else "")
 
 
 def _value_written(value: Any) -> str:
-    return _written(value) if isinstance(value, dict) and isinstance(value.get("name"), str) else repr(value)
+    """A value as a literal that is read back as it was."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return _written(value, inner=True)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_value_written(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value_written, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{_value_written(part)}, " for part in value) + ")"
+    return repr(value).replace("inf", "1e999") if isinstance(value, float) else repr(value)

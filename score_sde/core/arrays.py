@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,20 @@ def as_float(value: Any) -> Any:
 def is_concrete(*values: Any) -> bool:
     """Whether every value is known on the host, so that it can be checked (False while tracing)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def split_arrays(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """(the arrays of a pytree as a list, the function that puts such a list into their places again)."""
+    leaves, structure = jax.tree.flatten(tree)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
+
+    def join(arrays: list[Any]) -> Any:
+        whole = list(leaves)
+        for place, array in zip(places, arrays, strict=True):
+            whole[place] = array
+        return jax.tree.unflatten(structure, whole)
+
+    return [leaves[place] for place in places], join
 
 
 def same_structure(a: Any, b: Any) -> bool:

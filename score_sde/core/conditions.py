@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.core.arrays import Array, is_concrete, same_structure
+from score_sde.core.arrays import Array
 from score_sde.core.checks import is_whole
 from score_sde.core.errors import InputError
 
@@ -46,18 +46,43 @@ class Condition:
 
     def parse(self, value: Any) -> Any:
         """One example's value from what a person writes, such as a number or text; raises InputError."""
-        array = np.asarray(value)
-        if array.shape != self.shape or array.dtype.kind not in "biuf":
-            raise InputError(f"a condition is {value!r}; expected numbers of shape {self.shape}.")
-        return array.astype(self.dtype)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # ragged
+            array = np.asarray(None)
+        cast = array.astype(self.dtype) if array.shape == self.shape and array.dtype.kind in "biuf" else None
+        if cast is None or (cast.dtype.kind != "f" and not np.array_equal(cast, array)):
+            raise InputError(f"a condition is {value!r}; expected {self.dtype} of shape {self.shape}.")
+        return cast
 
     def is_one(self, value: Any) -> bool:
         """Whether what a person writes is one example's value, and not a list of them."""
-        return np.ndim(value) <= len(self.shape)
+        try:
+            return np.ndim(value) <= len(self.shape)
+        except ValueError:  # lists of several lengths are several values
+            return False
 
     def default(self, numbers: np.ndarray) -> Any:
         """The values of samples number `numbers` where nobody gives any; None where there is no default."""
         return None
+
+    def mirrored(self, values: Any) -> Any:
+        """A batch of values of images that are mirrored left to right.
+
+        An image, (height, width, channels), is mirrored too; numbers and vectors stay. Override it for what is neither.
+        """
+
+        def turn(leaf: np.ndarray) -> np.ndarray:
+            if leaf.ndim == 4:
+                return leaf[:, :, ::-1]
+            if leaf.ndim < 3:
+                return leaf
+            raise InputError(
+                f"data.flip is True, and a condition has values of shape {leaf.shape[1:]}, which is no image: use "
+                f"data.flip=False, or define {type(self).__name__}.mirrored."
+            )
+
+        return jax.tree.map(turn, values)
 
     def check(self, name: str, value: Any) -> None:
         """Raise InputError for values, known on the host and of the right shape, that cannot be meant."""
@@ -195,112 +220,3 @@ def only(cond: Cond, names: Iterable[str]) -> Cond:
     """A condition without the entries that are not among these names."""
     wanted = set(names)
     return without(cond, [name for name in cond or {} if name not in wanted])
-
-
-def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
-    """A condition in the dtypes that its readers declare, once it is known to be one that they can read.
-
-    Raises:
-        InputError: for a name that nobody reads, a required name that is missing, or values of another shape, dtype or
-            range than declared.
-    """
-    if cond is not None and not isinstance(cond, Mapping):
-        raise InputError(f"cond is a {type(cond).__name__}; expected None or a dictionary, such as dict(label=labels).")
-    given = {name: value for name, value in (cond or {}).items() if name != ABSENT}
-    for name in given:
-        if name not in reads:
-            known = ", ".join(reads) or "no condition at all"
-            raise InputError(f"cond has {name!r}, which nothing here reads; what is read: {known}.")
-    absent = dict((cond or {}).get(ABSENT) or {})
-    for name, condition in reads.items():
-        if condition.required and (name not in given or name in absent):
-            raise InputError(
-                f"cond lacks {name!r}, which is required: give values of {condition!r} for {batch} examples."
-            )
-    result = {name: _checked(name, value, reads[name], batch) for name, value in given.items()}
-    if absent:
-        result[ABSENT] = {name: _flags(name, flags, given, batch) for name, flags in absent.items()}
-    return result or None
-
-
-def _checked(name: str, value: Any, condition: Condition, batch: int) -> Any:
-    like = condition.like(batch)
-    if not same_structure(value, like):
-        raise InputError(f"cond[{name!r}] is {_shown(value)}; expected {_shown(like)}.")
-
-    def fit(leaf: Any, wanted: jax.ShapeDtypeStruct) -> Any:
-        # Values that are being traced keep their place in the trace.
-        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-        if leaf.shape[:1] != wanted.shape[:1]:
-            raise InputError(f"cond[{name!r}] has shape {leaf.shape}; expected leading axis {batch}: {wanted.shape}.")
-        kinds = {"i": "iu", "u": "iu", "b": "b", "f": "fiu"}.get(wanted.dtype.kind, wanted.dtype.kind)
-        if leaf.shape != wanted.shape or not (leaf.dtype.kind in kinds or jnp.issubdtype(leaf.dtype, wanted.dtype)):
-            raise InputError(
-                f"cond[{name!r}] has shape {leaf.shape} and dtype {leaf.dtype}; expected {wanted.shape} and "
-                f"{wanted.dtype}."
-            )
-        return leaf
-
-    value = jax.tree.map(fit, value, like)
-    if is_concrete(value):
-        value = jax.tree.map(np.asarray, value)
-        condition.check(name, value)
-    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), value, like)
-
-
-def _flags(name: str, flags: Any, given: Mapping[str, Any], batch: int) -> Any:
-    flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
-    if name not in given or flags.shape != (batch,) or flags.dtype != bool:
-        raise InputError(
-            f"cond['absent'][{name!r}] has shape {flags.shape} and dtype {flags.dtype}; expected bool ({batch},), for "
-            "a name that cond has."
-        )
-    return flags
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"a dictionary with {', '.join(map(str, value)) or 'nothing'}"
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return f"{value.dtype} of shape {value.shape}"
-    return f"a {type(value).__name__}" + (f" of shape {value.shape}" if hasattr(value, "shape") else "")
-
-
-def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray) -> Cond:
-    """The condition of samples number `numbers`: what a person asks for, and defaults for what nobody mentions.
-
-    Args:
-        given: {name: one value for all samples, or a list that is gone through again and again, or None for absent}.
-        reads: what is read.
-        numbers: the samples' numbers, (batch,).
-
-    Raises:
-        InputError: for a name that nobody reads, or a value that cannot be parsed.
-    """
-    for name in given:
-        if name not in reads:
-            raise InputError(
-                f"sample.cond names {name!r}, which the model does not read; it reads {', '.join(reads) or 'none'}."
-            )
-    cond: dict[str, Any] = {}
-    for name, condition in reads.items():
-        value = condition.default(numbers) if name not in given else _repeated(name, given[name], condition, numbers)
-        if value is not None:
-            cond[name] = value
-        elif condition.required:
-            raise InputError(
-                f'sample.cond lacks {name!r}, which the model requires: give --config.sample.cond="{name}=...".'
-            )
-    return cond or None
-
-
-def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray) -> Any:
-    if value is None:
-        return None
-    try:
-        parsed = [condition.parse(each) for each in ([value] if condition.is_one(value) else value)]
-    except InputError as error:
-        raise InputError(f"sample.cond, {name}: {error}") from error
-    if not parsed:
-        raise InputError(f"sample.cond gives no value of {name!r}; expected at least one.")
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *[parsed[int(i) % len(parsed)] for i in numbers])

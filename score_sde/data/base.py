@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from score_sde.core.arrays import same_structure
 from score_sde.core.conditions import ABSENT, Condition, Conditions
 from score_sde.core.errors import InputError
+from score_sde.core.given import checked_values
 from score_sde.data.codec import Codec
 
 Batch = dict[str, Any]  # 'values' (batch, *shape), 'cond', 'index' (batch,): the place in the whole batch
@@ -107,25 +107,19 @@ def as_batch(columns: Mapping[str, Any], reads: Conditions) -> Batch:
     for name in ("values", *reads):
         if name not in columns:
             raise InputError(f"The examples have no {name!r}; expected it beside {', '.join(columns)}.")
-    cond = {name: _declared(name, columns[name], condition) for name, condition in reads.items()}
     absent = {name: np.asarray(flags, bool) for name, flags in columns.get(ABSENT, {}).items() if name in reads}
+    cond = {name: _declared(name, columns[name], condition, absent.get(name)) for name, condition in reads.items()}
     return {"values": columns["values"], "cond": (cond | ({ABSENT: absent} if absent else {})) or None}
 
 
-def _declared(name: str, column: Any, condition: Condition) -> Any:
-    like = condition.like(len(jax.tree.leaves(column)[0]))
-    if isinstance(column, np.ndarray) and column.dtype.kind in "UO":  # text
-        parsed = [condition.parse(str(text)) for text in column]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *parsed)
-    if not same_structure(column, like) or any(
-        np.shape(leaf) != wanted.shape
-        for leaf, wanted in zip(jax.tree.leaves(column), jax.tree.leaves(like), strict=True)
-    ):
-        shapes = jax.tree.map(np.shape, column)
-        raise InputError(
-            f"The examples have {name!r} of shape {shapes}; expected {jax.tree.map(lambda w: w.shape, like)}."
-        )
-    return jax.tree.map(lambda leaf, wanted: np.asarray(leaf).astype(wanted.dtype), column, like)
+def _declared(name: str, column: Any, condition: Condition, absent: np.ndarray | None) -> Any:
+    """A column in the form of its declaration; text is parsed."""
+    if isinstance(column, np.ndarray) and column.dtype.kind in "USO":
+        parsed = [
+            condition.parse(text.decode("utf-8") if isinstance(text, bytes) else text) for text in column.tolist()
+        ]
+        column = jax.tree.map(lambda *leaves: np.stack(leaves), *parsed)
+    return checked_values(name, column, condition, len(jax.tree.leaves(column)[0]), absent)
 
 
 def digest(source: Source) -> str:
@@ -143,8 +137,21 @@ def digest(source: Source) -> str:
             array = np.asarray(leaf)
             array = np.char.encode(array, "utf-8", "surrogatepass") if array.dtype.kind == "U" else array
             total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-            total.update(array.tobytes())
+            if array.dtype.kind == "O":  # its bytes are addresses
+                for entry in array.ravel().tolist():
+                    total.update(repr(_text_of(entry)).encode("utf-8", "surrogatepass"))
+            else:
+                total.update(array.tobytes())
     return total.hexdigest()
+
+
+def _text_of(entry: Any) -> str | bytes:
+    if not isinstance(entry, str | bytes):
+        raise InputError(
+            f"The examples have a {type(entry).__name__} in a column of objects; expected text there, and numbers in "
+            "arrays of numbers."
+        )
+    return entry
 
 
 class Dataset(abc.ABC):

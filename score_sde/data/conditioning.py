@@ -71,6 +71,12 @@ class Conditioning:
         """The condition of each example; keys of shape (batch,)."""
         for place, condition in enumerate(self.computed):
             cond = condition.make(values, cond, keys_.fold(keys_.fold(keys, "condition"), place))
+            missing = [name for name in condition.conditions if name not in (cond or {})]
+            if missing:
+                raise InputError(
+                    f"{type(condition).__name__}.make returns no {missing[0]!r}, which it declares; expected "
+                    f"it beside {', '.join(cond or {}) or 'nothing'}."
+                )
         given = {name: value for name, value in (cond or {}).items() if name in self.reads}
         absent = dict((cond or {}).get(ABSENT) or {})
         for name, probability in self.drop if train else ():

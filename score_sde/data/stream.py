@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from score_sde.core import keys as keys_
@@ -41,6 +42,13 @@ class _Stream:
             drawn = keys_.host_stream(self._seed, "flip", number).random(self._batch_size)[self._rows] < 0.5
             images = batch["values"]
             batch["values"] = np.where(drawn.reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
+            for name in self._reads:
+                values = batch["cond"][name]
+                batch["cond"][name] = jax.tree.map(
+                    lambda turned, leaf: np.where(drawn.reshape(-1, *[1] * (leaf.ndim - 1)), turned, leaf),
+                    self._reads[name].mirrored(values),
+                    values,
+                )
         return batch | {"index": self._rows.astype(np.uint32)}
 
     def _draw_order(self, epoch: int) -> np.ndarray:

@@ -81,7 +81,7 @@ class Guide(Denoiser):
 
     To add one, subclass, add fields, and define `predict`, which says what becomes of each field of the prediction. One
     that evaluates the denoiser more than once overrides `evaluations`; one that reads a condition of its own adds it to
-    `reads`, and takes it out of cond (`conditions.without`) before it calls the denoiser.
+    `reads`, and takes it out of cond (`score_sde.without`) before it calls the denoiser.
 
     Attributes:
         denoiser: the denoiser inside.

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, to_time
 from score_sde.core.conditions import Cond, Conditions
+from score_sde.core.errors import InputError
 from score_sde.denoisers.base import Denoiser
 from score_sde.denoisers.parametrization import Parametrization
 from score_sde.denoisers.prediction import Prediction
@@ -48,4 +49,10 @@ class NetworkDenoiser(Denoiser):
         label = meaning.label(self.sde, t)
         output = self.apply(self.params, meaning.network_input(self.sde, x, t), label, cond, keys=keys)
         # A network may compute in bfloat16; the division by alpha may not.
-        return meaning.predict(self.sde, x, t, output.astype(x.dtype))
+        prediction = meaning.predict(self.sde, x, t, output.astype(x.dtype))
+        if prediction.x0.shape != x.shape:
+            raise InputError(
+                f"The network {type(self.apply).__name__} returns shape {output.shape} for x of shape {x.shape}; "
+                "expected the shape of x."
+            )
+        return prediction

@@ -14,6 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from score_sde.core.arrays import Array, as_float, expand, is_concrete, to_time
 from score_sde.core.errors import InputError
@@ -96,8 +97,8 @@ class Parametrization(eqx.Module):
         if not is_concrete(sde):
             return
         with jax.ensure_compile_time_eval():
-            label = float(self.label(sde, to_time(sde.t_max)))
-        if not math.isfinite(label):
+            label = np.asarray(self.label(sde, to_time(sde.t_max)))
+        if not np.isfinite(label).all():
             raise InputError(
                 f"{type(self).__name__} with time_label={self.time_label!r} tells the network {label} at t_max of "
                 f"{type(sde).__name__}, where alpha = 0: use time_label='scaled_time'."

@@ -23,14 +23,18 @@ class Average(abc.ABC):
     To add one, subclass and define `decay_at`. Declare settings as a frozen dataclass does.
     """
 
+    def start(self, params: Any) -> Any:
+        """The average before the first update: the parameters, in float32 at least, where small changes add up."""
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params)
+
     @abc.abstractmethod
     def decay_at(self, step: ArrayLike) -> Array:
         """The weight of the old average in update number `step`, from 0; shape ()."""
 
     def update(self, average: Any, params: Any, step: ArrayLike) -> Any:
-        """The average after an update: decay average + (1 - decay) params."""
+        """The average after an update: decay average + (1 - decay) params, in the dtypes of the average."""
         decay = self.decay_at(step)
-        return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
+        return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, params)
 
 
 @dataclasses.dataclass(frozen=True)

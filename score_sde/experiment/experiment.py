@@ -67,6 +67,11 @@ class Experiment:
         )
         parts = _parts(config, dataset, computed, dtype)
         objective = config_.build(losses, config.objective, parts, base=losses.Objective)
+        if config.data.flip and len(parts.codec.data_shape) != 3:
+            raise InputError(
+                f"data.flip is {config.data.flip!r}, and examples of {config.data.name} have shape "
+                f"{parts.codec.data_shape}; only images (height, width, channels) can be mirrored: use data.flip=False."
+            )
         parts.parametrization.check(parts.sde)
         _check_conditions(objective, parts)
         objective.check()
@@ -109,7 +114,8 @@ class Experiment:
         wanted = set(self.conditioning.reads) | {name for one in self.conditioning.computed for name in one.needs}
         computed = {name for one in self.conditioning.computed for name in one.conditions}
         known = dict(self.dataset.conditions) | dict(self.conditioning.reads)
-        return Conditions({name: condition for name, condition in known.items() if name in wanted - computed})
+        wanted = (wanted & set(self.parts.conditions)) - computed  # what is optional may be had from nowhere
+        return Conditions({name: condition for name, condition in known.items() if name in wanted})
 
     def denoiser(self, params: Any) -> NetworkDenoiser:
         """The denoiser with these weights of the network."""
@@ -126,7 +132,7 @@ class Experiment:
         # One program for all arrays: an eager one for each shape would cost a second.
         @jax.jit
         def rest(params: Any) -> tuple[Any, Any]:
-            averages = {name: jax.tree.map(jnp.copy, params) for name in self.averages}
+            averages = {name: jax.tree.map(jnp.copy, one.start(params)) for name, one in self.averages.items()}
             return averages, {group: self.optimizers[group].init(params[group]) for group in params}
 
         averages, optimizer = rest(params)
@@ -203,9 +209,9 @@ def _parts(
 
 
 def _check_conditions(objective: losses.Objective, parts: losses.Parts) -> None:
-    """Every condition that is read, and required or given, must come from somewhere."""
-    for name in objective.reads:
-        if name not in parts.conditions:
+    """Every condition that is required must come from somewhere."""
+    for name, condition in objective.reads.items():
+        if condition.required and name not in parts.conditions:
             raise InputError(
                 f"{type(objective).__name__} or its network reads {name!r}, and the data set has "
                 f"{', '.join(parts.conditions) or 'no conditions'}: use another data set, or compute it "

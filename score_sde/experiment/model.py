@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import config as config_
-from score_sde.core import conditions
+from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
@@ -23,9 +24,14 @@ from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("denoiser", "codec"),
+    meta_fields=("config", "step", "digest"),
+)
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model:
-    """A trained denoiser, as `load` returns it, with the codec to the data's own values.
+    """A trained denoiser, as `load` returns it, with the codec to the data's own values: a pytree of its arrays.
 
     Attributes:
         denoiser: the denoiser, with its weights.
@@ -79,7 +85,7 @@ class Model:
         """
         grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
         if cond is None:
-            cond = conditions.asked_for(asked, self.conditions, np.arange(n))
+            cond = given.asked_for(asked, self.conditions, np.arange(n))
         elif asked:
             raise InputError(f"sample got both cond and {', '.join(asked)}; expected one of them.")
         drawn = sample(self.denoiser, sampler or Heun(), grid, self.shape, n=n, seed=seed, cond=cond)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array
+from score_sde.core.arrays import Array, split_arrays
 from score_sde.core.errors import InputError
 from score_sde.data import Batch
 from score_sde.experiment.experiment import Experiment
@@ -38,8 +37,8 @@ def make_step(
     if microbatches > 1 and experiment.objective.whole_batch:
         name = type(experiment.objective).__name__
         raise InputError(f"train.microbatches is {microbatches}, and {name} needs the whole batch: use 1.")
-    arrays, rest = eqx.partition(dict(experiment.frozen() if frozen is None else frozen), eqx.is_array)
-    gradients = _Gradients(experiment, devices, rest)
+    arrays, join = split_arrays(dict(experiment.frozen() if frozen is None else frozen))
+    gradients = _Gradients(experiment, devices, join)
 
     def step(state: TrainState, batch: Batch, arrays: Any) -> tuple[TrainState, dict[str, Array]]:
         if microbatches == 1:
@@ -72,8 +71,8 @@ _OfBatch = tuple[tuple[dict[str, Array], dict[str, Any], dict[str, Array]], Any]
 class _Gradients:
     """Losses, gradients and metrics of the rows of a device."""
 
-    def __init__(self, experiment: Experiment, devices: Jit, rest: Any) -> None:
-        self.experiment, self.devices, self.rest = experiment, devices, rest
+    def __init__(self, experiment: Experiment, devices: Jit, join: Callable[[list[Any]], Any]) -> None:
+        self.experiment, self.devices, self.join = experiment, devices, join
 
     def __call__(self, objective_state: Any, batch: Batch, state: TrainState, arrays: Any) -> _OfBatch:
         def means(params: Any) -> tuple[dict[str, Array], tuple[Any, dict[str, Array]]]:
@@ -88,21 +87,23 @@ class _Gradients:
 
     def _losses(self, params: Any, objective_state: Any, batch: Batch, state: TrainState, arrays: Any) -> Any:
         """What the objective returns, of a batch with its conditions."""
-        experiment = self.experiment
+        experiment, rows = self.experiment, len(batch["index"])
         key = jax.random.fold_in(keys_.stream(experiment.seed, "train"), state.step)
         keys = keys_.examples(key, batch["index"])
         cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=True)
-        return experiment.objective(
+        losses, new, metrics = experiment.objective(
             self.devices.whole(params),
             objective_state,
             batch | {"cond": cond},
             key,
             step=state.step,
             averages=state.averages,
-            frozen=eqx.combine(arrays, self.rest),
+            frozen=self.join(arrays),
             across=self.devices,
             train=True,
         )
+        _check(type(experiment.objective).__name__, (losses, new, metrics), params, objective_state, rows)
+        return losses, new, metrics
 
     def in_parts(self, count: int, batch: Batch, state: TrainState, arrays: Any) -> _OfBatch:
         """The mean over micro-batches, which see the objective's state one after another."""
@@ -122,6 +123,30 @@ class _Gradients:
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         (total, new), _ = scan(add, (zero, state.objective), parts)
         return jax.tree.map(lambda leaf: leaf / count, total), new
+
+
+def _check(name: str, returned: Any, params: Any, state: Any, rows: int) -> None:
+    """Refuse what an objective may not return; all of it is known when the step is compiled."""
+    losses, new, metrics = returned
+    if sorted(losses) != sorted(params):
+        raise InputError(f"{name} returns losses of {sorted(losses)}; expected one of each group, {sorted(params)}.")
+    for group, loss in losses.items():
+        if jnp.shape(loss) != (rows,):
+            raise InputError(
+                f"{name} returns a loss of {group!r} of shape {jnp.shape(loss)}; expected one number of each example, "
+                f"({rows},)."
+            )
+    for metric, value in metrics.items():
+        if jnp.shape(value):
+            raise InputError(
+                f"{name} returns a metric {metric!r} of shape {jnp.shape(value)}; expected (), as of a mean."
+            )
+    before, after = (
+        [(jax.tree_util.keystr(path), jnp.shape(leaf), jnp.result_type(leaf)) for path, leaf in leaves]
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (state, new))
+    )
+    if before != after:
+        raise InputError(f"{name} returns a state of {after}; expected the shapes and dtypes of before: {before}.")
 
 
 def _named(what: str, by_group: Mapping[str, Array]) -> dict[str, Array]:

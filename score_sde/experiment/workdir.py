@@ -78,9 +78,16 @@ def made_of(trained: Trained) -> Any:
 
 
 def load_trained(
-    workdir: str | os.PathLike[str], step: int | None = None, average: str | None = "", dtype: str | None = "float32"
+    workdir: str | os.PathLike[str],
+    step: int | None = None,
+    average: str | None = "",
+    dtype: str | None = "float32",
+    averages: bool = False,
 ) -> Trained:
-    """The parameters of a workdir, with the experiment that they belong to; arguments and errors as of `load`."""
+    """The parameters of a workdir, with the experiment that they belong to, and its averages where they are asked for.
+
+    Other arguments and the errors are those of `load`.
+    """
     config = read_config(workdir)
     if config is None:
         raise InputError(f"{workdir} is no workdir of a trained model (no config.json): train there first.")
@@ -93,7 +100,8 @@ def load_trained(
         if step is not None and step not in steps:
             raise InputError(f"{workdir} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}.")
         shapes = items_of(experiment.state_shapes())
-        templates = {name: shapes[name] for name in (item, "objective") if name in shapes}
+        items = {name: average_item(name) for name in (experiment.averages if averages else ())}
+        templates = {name: shapes[name] for name in (item, "objective", *items.values()) if name in shapes}
         restored: Restored | None
         if step is not None:
             restored = checkpoints.restore(step, templates)
@@ -104,7 +112,8 @@ def load_trained(
     assert restored is not None  # there are steps, so one was found or an error raised
     state = restored.items.get("objective", experiment.state_shapes().objective)
     frozen = experiment.frozen(load)
-    return Trained(experiment, restored.items[item], state, frozen, restored.step, restored.digests[item])
+    every = {name: restored.items[item_of] for name, item_of in items.items()}
+    return Trained(experiment, restored.items[item], state, frozen, restored.step, restored.digests[item], every)
 
 
 def _item(experiment: Experiment, average: str | None, workdir: str | os.PathLike[str]) -> str:

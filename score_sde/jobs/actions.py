@@ -96,7 +96,7 @@ class HeldOutLoss(Action):
                 experiment.config.data.batch_size,
                 experiment.seed,
             )
-        loss = self._heldout(best(at.state), at.state.objective, at.state.averages)
+        loss = self._heldout(best(at.state), at.state.objective, at.state.averages, at.step)
         at.log.write(at.step, heldout_loss=loss)
 
 
@@ -112,8 +112,8 @@ class Picture(Action):
         self._generator = generator
 
     def run(self, at: Moment) -> None:
-        params = self._devices.on_local(best(at.state))
-        trained = Trained(self._experiment, params, at.state.objective, self._frozen, at.step, "")
+        params, state = self._devices.on_local((best(at.state), at.state.objective))
+        trained = Trained(self._experiment, params, state, self._frozen, at.step, "")
         denoiser = self._experiment.objective.model(trained)
         codec = self._generator.codec
         n = min(self._generator.batch_size, plots.shown(codec.data_shape))

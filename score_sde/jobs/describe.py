@@ -121,9 +121,10 @@ def _layers(network: Network, params: Any) -> tuple[Layer, ...]:
     """The parts that a network names its parameters and its scopes by."""
     x = jax.ShapeDtypeStruct((1, *network.shape), jnp.float32)
     label = jax.ShapeDtypeStruct((1,), jnp.float32)
+    cond = {name: one.like(1) for name, one in network.conditions.items() if one.required} or None
     flops: Counter[str] = Counter()
     outputs: dict[str, tuple[int, ...]] = {}
-    _count(jax.make_jaxpr(network.apply)(params, x, label).jaxpr, "", flops, outputs)
+    _count(jax.make_jaxpr(network.apply)(params, x, label, cond).jaxpr, "", flops, outputs)
     sizes = {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part)) for name, part in params.items()}
     # In the order of evaluation; what belongs to no scope comes first.
     names = dict.fromkeys([*(name for name in sizes if name not in outputs), *(n for n in outputs if n)])

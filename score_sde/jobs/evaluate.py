@@ -60,7 +60,7 @@ def evaluate(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathL
     # Else a GPU or TPU would multiply float32 numbers with 8 or 11 bits.
     with jax.default_matmul_precision("highest"):
         for step, folder in chosen(workdir, settings.checkpoints, workdir / "eval", "eval"):
-            trained = load_trained(workdir, step)
+            trained = load_trained(workdir, step, averages=True)
             check_same(experiment.config, trained.experiment.config, config_.NOT_OF_THE_MODEL, workdir)
             _evaluate(experiment, wanted, trained, workdir, folder)
     processes.barrier("evaluated")
@@ -97,30 +97,46 @@ def _evaluate(
         "seed": experiment.config.eval.seed,
     }
     sample = {"sample": sample_settings(experiment.config)}
-    of = {one: common | one.settings() | (sample if one.needs_samples else {}) for one in wanted}
-    place = {one: results.place(root, one.name, identity) for one, identity in of.items()}
-    done = {one: results.is_there(place[one], one.name, identity) for one, identity in of.items()}
-    seen = [(one.name, done[one], results.plain(identity)) for one, identity in of.items()]
-    processes.check_agreed(f"the results in {root}, or its checkpoint or data", str(seen))
+    of = [(one, common | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
+    _check_names(of, {*common, "sample", "seconds"})
     if processes.is_first():
-        for one in (one for one, is_done in done.items() if is_done):
-            Parts(root, one.name, of[one]).remove()
-            print(f"nothing left to evaluate: {place[one] / one.name}.json is of step {trained.step}")
         root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
     devices = parallel.strategy(experiment.config.parallel)
     drawn = functools.partial(samples_of, experiment, trained, workdir)
     eval_ = experiment.config.eval
-    for one in (one for one, is_done in done.items() if not is_done):
-        asks = drawn if one.needs_samples else _no_samples
-        at = Context(trained, source, devices, eval_.batch_size, eval_.seed, root, place[one], of[one], asks)
-        began = time.perf_counter()
-        found, line = one.run(at)
-        seconds = time.perf_counter() - began
+    for one, identity in of:
+        # After the evaluation before it: two may have one name.
+        folder = results.place(root, one.name, identity)
+        done = results.is_there(folder, one.name, identity)
+        path = folder / f"{one.name}.json"
+        processes.check_agreed(
+            f"the results in {root}, or its checkpoint or data", f"{done} {folder.name} {results.plain(identity)}"
+        )
+        if not done:
+            asks = drawn if one.needs_samples else _no_samples
+            at = Context(trained, source, devices, eval_.batch_size, eval_.seed, root, folder, identity, asks)
+            began = time.perf_counter()
+            found, line = one.run(at)
+            seconds = time.perf_counter() - began
+            if processes.is_first():
+                results.write(path, {"seconds": round(seconds, 3)} | found, identity)
+                print(f"evaluated step {trained.step}: {line} (seconds: {seconds:.1f})\n  results: {path}")
+        elif processes.is_first():
+            print(f"nothing left to evaluate: {path} is of step {trained.step}")
         if processes.is_first():
-            path = place[one] / f"{one.name}.json"
-            results.write(path, {"seconds": round(seconds, 3)} | found, of[one])
-            at.parts(one.name).remove()
-            print(f"evaluated step {trained.step}: {line} (seconds: {seconds:.1f})\n  results: {path}")
+            Parts(root, one.name, identity).remove()
+        processes.barrier("evaluated")  # the next place depends on what is written
+
+
+def _check_names(of: list[tuple[Evaluation, results.Identity]], taken: set[str]) -> None:
+    """Refuse settings that would stand for another entry of a result."""
+    for one, _ in of:
+        for name in one.settings():
+            if name in taken:
+                raise InputError(
+                    f"{type(one).__name__} has a setting {name!r}, which every result has already: give it another "
+                    "name."
+                )
 
 
 def _no_samples(n: int) -> pathlib.Path:

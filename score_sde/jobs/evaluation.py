@@ -6,13 +6,14 @@ import abc
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import equinox as eqx
+import jax
 import numpy as np
 
 from score_sde import data, parallel
+from score_sde.core.arrays import split_arrays
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
 from score_sde.experiment import Experiment, Model, made_of
@@ -95,30 +96,36 @@ class Context:
         )
 
     @functools.cached_property
-    def params(self) -> dict[str, Any]:
-        """The parameters by group, on the devices."""
-        params: dict[str, Any] = self.devices.place_state(self.trained.params)
-        return params
+    def arguments(self) -> tuple[dict[str, Any], Any, dict[str, Any], int]:
+        """(parameters by group, state, averages by name, steps) of the objective, on the devices, for `held_out`."""
+        trained = self.trained
+        params, state, averages = self.devices.place_state((trained.params, trained.state, dict(trained.averages)))
+        return params, state, averages, trained.step
 
 
 class Evaluation(abc.ABC):
     """Something that is measured of a trained model. config.eval.what names one with its settings.
 
-    To add one, subclass, define `name` and `run`, and declare settings as a frozen dataclass does; a config names it by
+    To add one, subclass, define `run`, and declare settings as a frozen dataclass does; a config names it by
     its dotted path, 'mypackage.Count(n=100)'. The settings are part of the result's identity.
 
     Attributes:
-        name: of the result's file, NAME.json.
+        name: of the result's file, NAME.json; the class's own name unless it says otherwise.
         needs_samples: whether it asks for samples (`Context.drawn`); config.sample is then part of the identity.
     """
 
     name: ClassVar[str]
     needs_samples: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not isinstance(cls.__dict__.get("name"), str) and not hasattr(cls, "name"):
+            cls.name = cls.__name__.lower()
+
     def settings(self) -> dict[str, Any]:
         """What the result depends on, beside the checkpoint, the data and the seed."""
         fields: Any = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
-        return {field.name: getattr(self, field.name) for field in fields}
+        return {field.name: _as_spec(getattr(self, field.name)) for field in fields}
 
     @abc.abstractmethod
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
@@ -130,6 +137,19 @@ class Evaluation(abc.ABC):
 
 
 def placed(tree: Any, devices: parallel.Jit) -> Any:
-    """A module whose arrays are on every device."""
-    arrays, rest = eqx.partition(tree, eqx.is_array)
-    return eqx.combine(devices.place_state(arrays), rest)
+    """A pytree whose arrays are on every device."""
+    arrays, join = split_arrays(tree)
+    return join(devices.place_state(arrays))
+
+
+def _as_spec(value: Any) -> Any:
+    """A setting as the config wrote it: what was built of a spec as its name and fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"name": type(value).__name__} | {
+            field.name: _as_spec(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {name: _as_spec(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return np.asarray(value).tolist()
+    return value if isinstance(value, bool | int | float | str | list | tuple | None) else repr(value)

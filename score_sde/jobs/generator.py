@@ -12,7 +12,7 @@ import numpy as np
 
 from score_sde import config as config_
 from score_sde import sampling
-from score_sde.core import conditions
+from score_sde.core import given
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import DivergenceError
@@ -81,8 +81,11 @@ class Generator:
         denoiser: Denoiser,
         codec: Codec,
         sharding: jax.sharding.Sharding | None = None,
+        asking: bool = True,
     ) -> Generator:
         """Build what config.sample names, for a denoiser like this one (its weights are not looked at).
+
+        `asking` says whether config.sample.cond has to have all that drawing needs.
 
         Raises:
             InputError: for names or arguments that do not fit.
@@ -104,7 +107,8 @@ class Generator:
             asked=config_.read_arguments("sample.cond", spec.cond),
             codec=codec,
         )
-        conditions.asked_for(made.asked, made.guided(denoiser).reads, np.arange(1))
+        reads = made.guided(denoiser).reads
+        given.asked_for(made.asked, reads, np.arange(1), whole=asking)
         return made
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
@@ -116,7 +120,7 @@ class Generator:
     def __call__(self, denoiser: Denoiser, n: int, first: int = 0) -> Drawn:
         """Draw examples first .. first + n - 1; raises DivergenceError where one is not finite."""
         guided = self.guided(denoiser)
-        cond = conditions.asked_for(self.asked, guided.reads, np.arange(first, first + n))
+        cond = given.asked_for(self.asked, guided.reads, np.arange(first, first + n))
         samples = sampling.sample(
             guided,
             self.sampler,

@@ -23,7 +23,7 @@ class HeldOutLoss(Evaluation):
     name: ClassVar[str] = "loss"
 
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
-        mean, stderr = _mean(at.held_out.each(at.params, at.trained.state))
+        mean, stderr = _mean(at.held_out.each(*at.arguments))
         found = {"loss": mean, "stderr": stderr, "n": len(at.source)}
         return found, f"held-out loss {mean:.4f} +- {stderr:.4f} ({len(at.source)} examples)"
 
@@ -45,7 +45,7 @@ class LossPerLevel(Evaluation):
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
         sde = at.experiment.sde
         times = _times(sde, self.levels)
-        each = [_mean(at.held_out.each(at.params, at.trained.state, t=np.float32(t))) for t in times]
+        each = [_mean(at.held_out.each(*at.arguments, t=np.float32(t))) for t in times]
         means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
         picture = at.folder / "loss_per_level.png"
         if processes.is_first():

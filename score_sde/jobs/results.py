@@ -12,6 +12,9 @@ import math
 import pathlib
 from typing import Any
 
+import jax
+import numpy as np
+
 from score_sde.core import files
 from score_sde.core.errors import InputError
 
@@ -70,11 +73,13 @@ def digest(identity: Identity) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: tuples as lists, and null for a number that is not finite."""
+    """What JSON can hold: tuples and arrays as lists, and null for a number that is not finite."""
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return plain(np.asarray(value).tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +41,7 @@ from score_sde.experiment import (
 from score_sde.jobs.actions import Action, HeldOutLoss, Metrics, Moment, Picture, Record, Save, timed
 from score_sde.jobs.base import Job
 from score_sde.jobs.clock import Clock
+from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.log import Log, LogOfAnother
 from score_sde.losses import Trained
@@ -91,6 +93,7 @@ def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike
             return
         # Prepared before anything is written.
         source = processes.first_alone(lambda: experiment.dataset.source("train"))
+        _check_examples(experiment, source)
         if first:
             checkpoints.put_aside(broken)
             if broken:
@@ -122,15 +125,23 @@ class Trainer:
         self.devices.check_fused(self.fused)
         count = len(self.devices.devices)
         parallel.check_batch(config.data.batch_size, count, "data.batch_size", self.microbatches)
-        self.frozen = experiment.frozen(load)
+        self.frozen = placed(experiment.frozen(load), self.devices)
         self.seconds = {"compiling": 0.0, "training": 0.0, "input": 0.0, "checking": 0.0, "sampling": 0.0}
         _ = experiment.optimizers  # refused now, where they cannot be built
         self.generator: Generator | None = None
-        made = experiment.objective.model(
-            Trained(experiment, self.shapes.params, self.shapes.objective, self.frozen, 0, "")
-        )
+
+        def made_of(params: Any, state: Any) -> Any:
+            return experiment.objective.model(Trained(experiment, params, state, self.frozen, 0, ""))
+
+        made = eqx.filter_eval_shape(made_of, self.shapes.params, self.shapes.objective)
         if isinstance(made, Denoiser):
-            self.generator = Generator.from_config(config.sample, made, experiment.codec, self.devices.local.sharded)
+            self.generator = Generator.from_config(
+                config.sample,
+                made,
+                experiment.codec,
+                self.devices.local.sharded,
+                asking=bool(config.train.sample_every),
+            )
         elif config.train.sample_every:
             raise InputError(
                 f"{type(experiment.objective).__name__} trains no denoiser, so there is nothing to draw: use "
@@ -180,7 +191,6 @@ class Trainer:
         step_function, frozen = make_step(
             self.experiment, devices=self.devices, microbatches=self.microbatches, frozen=self.frozen
         )
-        frozen = self.devices.place_state(frozen)
         advance = self.devices.compile(step_function, state, self.fused, self.experiment.cuts)
         actions = self.actions(checkpoints)
         quiet = not (processes.is_first() and sys.stderr.isatty())
@@ -265,6 +275,16 @@ class Trainer:
                 "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
             )
         return metrics
+
+
+def _check_examples(experiment: Experiment, source: data.Source) -> None:
+    """Refuse examples that are not what their data set says, as the first of them shows."""
+    name, shape = experiment.config.data.name, experiment.codec.data_shape
+    if not len(source):
+        raise InputError(f"The split 'train' of {name} is empty; expected at least one example.")
+    first = np.shape(data.as_batch(data.read(source, [0]), experiment.reads)["values"])[1:]
+    if first != shape:
+        raise InputError(f"Examples of {name} have values of shape {first}; expected that of its codec, {shape}.")
 
 
 _EVERY = ("log_every", "eval_every", "sample_every", "checkpoint_every")

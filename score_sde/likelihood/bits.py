@@ -118,6 +118,8 @@ def bits_per_dim(
     check_keys(keys, len(values), trace)
     if keys is None and codec.is_bound:
         raise InputError("keys is None; the codec draws (dequantisation) and needs one key per example.")
+    if keys is not None and not codec.is_bound:
+        _check_draws_nothing(codec, values[:1], keys[:1])
     if draws > 1 and not codec.is_bound:
         raise InputError(
             f"draws is {draws}, and {type(codec).__name__} draws nothing, so that all are the same: use 1."
@@ -135,6 +137,17 @@ def bits_per_dim(
         return _in_bits(out, _with_bounds(terms, codec, len(values)), size, codec.is_bound)
 
     return _average([draw(k) for k in range(draws)])
+
+
+def _check_draws_nothing(codec: Codec, value: Any, key: Array) -> None:
+    """Refuse a codec that draws noise and says that the likelihood is exact."""
+    one, other = (codec.encode(value, keys_.fold(key, purpose)) for purpose in ("encode", "another"))
+    if any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)):
+        name = type(codec).__name__
+        raise InputError(
+            f"{name}.is_bound is False, and its encode draws noise, so that this is a bound: set is_bound = True in "
+            f"{name}."
+        )
 
 
 def _in_bits(out: LogProb, terms: dict[str, Array], size: int, is_bound: bool) -> BitsPerDim:

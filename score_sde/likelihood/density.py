@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import ode
-from score_sde.core import conditions
+from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, dimensions, is_concrete
 from score_sde.core.checks import require_whole
@@ -104,7 +104,7 @@ def log_prob(
     ode.check_tolerances(rtol, atol)
     x = check_x(x)
     check_keys(keys, len(x), trace)
-    cond = conditions.checked(cond, denoiser.reads, len(x))
+    cond = given.checked(cond, denoiser.reads, len(x))
     options = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
     solution, stderr, prior_term = _solve(denoiser, x, keys, cond, jnp.asarray([rtol, atol], x.dtype), **options)
     latent, divergence = solution.y

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import ode
-from score_sde.core import conditions
+from score_sde.core import given
 from score_sde.core.arrays import Array, expand, is_concrete, per_example_sum
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
@@ -105,7 +105,7 @@ def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
 def _carry(denoiser: Denoiser, x: ArrayLike, cond: Cond, rtol: float, atol: float, *, forward: bool) -> Flowed:
     ode.check_tolerances(rtol, atol)
     x = check_x(x)
-    cond = conditions.checked(cond, denoiser.reads, len(x))
+    cond = given.checked(cond, denoiser.reads, len(x))
     solution = _flow(denoiser, x, cond, jnp.asarray([rtol, atol], x.dtype), forward=forward)
     if is_concrete(solution.status):
         ode.check_solved(solution.status)

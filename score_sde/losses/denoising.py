@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import config as config_
-from score_sde.core import conditions
+from score_sde.core import conditions, given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand, is_concrete, per_example_mean, per_example_sum, to_time
 from score_sde.core.conditions import Cond
@@ -63,7 +63,7 @@ def denoising_loss(
         Shape (batch,).
     """
     _check(denoiser.sde, x0, keys, t, target, reduction)
-    cond = conditions.checked(cond, denoiser.reads, len(x0))
+    cond = given.checked(cond, denoiser.reads, len(x0))
     sde, t = denoiser.sde, to_time(t)
     noise = keys_.normal(keys_.fold(keys, "noise"), x0.shape[1:], x0.dtype)
     x_t = sde.perturb(x0, noise, t)
@@ -188,7 +188,8 @@ class Denoising(Objective):
         x0, _ = frozen["codec"].encode(batch["values"], keys_.fold(keys, "encode"))
         settings: dict[str, Any] = {"target": self.target, "weight": self.weight, "reduction": self.reduction}
         denoiser = self.parts.denoiser(params[self.GROUP])
-        return denoising_loss(denoiser, x0, keys, t=t, cond=batch["cond"], train=train, **settings)
+        cond = conditions.only(batch["cond"], denoiser.reads)
+        return denoising_loss(denoiser, x0, keys, t=t, cond=cond, train=train, **settings)
 
     def model(self, trained: Trained) -> Denoiser:
         return trained.experiment.parts.denoiser(trained.params[self.GROUP])

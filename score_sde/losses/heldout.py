@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import data
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array
+from score_sde.core.arrays import Array, split_arrays
 from score_sde.core.errors import InputError
 from score_sde.data import Batch, Conditioning
 from score_sde.losses.objective import Objective, WholeBatch
@@ -48,7 +46,8 @@ class HeldOut:
         seed: int,
     ) -> None:
         self._objective, self._conditioning = objective, conditioning
-        self._arrays, self._rest = eqx.partition(dict(frozen), eqx.is_array)
+        arrays, self._join = split_arrays(dict(frozen))
+        self._arrays = devices.place_state(arrays)
         self._key = keys_.stream(seed, "held out")
         self._examples = len(source)
         if not self._examples:
@@ -63,26 +62,49 @@ class HeldOut:
         # Copied to every device, so that every process has every loss.
         self._each = jax.jit(self._losses, out_shardings=devices.replicated)
 
-    def __call__(self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None) -> float:
+    def __call__(
+        self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None, step: ArrayLike = 0
+    ) -> float:
         """The mean loss with these parameters by group, dropout off."""
-        return float(self.each(params, state, averages).mean())
+        return float(self.each(params, state, averages, step).mean())
 
     def each(
-        self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None, t: ArrayLike | None = None
+        self,
+        params: Any,
+        state: Any = (),
+        averages: Mapping[str, Any] | None = None,
+        step: ArrayLike = 0,
+        t: ArrayLike | None = None,
     ) -> np.ndarray:
-        """The loss of each example, a mean over its noises, float64 (n,); at time t, or as the objective draws."""
-        averages = averages or {}
+        """The loss of each example, a mean over its noises, float64 (n,).
+
+        Args:
+            params: the parameters by group.
+            state: the objective's.
+            averages: {name: parameters by group}, for an objective that looks at them.
+            step: updates before.
+            t: at this time; None for times as the objective draws them.
+        """
+        averages, step = averages or {}, np.asarray(step, np.int32)
         # One after another: programs in flight that wait for one another's devices can starve a small CPU.
+        common = (self._key, self._arrays, t)
         parts = [
-            np.asarray(self._each(params, state, averages, batch, self._key, self._arrays, t), np.float64)
-            for batch in self._batches
+            np.asarray(self._each(params, state, averages, step, batch, *common), np.float64) for batch in self._batches
         ]
         return np.concatenate(parts)[: self._examples * _REPEATS].reshape(_REPEATS, -1).mean(axis=0)
 
     def _losses(
-        self, params: Any, state: Any, averages: Any, batch: Batch, key: Array, arrays: Any, t: Array | None
+        self,
+        params: Any,
+        state: Any,
+        averages: Any,
+        step: Array,
+        batch: Batch,
+        key: Array,
+        arrays: Any,
+        t: Array | None,
     ) -> Array:
-        frozen = eqx.combine(arrays, self._rest)
+        frozen = self._join(arrays)
         keys = keys_.examples(key, batch["index"])
         batch = batch | {"cond": self._conditioning(batch["values"], batch["cond"], keys, train=False)}
         if t is not None:
@@ -92,7 +114,7 @@ class HeldOut:
             state,
             batch,
             key,
-            step=jnp.zeros((), jnp.int32),
+            step=step,
             averages=averages,
             frozen=frozen,
             across=WholeBatch(),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from score_sde.core.arrays import Array
@@ -70,9 +72,14 @@ class Parts:
         return NetworkDenoiser(self.sde, self.parametrization, self.network, params)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "state", "frozen", "averages"),
+    meta_fields=("experiment", "step", "digest"),
+)
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training made, as `Objective.model` is given it.
+    """What training made, as `Objective.model` is given it: a pytree of its arrays.
 
     Attributes:
         experiment: the experiment, as `Experiment.from_config` builds it.
@@ -81,6 +88,7 @@ class Trained:
         frozen: as the objective was given it.
         step: the number of training steps.
         digest: of the parameters, as their checkpoint carries it.
+        averages: {name: parameters by group}, where they are asked for.
     """
 
     experiment: Any
@@ -89,6 +97,7 @@ class Trained:
     frozen: Mapping[str, Any]
     step: int
     digest: str
+    averages: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 class Objective(abc.ABC):
@@ -178,6 +187,7 @@ class Objective(abc.ABC):
     def model(self, trained: Trained) -> Any:
         """What `score_sde.load` returns of a workdir trained with this objective.
 
-        A denoiser comes back as a `Model`, which samples and has likelihoods; anything else as it is.
+        A denoiser comes back as a `Model`, which samples and has likelihoods; anything else as it is. Training calls
+        this on traced arrays first, to learn what it will be.
         """
         return trained

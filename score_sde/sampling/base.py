@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from score_sde.core import conditions
+from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.conditions import Cond
@@ -152,7 +152,7 @@ def sample(
         x = checks.check_start(x, n, shape)
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
-    cond = conditions.checked(cond, denoiser.reads, n)
+    cond = given.checked(cond, denoiser.reads, n)
     checks.check_sampler(sampler)
     sampler.check(denoiser.sde, times)
     # Padding is free, so a batch may grow to what the devices divide.

@@ -1,0 +1,145 @@
+"""Conditions that somebody gives: checked on the host against what is read, or made of what a person asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde.core.arrays import is_concrete, same_structure
+from score_sde.core.conditions import ABSENT, Cond, Condition, Conditions
+from score_sde.core.errors import InputError
+
+
+def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
+    """A condition in the dtypes that its readers declare, once it is known to be one that they can read.
+
+    Raises:
+        InputError: for a name that nobody reads, a required name that is missing, or values of another shape, dtype or
+            range than declared.
+    """
+    if cond is not None and not isinstance(cond, Mapping):
+        raise InputError(f"cond is a {type(cond).__name__}; expected None or a dictionary, such as dict(label=labels).")
+    given = {name: value for name, value in (cond or {}).items() if name != ABSENT}
+    for name in given:
+        if name not in reads:
+            known = ", ".join(reads) or "no condition at all"
+            raise InputError(f"cond has {name!r}, which nothing here reads; what is read: {known}.")
+    absent = dict((cond or {}).get(ABSENT) or {})
+    for name, condition in reads.items():
+        if condition.required and (name not in given or _any(absent.get(name))):
+            raise InputError(
+                f"cond lacks {name!r}, which is required: give values of {condition!r} for {batch} examples."
+            )
+    result = {name: _checked(name, value, reads[name], batch) for name, value in given.items()}
+    if absent:
+        result[ABSENT] = {name: _flags(name, flags, given, batch) for name, flags in absent.items()}
+    return result or None
+
+
+def _any(flags: Any) -> bool:
+    """Whether any example is known to lack a condition."""
+    return flags is not None and is_concrete(flags) and bool(np.any(flags))
+
+
+def checked_values(name: str, value: Any, condition: Condition, batch: int, absent: Any = None) -> Any:
+    """The values of one condition in its declared dtypes, those of examples that lack it unchecked.
+
+    Raises:
+        InputError: for values of another shape, dtype or range than declared.
+    """
+    if absent is not None and np.any(absent) and is_concrete(value):
+        here = ~np.asarray(absent)
+        like = jax.tree.leaves(condition.like(batch))
+        shaped = zip(jax.tree.leaves(value), like, strict=False)
+        if same_structure(value, condition.like(batch)) and all(np.shape(leaf) == one.shape for leaf, one in shaped):
+            _checked(name, jax.tree.map(lambda leaf: np.asarray(leaf)[here], value), condition, int(here.sum()))
+            return jax.tree.map(lambda leaf, one: np.asarray(leaf).astype(one.dtype), value, condition.like(batch))
+    return _checked(name, value, condition, batch)
+
+
+def _checked(name: str, value: Any, condition: Condition, batch: int) -> Any:
+    like = condition.like(batch)
+    if not same_structure(value, like):
+        raise InputError(f"cond[{name!r}] is {_shown(value)}; expected {_shown(like)}.")
+
+    def fit(leaf: Any, wanted: jax.ShapeDtypeStruct) -> Any:
+        # Values that are being traced keep their place in the trace.
+        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if leaf.shape[:1] != wanted.shape[:1]:
+            raise InputError(f"cond[{name!r}] has shape {leaf.shape}; expected leading axis {batch}: {wanted.shape}.")
+        kinds = {"i": "iu", "u": "iu", "b": "b", "f": "fiu"}.get(wanted.dtype.kind, wanted.dtype.kind)
+        if leaf.shape != wanted.shape or not (leaf.dtype.kind in kinds or jnp.issubdtype(leaf.dtype, wanted.dtype)):
+            raise InputError(
+                f"cond[{name!r}] has shape {leaf.shape} and dtype {leaf.dtype}; expected {wanted.shape} and "
+                f"{wanted.dtype}."
+            )
+        return leaf
+
+    value = jax.tree.map(fit, value, like)
+    if is_concrete(value):
+        value = jax.tree.map(np.asarray, value)
+        condition.check(name, value)
+    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), value, like)
+
+
+def _flags(name: str, flags: Any, given: Mapping[str, Any], batch: int) -> Any:
+    flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
+    if name not in given or flags.shape != (batch,) or flags.dtype != bool:
+        raise InputError(
+            f"cond['absent'][{name!r}] has shape {flags.shape} and dtype {flags.dtype}; expected bool ({batch},), for "
+            "a name that cond has."
+        )
+    return flags
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a dictionary with {', '.join(map(str, value)) or 'nothing'}"
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a {type(value).__name__}" + (f" of shape {value.shape}" if hasattr(value, "shape") else "")
+
+
+def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, *, whole: bool = True) -> Cond:
+    """The condition of samples number `numbers`: what a person asks for, and defaults for what nobody mentions.
+
+    Args:
+        given: {name: one value for all samples, or a list that is gone through again and again, or None for absent}.
+        reads: what is read.
+        numbers: the samples' numbers, (batch,).
+        whole: whether everything that is required has to be there.
+
+    Raises:
+        InputError: for a name that nobody reads, or a value that cannot be parsed.
+    """
+    for name in given:
+        if name not in reads:
+            raise InputError(
+                f"sample.cond names {name!r}, which the model does not read; it reads {', '.join(reads) or 'none'}."
+            )
+    cond: dict[str, Any] = {}
+    for name, condition in reads.items():
+        value = condition.default(numbers) if name not in given else _repeated(name, given[name], condition, numbers)
+        if value is not None:
+            cond[name] = value
+        elif condition.required and whole:
+            raise InputError(
+                f'sample.cond lacks {name!r}, which the model requires: give --config.sample.cond="{name}=...".'
+            )
+    return cond or None
+
+
+def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray) -> Any:
+    if value is None:
+        return None
+    try:
+        parsed = [condition.parse(each) for each in ([value] if condition.is_one(value) else value)]
+    except InputError as error:
+        raise InputError(f"sample.cond, {name}: {error}") from error
+    if not parsed:
+        raise InputError(f"sample.cond gives no value of {name!r}; expected at least one.")
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *[parsed[int(i) % len(parsed)] for i in numbers])
