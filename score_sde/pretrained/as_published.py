@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,9 @@ def time_of_label(sde: SDE, kind: str, label: Array) -> Array:
     if kind == "scaled_time":
         return label * sde.t_max / 999
     if kind == "sigma":
+        # The published networks are told levels down to sigma_min, which is sigma at 0, before t_min.
+        sde = copy.copy(sde)
+        object.__setattr__(sde, "t_min", 0.0)
         return sde.time_of(2 * (sde.log_alpha(sde.t_max * jnp.ones_like(label)) - jnp.log(label)))
     raise InputError(
         f"parametrization.time_label is {kind!r}; expected 'index', 'sigma' or 'scaled_time' for published weights."
