@@ -34,7 +34,7 @@ def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
             raise InputError(
                 f"cond lacks {name!r}, which is required: give values of {condition!r} for {batch} examples."
             )
-    result = {name: _checked(name, value, reads[name], batch) for name, value in given.items()}
+    result = {name: checked_values(name, value, reads[name], batch) for name, value in given.items()}
     if absent:
         result[ABSENT] = {name: _flags(name, flags, given, batch) for name, flags in absent.items()}
     return result or None
@@ -46,22 +46,11 @@ def _any(flags: Any) -> bool:
 
 
 def checked_values(name: str, value: Any, condition: Condition, batch: int, absent: Any = None) -> Any:
-    """The values of one condition in its declared dtypes, those of examples that lack it unchecked.
+    """The values of one condition in its declared dtypes; what stands for an absent one may be anything.
 
     Raises:
         InputError: for values of another shape, dtype or range than declared.
     """
-    if absent is not None and np.any(absent) and is_concrete(value):
-        here = ~np.asarray(absent)
-        like = jax.tree.leaves(condition.like(batch))
-        shaped = zip(jax.tree.leaves(value), like, strict=False)
-        if same_structure(value, condition.like(batch)) and all(np.shape(leaf) == one.shape for leaf, one in shaped):
-            _checked(name, jax.tree.map(lambda leaf: np.asarray(leaf)[here], value), condition, int(here.sum()))
-            return jax.tree.map(lambda leaf, one: np.asarray(leaf).astype(one.dtype), value, condition.like(batch))
-    return _checked(name, value, condition, batch)
-
-
-def _checked(name: str, value: Any, condition: Condition, batch: int) -> Any:
     like = condition.like(batch)
     if not same_structure(value, like):
         raise InputError(f"cond[{name!r}] is {_shown(value)}; expected {_shown(like)}.")
@@ -82,7 +71,7 @@ def _checked(name: str, value: Any, condition: Condition, batch: int) -> Any:
     value = jax.tree.map(fit, value, like)
     if is_concrete(value):
         value = jax.tree.map(np.asarray, value)
-        condition.check(name, value)
+        condition.check(name, value if absent is None else jax.tree.map(lambda leaf: leaf[~absent], value))
     return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), value, like)
 
 

@@ -119,7 +119,7 @@ class Evaluation(abc.ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if not isinstance(cls.__dict__.get("name"), str) and not hasattr(cls, "name"):
+        if not hasattr(cls, "name"):
             cls.name = cls.__name__.lower()
 
     def settings(self) -> dict[str, Any]:
