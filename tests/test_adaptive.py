@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import score_sde as ss
+from score_sde.core import keys as keys_
 from score_sde.sampling import adaptive, time_grid
 from tests.closed_forms import energy_distance, mixture
 
@@ -37,7 +38,7 @@ def test_the_same_path_by_diffrax(x64):
     sde, n = ss.VP(), 16
     model, t, s = mixture(sde), 0.8, 0.1
     start = np.asarray(model.marginal(t).sample(jax.random.split(jax.random.key(3), n)), np.float64)
-    root = jax.random.key(0, impl="threefry2x32")
+    root = keys_.stream(0, "sample")
     keys = jnp.stack([jax.random.fold_in(jax.random.fold_in(root, i), 1) for i in range(n)])
 
     u_t, u_s = np.sqrt(t), np.sqrt(s)

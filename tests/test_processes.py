@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import score_sde as ss
+from score_sde.core import keys as keys_
 from score_sde.jobs.log import read_records
 from score_sde.parallel import native_output
 
@@ -88,7 +89,7 @@ def whole(cache, tmp_path_factory):
 def check_same(workdir, whole):
     """Training, likelihoods and samples of two workdirs are one run's, to rounding."""
     a, b = ss.load(workdir, average=None), ss.load(whole, average=None)
-    start = a.denoiser.apply.init(jax.random.fold_in(jax.random.key(0, impl="threefry2x32"), 2**32 - 1))
+    start = a.denoiser.apply.init(keys_.stream(0, "init"))
     for name in ("matrix", "classes"):
         ours, theirs, before = (np.asarray(p[name]) for p in (a.denoiser.params, b.denoiser.params, start))
         moved = np.abs(theirs - before).max()
