@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from score_sde.core.errors import InputError
 from score_sde.denoisers import Parametrization
 from score_sde.networks import Network
 from score_sde.sde import SDE
+from score_sde.sde.base import time_at_log_snr
 
 
 def as_published(sde: SDE, meaning: Parametrization, network: Network) -> Callable[[Any, Array, Array], Array]:
@@ -40,9 +40,8 @@ def time_of_label(sde: SDE, kind: str, label: Array) -> Array:
         return label * sde.t_max / 999
     if kind == "sigma":
         # The published networks are told levels down to sigma_min, which is sigma at 0, before t_min.
-        sde = copy.copy(sde)
-        object.__setattr__(sde, "t_min", 0.0)
-        return sde.time_of(2 * (sde.log_alpha(sde.t_max * jnp.ones_like(label)) - jnp.log(label)))
+        log_snr = 2 * (sde.log_alpha(sde.t_max * jnp.ones_like(label)) - jnp.log(label))
+        return time_at_log_snr(sde, log_snr, 0.0, sde.t_max)
     raise InputError(
         f"parametrization.time_label is {kind!r}; expected 'index', 'sigma' or 'scaled_time' for published weights."
     )

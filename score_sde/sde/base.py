@@ -174,20 +174,7 @@ class SDE(eqx.Module):
 
         By bisection to the last digit: log-SNR falls with time. Values out of reach give t_min or t_max.
         """
-        wanted = to_time(log_snr)
-        low, high = jnp.full_like(wanted, self.t_min), jnp.full_like(wanted, self.t_max)
-
-        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = ends
-            middle = (low + high) / 2
-            early = self.log_snr(middle) > wanted
-            return jnp.where(early, middle, low), jnp.where(early, high, middle)
-
-        # Times near t_min are small beside t_max: bisecting to their own last digit takes the range's digits too.
-        digits = jnp.finfo(wanted.dtype).nmant + 20
-        low, high = jax.lax.fori_loop(0, digits, halve, (low, high))
-        early, late = wanted >= self.log_snr(self.t_min), wanted <= self.log_snr(self.t_max)
-        return jnp.where(early, self.t_min, jnp.where(late, self.t_max, (low + high) / 2))
+        return time_at_log_snr(self, log_snr, self.t_min, self.t_max)
 
     @property
     def levels(self) -> int | None:
@@ -230,6 +217,27 @@ class SDE(eqx.Module):
 def _derivative(function: Callable[[Array], Array], t: Array) -> tuple[Array, Array]:
     """(function(t), function'(t)) of an elementwise function."""
     return jax.jvp(function, (t,), (jnp.ones_like(t),))
+
+
+def time_at_log_snr(sde: SDE, log_snr: ArrayLike, earliest: float, latest: float) -> Array:
+    """The time from `earliest` to `latest` at which the log signal-to-noise ratio of sde has this value, by bisection.
+
+    The shape is that of log_snr. Values out of reach give `earliest` or `latest`.
+    """
+    wanted = to_time(log_snr)
+    low, high = jnp.full_like(wanted, earliest), jnp.full_like(wanted, latest)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        early = sde.log_snr(middle) > wanted
+        return jnp.where(early, middle, low), jnp.where(early, high, middle)
+
+    # Times near `earliest` are small beside `latest`: bisecting to their own last digit takes the range's digits too.
+    digits = jnp.finfo(wanted.dtype).nmant + 20
+    low, high = jax.lax.fori_loop(0, digits, halve, (low, high))
+    early, late = wanted >= sde.log_snr(earliest), wanted <= sde.log_snr(latest)
+    return jnp.where(early, earliest, jnp.where(late, latest, (low + high) / 2))
 
 
 __all__ = ["SDE"]
