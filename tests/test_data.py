@@ -156,7 +156,7 @@ def test_an_empty_source_is_refused():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(1, 1000), st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans())
+@given(st.integers(1, 1000) | st.just(65_535), st.lists(st.floats(0, 1), min_size=4, max_size=4), st.booleans())
 def test_whole_numbers_survive_the_round_trip(maximum, fractions, centered):
     codec = QuantizedCodec((2,), maximum, centered)
     values = np.round(np.array(fractions) * maximum).astype(int).reshape(2, 2)
@@ -167,11 +167,20 @@ def test_whole_numbers_survive_the_round_trip(maximum, fractions, centered):
     np.testing.assert_allclose(codec.decode(x), values, atol=1e-4 * maximum)
     noisy = codec.decode(codec.encode(values, jax.random.split(jax.random.key(0), 2))[0])
     off = np.abs(np.asarray(noisy) - values)
-    # u is drawn below 1/2, but values + u is rounded to float32, which may land on the boundary.
     assert np.all(off <= 0.5 + 1e-6 * maximum)
-    inside = off < 0.5 - 1e-6 * maximum
-    np.testing.assert_array_equal(np.asarray(codec.quantize(noisy))[inside], values[inside])
+    np.testing.assert_array_equal(codec.quantize(noisy), values)
     codec.check(values)
+
+
+def test_every_draw_of_16_bits_rounds_back_and_more_levels_are_refused():
+    codec, values = QuantizedCodec((1000,), 65_535), np.random.default_rng(0).integers(0, 65_536, (200, 1000))
+    x, _ = codec.encode(values, jax.random.split(jax.random.key(0), 200))
+    np.testing.assert_array_equal(codec.quantize(codec.decode(x)), values)
+    off = np.asarray(x, np.float64) * 65_535 / 2 + 65_535 / 2 - values  # the variance of the uniform law on [-1/2, 1/2)
+    assert abs(off.var() * 12 - 1) < 0.01 and abs(off.mean()) < 0.01
+    for maximum in (65_536, 1.5, 0, -1, None):
+        with pytest.raises(ss.InputError, match="whole number from 1 to 65535"):
+            QuantizedCodec((2,), maximum)
 
 
 def test_dequantisation_is_uniform_and_keyed():
