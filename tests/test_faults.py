@@ -12,7 +12,7 @@ from tests import faults
 @pytest.mark.slow
 def test_no_run_is_lost(tmp_path):
     suite = faults.Suite(tmp_path, seed=1, steps=150)
-    faults.kills(suite, 2, signal.SIGKILL)
+    faults.kills(suite, 1, signal.SIGKILL)
     faults.kills(suite, 1, signal.SIGTERM)
     faults.full_disk(suite, 1)
     faults.unwritable(suite, 1)
@@ -20,21 +20,21 @@ def test_no_run_is_lost(tmp_path):
     faults.damaged_data(suite, 1)
     faults.second_run(suite, 1)
     assert {fault: lost for fault, (_, lost) in suite.table.items() if lost} == {}
-    assert sum(tried for tried, _ in suite.table.values()) >= 7
+    assert sum(tried for tried, _ in suite.table.values()) >= 6
 
 
 @pytest.mark.slow
-def test_200_steps_killed_then_400_are_400_at_once(tmp_path):
+def test_60_steps_killed_then_120_are_120_at_once(tmp_path):
     """Every array of the last checkpoint, bit for bit."""
-    suite = faults.Suite(tmp_path, seed=2, steps=400, every=50)
-    killed = suite.start(tmp_path / "parts", "--config.train.steps=200")
+    suite = faults.Suite(tmp_path, seed=2, steps=120, every=15)
+    killed = suite.start(tmp_path / "parts", "--config.train.steps=60")
     while len(faults.steps(tmp_path / "parts")) < 2:
         time.sleep(0.02)
     killed.kill()
     killed.communicate()
-    for steps in (200, 400):
+    for steps in (60, 120):
         done = suite.run(tmp_path / "parts", f"--config.train.steps={steps}")
         assert done.returncode == 0, done.stderr
     assert f"step {steps}" in done.stdout
-    about = tmp_path / "parts" / "checkpoints" / "400" / "about" / "metadata"
+    about = tmp_path / "parts" / "checkpoints" / "120" / "about" / "metadata"
     assert json.loads(about.read_text())["digests"] == suite.expected[0]

@@ -70,7 +70,7 @@ def test_splits_are_apart_and_always_the_same(law):
 
 
 def test_continuous_data_change_scale_by_the_change_of_variables():
-    codec = data.ContinuousCodec((2,), mean=3.0, std=np.asarray([2.0, 0.5]))
+    codec = data.ContinuousCodec((2,), 3.0, np.asarray([2.0, 0.5]))
     values = np.random.default_rng(0).normal([3.0, 3.0], [2.0, 0.5], (5, 2))
     x, terms = codec.encode(values, None)
     np.testing.assert_allclose(codec.decode(x), values, rtol=1e-5)
@@ -187,9 +187,14 @@ def test_bad_variants_are_named(variant, words):
 
 
 # Each SDE's kind of time, of loss and of sampler once: a chain, the straight line, Karras, and importance.
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant", ["mixture,edm", "two_moons,rectified_flow", "mixture,ddpm,v", "swiss_roll,vp,likelihood"]
+    "variant",
+    [
+        pytest.param("mixture,edm", marks=pytest.mark.slow),
+        pytest.param("mixture,ddpm,v", marks=pytest.mark.slow),
+        pytest.param("two_moons,rectified_flow", marks=pytest.mark.long),
+        pytest.param("swiss_roll,vp,likelihood", marks=pytest.mark.long),
+    ],
 )
 def test_a_toy_learns_its_law(tmp_path, variant):
     config = toy.get_config(variant)

@@ -20,10 +20,11 @@ QUICK = {"OneKey", "Loose", "Raises", "Still", "WrongSign"}
 
 
 def cases(rows):
-    """One test for each row, named after its first entry; those that are not quick are slow."""
+    """One test for each row, named after its first entry: quick, or slow, and of the slow ones every second long."""
     rows = [row if isinstance(row, tuple) else (row,) for row in rows]
-    slow = [type(row[0]).__name__ not in QUICK for row in rows]
-    return [pytest.param(*row, id=str(row[0]), marks=[pytest.mark.slow] * late) for row, late in zip(rows, slow)]
+    late = [row for row in rows if type(row[0]).__name__ not in QUICK]
+    marks = {id(row): [pytest.mark.long if place % 2 else pytest.mark.slow] for place, row in enumerate(late)}
+    return [pytest.param(*row, id=str(row[0]), marks=marks.get(id(row), [])) for row in rows]
 
 
 def own(keys, x):
@@ -229,15 +230,13 @@ def test_a_wrong_sde_fails_for_its_own_reason(sde, reasons, sound, monkeypatch):
     assert report.failed[0] in reasons, report
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("sde", "reasons", "sound"), WRONG_IN_SIMULATION, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("sde", "reasons", "sound"), cases(WRONG_IN_SIMULATION))
 def test_a_wrong_sde_fails_for_no_other_reason(sde, reasons, sound):
     report = check(sde, reasons, sound)
     assert set(report.failed) == reasons, report
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sde", RIGHT_SDES, ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("sde", cases(RIGHT_SDES))
 def test_a_right_sde_passes(sde):
     report = verify(sde, mixture=ss.Mixture([1.0, 1.0, 2.0], [[0.5, 0, 1], [-1, 1, 0], [0, 0, -1]], [0.2, 0.4, 0.3]))
     assert report.passed, report
@@ -486,15 +485,18 @@ OTHERS = [
 SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thing in SAMPLERS + OTHERS}
 
 
-# Those that CI tries: of each kind the ones that are least alike.
+# Those that CI tries, of each kind one; the others are long.
 IN_CI = [
-    *("EulerMaruyama(noise=0.4)", "Heun(gamma=0.05", "AdaptiveReverseSDE(", "PredictorCorrector(", "corrector "),
-    *("Preconditioned(", "SDE VE(", "SDE RectifiedFlow(", "SDE DDPM"),
+    *("Heun(gamma=0.05", "corrector Langevin(", "Preconditioned(", "SDE RectifiedFlow("),
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SLOW if any(part in name for part in IN_CI)])
+def built_ins():
+    in_ci = {name for name in SLOW if any(part in name for part in IN_CI)}
+    return [pytest.param(name, marks=pytest.mark.slow if name in in_ci else pytest.mark.long) for name in SLOW]
+
+
+@pytest.mark.parametrize("name", built_ins())
 def test_built_ins_pass(name):
     """On VP, to spare CI; `python tests/test_verify.py` tries all there are, on all SDEs."""
     report = verify(SLOW[name], on=None if name.startswith("SDE") else ["VP"])
@@ -567,8 +569,8 @@ INSTANCE = ss.Heun()
         (["score_sde.sampling:DDIM", "--mixture=[1]"], ["--mixture"]),
         (["score_sde.sampling:DDIM", '--mixture={"weights": [1], "means": [[0]], "stds": [-1]}'], ["positive"]),
         (["score_sde.sampling:PredictorCorrector"], ["predictor", "corrector"]),
-        (["score_sde.sampling:Langevin", "snr=x"], ["Langevin with snr='x'", "TypeError"]),
-        (["score_sde.sde:VP", "beta_max=abc"], ["VP with beta_max='abc'"]),
+        (["score_sde.sampling:Langevin", "snr=x"], ["Langevin cannot be made of {'snr': 'x'}", "TypeError"]),
+        (["score_sde.sde:VP", "beta_max=abc"], ["VP cannot be made of {'beta_max': 'abc'}"]),
         (["raises_on_import:Thing"], ["raises_on_import", "ZeroDivisionError"]),
     ],
 )
