@@ -5,9 +5,12 @@ import os
 import pathlib
 import pickle
 import struct
+import sys
 import tracemalloc
+import types
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,7 +115,6 @@ def test_flax_files_against_flax(name):
 
 def test_arrays_in_pieces_and_in_bfloat16(tmp_path):
     """flax cuts what is over a gigabyte; here by hand."""
-    import ml_dtypes
     from flax import serialization
 
     whole = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -331,3 +333,106 @@ def test_memory_stays_near_the_file_s_size(tmp_path, name):
     finally:
         tracemalloc.stop()
     assert peak < 40 * len(content) + 500_000
+
+
+def saved(path, value):
+    """A file as torch.save writes it, of nested dictionaries of arrays."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    kinds = {"float32": "FloatStorage", "bfloat16": "BFloat16Storage"}
+    for name in kinds.values():
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+
+    def _rebuild_tensor_v2(*_):
+        raise AssertionError
+
+    _rebuild_tensor_v2.__module__ = "torch._utils"
+    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    contents = []
+
+    class Stored:
+        def __init__(self, array):
+            self.array = array
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, thing):
+            if not isinstance(thing, Stored):
+                return None
+            contents.append(thing.array.tobytes())
+            kind = getattr(torch, kinds[str(thing.array.dtype)])
+            return ("storage", kind, str(len(contents) - 1), "cpu", thing.array.size)
+
+        def reducer_override(self, thing):
+            if not isinstance(thing, np.ndarray):
+                return NotImplemented
+            strides = tuple(step // thing.itemsize for step in thing.strides)
+            return _rebuild_tensor_v2, (Stored(thing), 0, thing.shape, strides, False, {})
+
+    buffer = io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", torch)
+        patch.setitem(sys.modules, "torch._utils", utils)
+        Pickler(buffer, 2).dump(value)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", buffer.getvalue())
+        for number, content in enumerate(contents):
+            archive.writestr(f"x/data/{number}", content)
+    return path
+
+
+STATE = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b.bias": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "module.model.", "score_model.module."])
+def test_prefixes_of_what_wraps_a_network(tmp_path, prefix):
+    wrapped = {prefix + name: array for name, array in STATE.items()}
+    read = read_weights(saved(tmp_path / "w.pth", {"model": wrapped}))
+    assert list(read.params) == list(STATE)
+    for name, array in STATE.items():
+        np.testing.assert_array_equal(read.params[name], array)
+
+
+@pytest.mark.parametrize(
+    "place", [("ema",), ("ema", "shadow"), ("model_ema",), ("ema_state_dict",), ("ema", "state_dict")], ids="-".join
+)
+def test_an_average_that_is_kept_by_name(tmp_path, place):
+    average = {f"module.{name}": 2 * array for name, array in STATE.items()}
+    for name in reversed(place):
+        average = {name: average}
+    read = read_weights(saved(tmp_path / "w.pth", {"model": STATE, "step": 7, **average}))
+    assert read.step == 7
+    for name, array in STATE.items():
+        np.testing.assert_array_equal(read.ema[name], 2 * array)
+    lacking = {"model": STATE, "ema": {"a.weight": STATE["a.weight"]}}
+    with pytest.raises(InputError, match=r"average by name lacks b\.bias"):
+        read_weights(saved(tmp_path / "w.pth", lacking))
+
+
+def test_a_state_dict_in_bfloat16_with_its_table(tmp_path):
+    low = {name: array.astype(ml_dtypes.bfloat16) for name, array in STATE.items()}
+    read = read_weights(saved(tmp_path / "w.pth", low | {"sigmas": np.array([50, 1], ml_dtypes.bfloat16)}))
+    np.testing.assert_array_equal(read.sigmas, [50, 1])
+    np.testing.assert_array_equal(read.params["a.weight"], STATE["a.weight"])
+
+
+def test_weights_are_printed_as_a_table(tmp_path):
+    text = repr(read_weights(saved(tmp_path / "w.pth", {"model": STATE, "step": 1234})))
+    lines = text.splitlines()
+    assert lines[0] == "w.pth: torch, step 1,234, 2 tensors of 8 numbers"
+    assert lines[1].split() == ["a.weight", "(2,", "3)", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+        (b"\n<html lang='en'>", "web page"),
+        ((40).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1]}}', "safetensors"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
+    ],
+)
+def test_files_that_are_taken_for_weights_are_called_what_they_are(tmp_path, content, words):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_weights(tmp_path / "w.pth")

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from score_sde.core.errors import InputError
@@ -18,13 +19,16 @@ from score_sde.readers.refusal import Refused, shown
 
 Arrays = dict[str, np.ndarray]
 
+# What wraps a network in a file, and is no part of it.
+_WRAPPERS = ("module", "model", "net", "network", "score_model", "_orig_mod", "ema_model", "unet")
+
 # What a hostile file may yet make NumPy or Python raise, where no check of ours foresaw it.
 UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Weights:
-    """What a file holds.
+    """What a file holds; printed, it is a table of its tensors.
 
     Attributes:
         path: of the file.
@@ -48,6 +52,16 @@ class Weights:
     step: int | None = None
     sigmas: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        rows = [(name, str(array.shape), str(array.dtype)) for name, array in self.params.items()]
+        wide = [max(len(row[column]) for row in rows) for column in range(2)] if rows else [0, 0]
+        table = [f"  {name:<{wide[0]}}  {shape:<{wide[1]}}  {dtype}" for name, shape, dtype in rows]
+        count = sum(array.size for array in self.params.values())
+        extra = [word for word, there in (("a moving average", self.ema), ("Adam's moments", self.moments)) if there]
+        step = "no step" if self.step is None else f"step {self.step:,}"
+        head = f"{self.path.name}: {self.format}, {step}, {len(rows)} tensors of {count:,} numbers"
+        return "\n".join([head + "".join(f", {word}" for word in extra), *table])
+
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
     """Read a .pth file of score_sde_pytorch, or a msgpack checkpoint of score_sde (2021).
@@ -60,12 +74,14 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     path = pathlib.Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(64)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if not start:
             raise Refused("it is empty")
-        if start == b"PK\x03\x04" or start[:1] == b"\x80":
+        if what := _other_kind(start):
+            raise Refused(what)
+        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
             with torch_file.read(path) as opened:
                 return _from_torch(opened, path, sha256)
         return _from_flax(msgpack_file.read(path), path, sha256)
@@ -86,16 +102,20 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
     state = value.get("model", value.get("state_dict", value))
     if not isinstance(state, dict) or not state or not all(isinstance(v, Stored) for v in state.values()):
         raise Refused(f"it has no weights under 'model'; it has {_listed(value)}")
-    model = {str(name).removeprefix("module."): file.array(stored) for name, stored in state.items()}
-    if len(model) != len(state):
-        raise Refused("two of its tensors have one name")
+    model = _named(file, state)
     sigmas = model.pop("sigmas", None)
-    if sigmas is not None and (sigmas.ndim != 1 or not np.issubdtype(sigmas.dtype, np.floating)):
+    if sigmas is not None and (sigmas.ndim != 1 or not jnp.issubdtype(sigmas.dtype, jnp.floating)):
         raise Refused("its sigmas are no table of noise levels")
     # The Fourier frequencies are all that is not trained: a vector called W, where the other W are matrices.
     trained = [name for name, array in model.items() if not (name.endswith(".W") and array.ndim == 1)]
     averages = _entry(value, "ema", dict).get("shadow_params")
+    by_name = _average_by_name(value)
     ema = None
+    if averages is None and by_name:
+        ema = {name: array for name, array in _named(file, by_name).items() if name in trained}
+        if set(ema) != set(trained):
+            missing = next(name for name in trained if name not in ema)
+            raise Refused(f"its moving average by name lacks {shown(missing)}, which the model has")
     if averages is not None:
         if not isinstance(averages, list) or not all(isinstance(each, Stored) for each in averages):
             raise Refused("its ema.shadow_params is no list of tensors")
@@ -106,6 +126,43 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
         ema = {name: file.array(stored) for name, stored in zip(trained, averages, strict=True)}
     moments, adam_step = _torch_moments(file, _entry(value, "optimizer", dict), list(model), trained)
     return Weights(path, "torch", sha256, model, ema, moments, adam_step, _whole(value.get("step"), file), sigmas)
+
+
+def _other_kind(start: bytes) -> str | None:
+    """What a file is that is often taken for weights, and the remedy; None for what may be weights."""
+    if start.startswith(b"version https://git-lfs"):
+        return "it is the pointer of a file in Git LFS, not the file: fetch that with git lfs pull"
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, which a download gave in place of the file: download the file itself"
+    if start.startswith(b"\x89HDF"):
+        return "it is an HDF5 file"
+    if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**30:
+        return "it is a safetensors file: save its tensors again with torch.save"
+    return None
+
+
+def _named(file: torch_file.TorchFile, state: Mapping[Any, Any]) -> Arrays:
+    """Tensors by their names in the network, without the prefixes of what wrapped it."""
+    named = {str(name): file.array(stored) for name, stored in state.items()}
+    while len(named) > 1:
+        first = {name.partition(".")[0] for name in named}
+        if len(first) != 1 or next(iter(first)) not in _WRAPPERS:
+            break
+        named = {name.partition(".")[2]: array for name, array in named.items()}
+    stripped = {name.removeprefix("module."): array for name, array in named.items()}
+    if len(stripped) != len(state):
+        raise Refused("two of its tensors have one name")
+    return stripped
+
+
+def _average_by_name(value: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
+    """A moving average that is kept as a state dict, under one of its usual names."""
+    for name in ("ema", "model_ema", "ema_model", "ema_state_dict"):
+        entry = _entry(value, name, dict)
+        for average in (entry, *(_entry(entry, inner, dict) for inner in ("shadow", "state_dict", "module", "model"))):
+            if average and all(isinstance(part, Stored) for part in average.values()):
+                return average
+    return None
 
 
 def _torch_moments(
