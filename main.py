@@ -1,6 +1,7 @@
 """Train, evaluate, and draw samples, from the command line.
 
 python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
+python main.py --workdir=runs/digits --mode=sample --config.sample.n=16   (the config is the workdir's)
 """
 
 import pathlib
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 from score_sde import config as config_
 from score_sde import data, jobs, parallel
 from score_sde.core.errors import DivergenceError, InputError, Stopped
-from score_sde.experiment import Experiment
+from score_sde.experiment import Experiment, read_config
 from score_sde.jobs import Job
 from score_sde.parallel import processes
 
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> None:
     for name, value in (("config", config), ("workdir", _WORKDIR.value), ("mode", modes)):
         if not value and not (name == "workdir" and not needs_workdir):
             raise InputError(
-                f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits --mode=train."
+                f"--{name} is missing; for example --config=configs/digits.py --workdir=runs/digits --mode=train"
+                + (" (a workdir that has been trained in needs no --config)." if name == "config" else ".")
             )
     for job in _every_job(modes):
         for name in job.flags:
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> None:
     parallel.request_cpu_devices(config.data.batch_size // max(config.train.microbatches, 1), count)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     experiment = Experiment.from_config(config)
-    workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
+    workdir = pathlib.Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None
     for job in chosen.values():
         job.check(experiment)
     for job in chosen.values():
@@ -111,13 +113,34 @@ def _parse(argv: list[str]) -> list[str]:
             for name, what in job.flags.items():
                 flags.DEFINE_string(name, None, f"For --mode={job.name}: {what}.")
         # The file is read here, so that every entry has its default before a flag changes it.
-        paths = _values_of("config", argv)
+        paths, workdirs = _values_of("config", argv), _values_of("workdir", argv)
         argv = [word for word in argv if not word.startswith(("--config=", "-config="))]
-        if paths:
-            config_flags.DEFINE_config_dict("config", config_.read_file(paths[-1]), lock_config=True, sys_argv=argv)
+        config = config_.read_file(paths[-1]) if paths else None
+        if config is None and workdirs:
+            config = read_config(pathlib.Path(workdirs[-1]).expanduser())
+        if config is not None:
+            argv = [word for word in argv if not _is_added(config, word)]
+            config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
         return flags.FLAGS(argv)
-    except (flags.Error, OSError, ImportError, SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+        InputError,
+        flags.Error,
+        OSError,
+        ImportError,
+        SyntaxError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         sys.exit(f"error: {_one_line(error)}")
+
+
+def _is_added(config: Any, word: str) -> bool:
+    """Whether a word of the command line gives a spec an argument that the config does not state, which is done."""
+    flag, equals, text = word.partition("=")
+    name = flag.lstrip("-").removeprefix("config.")
+    return bool(equals) and flag.startswith(("--config.", "-config.")) and config_.add_argument(config, name, text)
 
 
 def _values_of(name: str, argv: list[str], separator: str | None = None) -> list[str]:

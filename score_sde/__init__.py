@@ -8,6 +8,7 @@ from score_sde.data import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.denoisers import (
     X0,
     ClassifierFree,
+    Clipped,
     Denoiser,
     GaussianMixture,
     Guide,
@@ -23,6 +24,7 @@ from score_sde.denoisers import (
     parametrization,
 )
 from score_sde.experiment import Experiment, Model, TrainState, load
+from score_sde.fitting import fit
 from score_sde.likelihood import (
     BitsPerDim,
     LogProb,
@@ -94,6 +96,7 @@ __all__ = [
     "BitsPerDim",
     "Chain",
     "ClassifierFree",
+    "Clipped",
     "Codec",
     "Cond",
     "Condition",
@@ -148,6 +151,7 @@ __all__ = [
     "denoising_loss",
     "encode",
     "evaluations",
+    "fit",
     "interpolate",
     "is_absent",
     "jobs",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import score_sde as ss
 from score_sde.core.errors import Stopped
 from score_sde.jobs import draw_samples, evaluate, train
+from score_sde.jobs import progress as progress_
 from score_sde.jobs import runner as room
 from score_sde.jobs.parts import Parts
 from score_sde.parallel import processes
@@ -199,14 +200,19 @@ def test_each_process_does_its_share(tmp_path, monkeypatch):
 
 
 def test_times_are_told_in_words():
-    assert [room.in_words(t) for t in (0.4, 75, 3661, 100_000)] == ["0 s", "1 min 15 s", "1 h 1 min", "27 h 46 min"]
+    assert [progress_.in_words(t) for t in (0.4, 75, 3661, 100_000)] == [
+        "0 s",
+        "1 min 15 s",
+        "1 h 1 min",
+        "27 h 46 min",
+    ]
 
 
 def test_progress_is_told_with_the_time_left(tmp_path, monkeypatch, capsys):
     """A line when a minute has gone by; here every call takes 40 seconds."""
     now = iter(range(0, 10**6, 40))
-    monkeypatch.setattr(room.time, "perf_counter", lambda: float(next(now)))
-    with room.Progress("examples", 100, 20, 80) as progress:
+    monkeypatch.setattr(progress_.time, "perf_counter", lambda: float(next(now)))
+    with progress_.Progress("examples", 100, 20, 80) as progress:
         for _ in range(4):
             progress.add(20)
     lines = capsys.readouterr().out.splitlines()

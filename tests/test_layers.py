@@ -26,6 +26,7 @@ FLOORS = {
     "verify": 7,
     "pretrained": 8,
     "jobs": 9,
+    "fitting": 10,
 }
 
 

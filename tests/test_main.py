@@ -50,6 +50,7 @@ def test_train_and_sample_then_again(cache, tmp_path):
     job = ["--config=configs/digits.py:subvp,conditional", f"--workdir={tmp_path}", "--mode=train,eval,sample", *TINY]
     first = run(cache, *job, "--config.sample.guidance=ClassifierFree(weight=2.0)")
     assert first.returncode == 0, first.stderr
+    assert "note: network.attention has 4, and no level has that height (they have 8)" in first.stdout
     assert "%|" not in first.stderr  # no progress bar where there is no terminal
     for words in (
         "trained to step 4",
@@ -83,10 +84,10 @@ def test_train_and_sample_then_again(cache, tmp_path):
     model = ss.load(tmp_path)
     assert (model.shape, model.conditions["label"].classes, model.step) == ((8, 8, 1), 10, 4)
 
-    again = run(cache, *job)
-    assert again.returncode == 0
-    assert "nothing left to train" in again.stdout
-    assert "nothing left to evaluate" in again.stdout
+    again = run(cache, f"--workdir={tmp_path}", "--mode=train,eval,sample")  # the config is the workdir's
+    assert again.returncode == 0, again.stderr
+    for job_done in ("train", "evaluate", "sample"):
+        assert f"nothing left to {job_done}" in again.stdout
 
     other = run(cache, *job, "--config.network.channels=16", "--mode=sample")
     assert other.returncode == 1
@@ -118,6 +119,10 @@ BAD = [
     (["--config.sample.cond=label"], ["sample.cond", "by name"]),
     (["--mode=os.system"], ["'os.system'", "not a subclass of Job"]),
     (["--config.optimizer.schedule.name=constant"], ["'constant'"]),
+    (["--config.sde.n=100"], ["VP: no argument n", "beta_max"]),
+    (["--config.sde.nothing.more=1"], ["sde.nothing.more, which nothing reads"]),
+    (["--config.optimizer.schedule.peak_value=-1.0"], ["learning rate of network is -0.00"]),
+    (["--config.train.start_from=/proc/nothing"], ["no workdir of a trained model"]),
 ]
 
 

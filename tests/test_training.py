@@ -168,8 +168,9 @@ def test_the_held_out_loss_counts_every_example_once(config):
             return {"values": np.full((8, 8, 1), 3 * i, np.uint8), "label": np.int64(i)}
 
     params = {"network": lively(experiment.network)}
-    common = experiment.objective, experiment.conditioning, experiment.reads, experiment.frozen(), parallel.Jit()
-    values = [HeldOut(*common, Source(), size, seed=0)(params) for size in (2, 6, 16)]
+    examples = experiment.examples("test", Source())
+    common = experiment.objective, experiment.conditioning, examples, experiment.frozen(), parallel.Jit()
+    values = [HeldOut(*common, size, seed=0)(params) for size in (2, 6, 16)]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 

@@ -2,8 +2,16 @@
 
 from score_sde.config.files import differences, flatten, from_json, to_dict, to_json
 from score_sde.config.loading import read_file
-from score_sde.config.sections import DEFAULTS, NOT_OF_THE_MODEL, NOT_OF_THE_RUN, VERSION, arguments, complete
-from score_sde.config.specs import build, construct, lookup, names, rule, takes
+from score_sde.config.sections import (
+    DEFAULTS,
+    NOT_OF_THE_MODEL,
+    NOT_OF_THE_RUN,
+    VERSION,
+    add_argument,
+    arguments,
+    complete,
+)
+from score_sde.config.specs import build, construct, lookup, names, rule, spec_of, takes
 from score_sde.config.text import read_arguments, read_specs, write_specs
 
 __all__ = [
@@ -11,6 +19,7 @@ __all__ = [
     "NOT_OF_THE_MODEL",
     "NOT_OF_THE_RUN",
     "VERSION",
+    "add_argument",
     "arguments",
     "build",
     "complete",
@@ -24,6 +33,7 @@ __all__ = [
     "read_file",
     "read_specs",
     "rule",
+    "spec_of",
     "takes",
     "to_dict",
     "to_json",

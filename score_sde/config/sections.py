@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ DEFAULTS: dict[str, Any] = dict(
     optimizer=dict(name="adam", schedule=dict(name="constant_schedule", value=1e-3), clip=1.0, groups={}),
     averages=dict(ema=dict(name="WarmedUp", decay=0.999)),
     train=dict(
+        start_from="",
         steps=10_000,
         log_every=100,
         eval_every=1000,
@@ -43,6 +45,7 @@ DEFAULTS: dict[str, Any] = dict(
         batch_size=64,
         denoise=True,
         guidance="",
+        clip=True,
         cond="",
         checkpoints="newest",
     ),
@@ -124,6 +127,9 @@ def _check_kinds(merged: Mapping[str, Any]) -> None:
     names = (given,) if isinstance(given, str) else given
     if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
         raise InputError(f"data.given is {given!r}; expected names of conditions, such as ('label',).")
+    start = merged["train"]["start_from"]
+    if not isinstance(start, str):
+        raise InputError(f"train.start_from is {start!r}; expected the folder of a trained workdir, or '' for none.")
     if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
         raise InputError(f"optimizer.clip is {clip!r}; expected a number, or None for no clipping.")
 
@@ -138,6 +144,32 @@ _READ = {
 def arguments(config: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The spec of a section, without the entries that the jobs read themselves."""
     return {name: value for name, value in to_dict(config)[section].items() if name not in _READ.get(section, ())}
+
+
+def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> bool:
+    """Give a spec of a config an argument that it does not state yet, such as sde.beta_max; False for other entries.
+
+    Args:
+        config: a complete config, which is changed.
+        name: of the entry, dotted.
+        text: a literal, or else text as it is.
+
+    Raises:
+        InputError: for an entry that nothing reads.
+    """
+    *sections, entry = name.split(".")
+    parent: Any = config
+    for section in sections:
+        parent = parent.get(section) if isinstance(parent, ml_collections.ConfigDict) else None
+    if isinstance(parent, ml_collections.ConfigDict) and entry in parent:
+        return False
+    if not isinstance(parent, ml_collections.ConfigDict) or not ("name" in parent or ".".join(sections) in _OPEN):
+        raise InputError(_unknown(name))
+    try:
+        parent[entry] = to_dict(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        parent[entry] = text
+    return True
 
 
 def _unknown(name: str) -> str:

@@ -139,6 +139,59 @@ def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str
     return build(namespace, value, base=base)
 
 
+def spec_of(thing: Any, namespace: ModuleType, base: type, skip: Sequence[str] = ()) -> dict[str, Any]:
+    """The spec that `build` makes an object of: its name, or dotted path, and its constructor's arguments.
+
+    Args:
+        thing: the object, whose attributes have the names of its constructor's arguments; or its attribute
+            `arguments` has them as pairs.
+        namespace: where its class is looked up.
+        base: what its class must derive from.
+        skip: arguments that come from elsewhere.
+
+    Raises:
+        InputError: for an object that no spec says.
+    """
+    if isinstance(thing, type) or not isinstance(thing, base):
+        what = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+        raise InputError(f"{what} was given; expected a {base.__name__}, such as {names(namespace, base)[0]}(...).")
+    kind = type(thing)
+    own = getattr(namespace, kind.__name__, None) is not kind
+    if own and "<locals>" in kind.__qualname__:
+        raise InputError(f"{kind.__qualname__} is defined inside a function; expected a class of a module.")
+    stated = dict(getattr(thing, "arguments", ()))
+    spec: dict[str, Any] = {"name": f"{kind.__module__}.{kind.__qualname__}" if own else kind.__name__}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if name in skip:
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if not hasattr(thing, name) and name not in stated:
+            raise InputError(
+                f"A {kind.__name__} does not say its argument {name}, so that no config can make it again: give it an "
+                "attribute of that name."
+            )
+        value = _plain(stated.get(name, getattr(thing, name, None)), namespace)
+        if parameter.default is parameter.empty or value != _plain(parameter.default, namespace):
+            spec[name] = value
+    return spec
+
+
+def _plain(value: Any, namespace: ModuleType) -> Any:
+    """A value as a config holds it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_plain(part, namespace) for part in value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part, namespace) for name, part in value.items()}
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        return _plain(value.tolist(), namespace)
+    if isinstance(value, type) or callable(value) or not hasattr(value, "__dict__"):
+        raise InputError(f"{value!r} cannot be kept in a config; expected numbers, text, or objects made of them.")
+    return spec_of(value, namespace, type(value))
+
+
 def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: type | None = None) -> bool:
     """Whether the constructor that a spec names takes an argument of this name."""
     constructor = lookup(namespace, to_dict(spec).get("name"), base)

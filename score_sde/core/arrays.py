@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde.core.errors import InputError
+
 Array = jax.Array
 
 
@@ -21,6 +23,20 @@ def as_float(value: Any) -> Any:
 def is_concrete(*values: Any) -> bool:
     """Whether every value is known on the host, so that it can be checked (False while tracing)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """What a person gives as an array of the host, of any dtype.
+
+    Raises:
+        InputError: for nested lists of different lengths, and for random keys.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} is no array: its entries have different lengths.") from error
+    except TypeError as error:
+        raise InputError(f"{name} is a {type(values).__name__} that is no array of numbers.") from error
 
 
 def split_arrays(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:

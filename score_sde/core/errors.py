@@ -7,6 +7,10 @@ class InputError(ValueError):
     The command line prints the message alone, without a stack trace, and exits with status 1.
     """
 
+    def __init__(self, message: object = "") -> None:
+        # A value that is shown, such as an array, may have several lines.
+        super().__init__(" ".join(str(message).split()))
+
 
 class DivergenceError(ArithmeticError):
     """A computation whose result is not finite: training or sampling that ran away.

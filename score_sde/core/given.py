@@ -28,7 +28,10 @@ def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
         if name not in reads:
             known = ", ".join(reads) or "no condition at all"
             raise InputError(f"cond has {name!r}, which nothing here reads; what is read: {known}.")
-    absent = dict((cond or {}).get(ABSENT) or {})
+    listed = (cond or {}).get(ABSENT) or {}
+    if not isinstance(listed, Mapping):
+        raise InputError(f"cond['absent'] is {listed!r}; expected a dictionary by name of bool ({batch},).")
+    absent = dict(listed)
     for name, condition in reads.items():
         if condition.required and (name not in given or _any(absent.get(name))):
             raise InputError(

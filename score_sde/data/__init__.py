@@ -15,6 +15,8 @@ from score_sde.data.base import (
 from score_sde.data.codec import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.data.conditioning import ComputedCondition, Conditioning
 from score_sde.data.digits import Digits
+from score_sde.data.examples import Examples
+from score_sde.data.in_memory import InMemory
 from score_sde.data.pictures import CIFAR10, ImageFolder
 from score_sde.data.stream import training_batches
 from score_sde.data.toy import Checkerboard, GaussianRing, Plane, SwissRoll, TwoMoons
@@ -30,8 +32,10 @@ __all__ = [
     "ContinuousCodec",
     "Dataset",
     "Digits",
+    "Examples",
     "GaussianRing",
     "ImageFolder",
+    "InMemory",
     "Plane",
     "QuantizedCodec",
     "Records",

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from score_sde.core.arrays import as_array
 from score_sde.core.conditions import ABSENT, Condition, Conditions
 from score_sde.core.errors import InputError
 from score_sde.core.given import checked_values
@@ -68,7 +69,17 @@ class Arrays:
     """
 
     def __init__(self, **columns: Any) -> None:
-        self.columns = columns
+        if "values" not in columns:
+            raise InputError(f"Arrays got {', '.join(columns) or 'nothing'}; expected values=, an array of examples.")
+        self.columns = {name: _column(name, column) for name, column in columns.items()}
+        lengths = {
+            name: leaf.shape[0] if leaf.ndim else None
+            for name, column in self.columns.items()
+            for leaf in jax.tree.leaves(column)
+        }
+        if None in lengths.values() or len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} has {length or 'none'}" for name, length in lengths.items())
+            raise InputError(f"Arrays got columns of different lengths ({told}); expected an entry for every example.")
 
     def __len__(self) -> int:
         return len(self.columns["values"])
@@ -81,16 +92,40 @@ class Arrays:
         return {name: jax.tree.map(lambda leaf: leaf[numbers], column) for name, column in self.columns.items()}
 
 
+def _column(name: str, column: Any) -> Any:
+    if isinstance(column, Mapping):
+        return {part: _column(f"{name}.{part}", values) for part, values in column.items()}
+    return as_array(column, name)
+
+
 def read(source: Source, numbers: Sequence[int] | np.ndarray) -> dict[str, Any]:
     """The examples of these numbers, stacked: {'values': (n, *shape), 'label': (n,), ...}; no others are read."""
     if isinstance(source, Arrays):
         return source.take(np.asarray(numbers))
     records = source if isinstance(source, Records) else Records(source, type(source).__name__)
     examples = [records[int(i)] for i in numbers]
-    return {
-        name: jax.tree.map(lambda *leaves: np.stack(leaves), *[example[name] for example in examples])
-        for name in examples[0]
-    }
+    return {name: _stacked(name, [example.get(name) for example in examples], numbers) for name in examples[0]}
+
+
+def _stacked(name: str, entries: Sequence[Any], numbers: Sequence[int] | np.ndarray) -> Any:
+    """One column of examples that were read one by one."""
+    first = _form(entries[0])
+    for number, entry in zip(numbers, entries, strict=True):
+        if _form(entry) != first:
+            raise InputError(
+                f"Example {int(number)} has {name!r} of another form ({_form(entry)}) than example {int(numbers[0])} "
+                f"({first}); expected one form for all."
+            )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *entries)
+
+
+def _form(entry: Any) -> str:
+    """The shapes of an entry, in words."""
+    if entry is None:
+        return "missing"
+    if isinstance(entry, Mapping):
+        return ", ".join(f"{name}: {_form(part)}" for name, part in sorted(entry.items()))
+    return "text" if isinstance(entry, str | bytes) else f"shape {np.shape(entry)}"
 
 
 def all_examples(source: Source) -> dict[str, Any]:

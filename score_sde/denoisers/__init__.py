@@ -3,7 +3,7 @@
 from score_sde.denoisers import guidance, parametrization
 from score_sde.denoisers.analytic import GaussianMixture, Mixture
 from score_sde.denoisers.base import Denoiser, Guide
-from score_sde.denoisers.guidance import ClassifierFree
+from score_sde.denoisers.guidance import ClassifierFree, Clipped
 from score_sde.denoisers.network import Apply, NetworkDenoiser
 from score_sde.denoisers.parametrization import (
     X0,
@@ -20,6 +20,7 @@ __all__ = [
     "X0",
     "Apply",
     "ClassifierFree",
+    "Clipped",
     "Denoiser",
     "GaussianMixture",
     "Guide",

@@ -104,6 +104,10 @@ class GaussianMixture(Denoiser):
     def reads(self) -> Conditions:
         return Conditions(label=Label(len(self.data.weights)))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.means.shape[1:])
+
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         t = jnp.broadcast_to(to_time(t), x.shape[:1])
         if cond is None or "label" not in cond:

@@ -10,12 +10,16 @@ from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, expand
 from score_sde.core.conditions import Cond, Conditions
+from score_sde.denoisers.inputs import checked
 from score_sde.denoisers.prediction import Prediction
 from score_sde.sde import SDE
 
 
 class Denoiser(eqx.Module):
     """The posterior means of x_0 and of the noise given x_t, and the views of them.
+
+    The views (denoise, noise, score, velocity) check what they are given where it is known on the host; `predict`
+    never does.
 
     To add one, subclass and define `predict`; a closed form that has only E[x_0 | x_t] or the score
     returns Prediction.from_x0 or Prediction.from_score. One that reads a condition declares it in `reads`.
@@ -30,6 +34,11 @@ class Denoiser(eqx.Module):
     def reads(self) -> Conditions:
         """The conditions that it reads, by name; others are refused."""
         return Conditions()
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape of one example; None where any shape will do."""
+        return None
 
     @abc.abstractmethod
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
@@ -56,14 +65,15 @@ class Denoiser(eqx.Module):
 
     def denoise(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """E[x_0 | x_t], shape of x."""
-        return self.predict(x, t, cond).x0
+        return self.predict(*checked(self, x, t, cond)).x0
 
     def noise(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """E[noise | x_t], shape of x."""
-        return self.predict(x, t, cond).noise
+        return self.predict(*checked(self, x, t, cond)).noise
 
     def score(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """grad_x log p_t(x) = -noise / sigma(t), shape of x."""
+        x, t, cond = checked(self, x, t, cond)
         return -self.predict(x, t, cond).noise / expand(self.sde.sigma(t), x)
 
     def velocity(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
@@ -71,6 +81,7 @@ class Denoiser(eqx.Module):
 
         Equal to f(t) x - g(t)^2 score / 2 (Song et al. 2021, Eq. 13), and finite even where alpha = 0.
         """
+        x, t, cond = checked(self, x, t, cond)
         predicted = self.predict(x, t, cond)
         alpha_rate, sigma_rate = self.sde.velocity_rates(t)
         return expand(alpha_rate, x) * predicted.x0 + expand(sigma_rate, x) * predicted.noise
@@ -95,6 +106,10 @@ class Guide(Denoiser):
     @property
     def reads(self) -> Conditions:
         return self.denoiser.reads
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return self.denoiser.shape
 
     def evaluations(self, t: ArrayLike) -> Array:
         return self.denoiser.evaluations(t)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from score_sde.core.arrays import Array, as_float
+from score_sde.core.arrays import Array, as_float, expand
 from score_sde.core.conditions import Cond, without
 from score_sde.core.errors import InputError
 from score_sde.denoisers.base import Denoiser, Guide
@@ -56,4 +58,32 @@ class ClassifierFree(Guide):
         return 2 * self.denoiser.evaluations(t)
 
 
-__all__ = ["ClassifierFree"]
+class Clipped(Guide):
+    """x_0 cut to a range, and the noise that goes with it: noise' = noise + (alpha / sigma) (x_0 - x_0').
+
+    E[x_0 | x_t] lies in the range of the data, so that an exact denoiser stays as it is; a young network's leaves it.
+    It is applied last, after all other guides. It has no place in a likelihood: the flow would no longer be the
+    model's. The variance is that of the denoiser inside.
+
+    Args:
+        denoiser: the denoiser.
+        low, high: the range of x_0, on the model's scale.
+    """
+
+    low: float = eqx.field(static=True)
+    high: float = eqx.field(static=True)
+
+    def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
+        super().__init__(denoiser)
+        self.low, self.high = float(low), float(high)
+        if not -math.inf < self.low < self.high < math.inf:
+            raise InputError(f"Clipped got low={low}, high={high}; expected finite numbers, low below high.")
+
+    def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
+        inner = self.denoiser.predict(x, t, cond, keys=keys)
+        x0 = jnp.clip(inner.x0, self.low, self.high)
+        noise = inner.noise + expand(self.sde.alpha(t) / self.sde.sigma(t), x) * (inner.x0 - x0)
+        return Prediction(x0, noise, inner.variance)
+
+
+__all__ = ["ClassifierFree", "Clipped"]

@@ -43,6 +43,11 @@ class NetworkDenoiser(Denoiser):
     def reads(self) -> Conditions:
         return Conditions(getattr(self.apply, "conditions", None))
 
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        shape = getattr(self.apply, "shape", None)
+        return None if shape is None else tuple(shape)
+
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         t = jnp.broadcast_to(to_time(t), x.shape[:1])
         meaning = self.parametrization

@@ -42,6 +42,12 @@ def quarter_log_sigma(sde: SDE, t: Array) -> Array:
     return -sde.log_snr(t) / 8
 
 
+def scaled_log_snr(sde: SDE, t: Array) -> Array:
+    """From 0 at t_max to 999 at t_min, evenly in the log signal-to-noise ratio, for any SDE that keeps some signal."""
+    low, high = sde.log_snr(jnp.asarray(sde.t_max, t.dtype)), sde.log_snr(jnp.asarray(sde.t_min, t.dtype))
+    return 999 * (sde.log_snr(t) - low) / (high - low)
+
+
 def index(sde: SDE, t: Array) -> Array:
     """The label of a chain's level, as its paper's networks know it; between the levels of a smoothed chain too."""
     return sde.label(t)
@@ -53,6 +59,7 @@ _TIME_LABELS: dict[str, TimeLabel] = {
     "sigma": sigma,
     "log_sigma": log_sigma,
     "quarter_log_sigma": quarter_log_sigma,
+    "scaled_log_snr": scaled_log_snr,
     "index": index,
 }
 
@@ -66,7 +73,7 @@ class Parametrization(eqx.Module):
 
     Attributes:
         time_label: what tells the network the time: 'scaled_time', 'sigma', 'log_sigma', 'quarter_log_sigma',
-            'index' (of chains), or a function (sde, t) -> label, elementwise in t.
+            'scaled_log_snr', 'index' (of chains), or a function (sde, t) -> label, elementwise in t.
         data_std: None feeds x_t to the network as it is; a number feeds
             x_t / sqrt(alpha^2 data_std^2 + sigma^2), of unit variance at all times if the data
             have that standard deviation (Karras et al. 2022, arXiv:2206.00364, Eq. 7).
@@ -268,6 +275,7 @@ __all__ = [
     "index",
     "log_sigma",
     "quarter_log_sigma",
+    "scaled_log_snr",
     "scaled_time",
     "sigma",
 ]

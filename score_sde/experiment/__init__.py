@@ -4,7 +4,8 @@ from score_sde.experiment.averages import Average
 from score_sde.experiment.checkpoint import Checkpoints, Restored, check_finite, describe, digest
 from score_sde.experiment.experiment import Experiment
 from score_sde.experiment.model import Model, check_same
-from score_sde.experiment.optimizer import build_optimizer, build_optimizers
+from score_sde.experiment.optimizer import build_optimizer, build_optimizers, check_rates
+from score_sde.experiment.start import started_from
 from score_sde.experiment.state import TrainState, average_item, items_of, state_of
 from score_sde.experiment.step import make_step
 from score_sde.experiment.workdir import load, load_trained, made_of, read_config, write_config
@@ -20,6 +21,7 @@ __all__ = [
     "build_optimizer",
     "build_optimizers",
     "check_finite",
+    "check_rates",
     "check_same",
     "describe",
     "digest",
@@ -29,6 +31,7 @@ __all__ = [
     "made_of",
     "make_step",
     "read_config",
+    "started_from",
     "state_of",
     "write_config",
 ]

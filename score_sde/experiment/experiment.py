@@ -121,6 +121,16 @@ class Experiment:
         """The denoiser with these weights of the network."""
         return self.parts.denoiser(params)
 
+    def examples(self, split: str, source: data.Source | None = None) -> data.Examples:
+        """The examples of a split with the conditions that are read, each checked as it is read.
+
+        Args:
+            split: 'train' or 'test'.
+            source: the examples, where they are at hand already.
+        """
+        source = self.dataset.source(split) if source is None else source
+        return data.Examples(source, self.reads, self.codec, f"the split {split!r} of {self.config.data.name}")
+
     def frozen(self, load: Callable[[str | pathlib.Path], Any] | None = None) -> dict[str, Any]:
         """What a step uses and does not train, by name; `load` opens a workdir."""
         return {"codec": self.codec} | self.objective.frozen(load or _cannot_load)

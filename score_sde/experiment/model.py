@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +17,14 @@ from jax.typing import ArrayLike
 from score_sde import config as config_
 from score_sde.core import given
 from score_sde.core import keys as keys_
+from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
-from score_sde.denoisers import Denoiser
+from score_sde.denoisers import Clipped, Denoiser
+from score_sde.denoisers.inputs import as_points
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
+from score_sde.likelihood.bits import as_values
 from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
 
 
@@ -70,6 +74,7 @@ class Model:
         sampler: Sampler | None = None,
         grid: ArrayLike | None = None,
         cond: Mapping[str, Any] | None = None,
+        clip: bool = True,
         **asked: Any,
     ) -> Samples:
         """Draw samples; their x is on the data's own scale, rounded where data are.
@@ -80,28 +85,82 @@ class Model:
             sampler: how to step; None for Heun's method.
             grid: the times; None for 40 steps of the SDE's own grid.
             cond: conditions for each sample, as `score_sde.sample` takes them.
+            clip: whether x_0 is cut to the range of the data (`Clipped`), where they have one.
             **asked: conditions as a person writes them: label=2 for all samples, label=[1, 2] in turn, label=None for
                 none.
         """
+        require_whole("n", n, 1)
         grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
+        bounds = self.codec.clip_range if clip else None
+        denoiser = self.denoiser if bounds is None else Clipped(self.denoiser, *bounds)
         if cond is None:
             cond = given.asked_for(asked, self.conditions, np.arange(n))
         elif asked:
             raise InputError(f"sample got both cond and {', '.join(asked)}; expected one of them.")
-        drawn = sample(self.denoiser, sampler or Heun(), grid, self.shape, n=n, seed=seed, cond=cond)
+        sampler = Heun() if sampler is None else sampler
+        drawn = sample(denoiser, sampler, grid, self.shape, n=n, seed=seed, cond=cond)
         return drawn._replace(x=np.asarray(self.codec.quantize(self.codec.decode(drawn.x))))
 
-    def log_prob(self, x: ArrayLike, *, seed: int = 0, cond: Cond = None, **options: Any) -> LogProb:
-        """The log-density of x on the model's scale, in nats; options as of `score_sde.log_prob`."""
-        return log_prob(self.denoiser.smooth(), x, self._keys(seed, x), cond=cond, **options)
+    def log_prob(
+        self, x: ArrayLike, *, seed: int = 0, cond: Mapping[str, Any] | None = None, **options: Any
+    ) -> LogProb:
+        """The log-density of x in nats; options as of `score_sde.log_prob`, or conditions as `sample` takes them.
 
-    def bits_per_dim(self, values: ArrayLike, *, seed: int = 0, cond: Cond = None, **options: Any) -> BitsPerDim:
-        """The bits per dimension of values on the data's own scale; options as of `score_sde.bits_per_dim`."""
-        keys = self._keys(seed, values)
+        Args:
+            x: real data on their own scale, and quantised data on the model's scale (for their own values there is
+                `bits_per_dim`), (batch, *shape).
+            seed: of the probes.
+            cond: conditions for each example.
+            **options: of `score_sde.log_prob`; or a condition, label=2 for all examples, label=[1, 2] in turn.
+        """
+        x = as_points(x)
+        cond, options = self._conditions(cond, options, len(x))
+        if self.codec.is_bound:
+            return log_prob(self.denoiser.smooth(), x, self._keys(seed, len(x)), cond=cond, **options)
+        if x.shape[1:] != tuple(self.codec.data_shape):
+            raise InputError(f"x has shape {x.shape}; expected (batch, *shape) = {('batch', *self.codec.data_shape)}.")
+        encoded, terms = self.codec.encode(x, None)
+        out = log_prob(self.denoiser.smooth(), encoded, self._keys(seed, len(x)), cond=cond, **options)
+        return out._replace(value=out.value + sum(term for term in terms.values() if term is not None))
+
+    def bits_per_dim(
+        self, values: ArrayLike, *, seed: int = 0, cond: Mapping[str, Any] | None = None, **options: Any
+    ) -> BitsPerDim:
+        """The bits per dimension of values on the data's own scale; options as of `score_sde.bits_per_dim`.
+
+        Conditions are given as in `log_prob`.
+        """
+        values = as_values(values, self.codec)
+        cond, options = self._conditions(cond, options, len(values))
+        keys = self._keys(seed, len(values))
         return bits_per_dim(self.denoiser.smooth(), values, keys, codec=self.codec, cond=cond, **options)
 
-    def _keys(self, seed: int, x: ArrayLike) -> jax.Array:
-        return keys_.examples(keys_.stream(seed, "likelihood"), np.arange(len(np.asarray(x))))
+    def save(self, workdir: str | os.PathLike[str]) -> None:
+        """Keep the model in a workdir, which `load` and the jobs of the command line open like any other.
+
+        Raises:
+            InputError: for a workdir that holds a model already, or a model that no config makes.
+        """
+        from score_sde.experiment.keeping import save  # imported late: it makes experiments, which make models
+
+        save(self, workdir)
+
+    def _conditions(
+        self, cond: Mapping[str, Any] | None, options: dict[str, Any], batch: int
+    ) -> tuple[Cond, dict[str, Any]]:
+        """(conditions of each example, the options that are none)."""
+        asked = {name: options[name] for name in options if name in self.conditions}
+        rest = {name: value for name, value in options.items() if name not in asked}
+        if asked and cond is not None:
+            raise InputError(f"Both cond and {', '.join(asked)} were given; expected one of them.")
+        if not asked:
+            return cond, rest
+        unasked: dict[str, Any] = {name: None for name in self.conditions if name not in asked}
+        return given.asked_for(unasked | asked, self.conditions, np.arange(batch)), rest
+
+    def _keys(self, seed: int, batch: int) -> jax.Array:
+        keys_.check_seed(seed)
+        return keys_.examples(keys_.stream(seed, "likelihood"), np.arange(batch))
 
 
 def check_same(

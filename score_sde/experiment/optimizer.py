@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import optax
 
 from score_sde import config as config_
@@ -36,6 +37,32 @@ def build_optimizer(spec: Mapping[str, Any], decays: Any = None) -> tuple[optax.
     if clip is not None:
         optimizer = optax.chain(optax.clip_by_global_norm(clip), optimizer)
     return optimizer, schedule
+
+
+def check_rates(schedules: Mapping[str, Schedule], steps: int) -> None:
+    """Refuse learning rates with which nothing is learned.
+
+    Args:
+        schedules: the learning rate by step, for each group.
+        steps: how many steps are trained.
+
+    Raises:
+        InputError: for a rate that is negative or not finite, or 0 throughout, at the steps that are looked at.
+    """
+    for group, schedule in schedules.items():
+        looked_at = sorted({int(step) for step in np.linspace(0, steps - 1, 9)})
+        rates = {step: float(schedule(step)) for step in looked_at}
+        for step, rate in rates.items():
+            if not (rate >= 0 and np.isfinite(rate)):
+                raise InputError(
+                    f"The learning rate of {group} is {rate:g} at step {step}; expected a positive number: change "
+                    "optimizer.schedule."
+                )
+        if len(rates) > 1 and not any(rates.values()):
+            raise InputError(
+                f"The learning rate of {group} is 0 at every step, so nothing is learned; expected a positive number: "
+                "change optimizer.schedule."
+            )
 
 
 def build_optimizers(

@@ -56,7 +56,7 @@ class Action(abc.ABC):
 
     def is_due(self, step: int, last: int) -> bool:
         """Whether it is due at this step of `last`."""
-        return self.every > 0 and (step % self.every == 0 or step == last)
+        return is_due(self.every, step, last)
 
     @abc.abstractmethod
     def run(self, at: Moment) -> None:
@@ -76,28 +76,26 @@ class Record(Action):
 class HeldOutLoss(Action):
     """Log the loss on the split 'test' of the first average."""
 
+    RECORD = "heldout_loss"
     counts_as = "checking"
 
     def __init__(self, every: int, experiment: Experiment, frozen: Mapping[str, Any], devices: Jit) -> None:
-        self.every, self._experiment, self._frozen, self._devices = every, experiment, frozen, devices
-        self._heldout: HeldOut | None = None
-
-    def run(self, at: Moment) -> None:
-        if self._heldout is None:
-            experiment = self._experiment
-            source = processes.first_alone(lambda: experiment.dataset.source("test"))
+        """Read the examples now, if it is ever due: what is wrong with them is told before the first step."""
+        self.every = every
+        if every:
             self._heldout = HeldOut(
                 experiment.objective,
                 experiment.conditioning,
-                experiment.reads,
-                self._frozen,
-                self._devices,
-                source,
+                experiment.examples("test", processes.first_alone(lambda: experiment.dataset.source("test"))),
+                frozen,
+                devices,
                 experiment.config.data.batch_size,
                 experiment.seed,
             )
+
+    def run(self, at: Moment) -> None:
         loss = self._heldout(best(at.state), at.state.objective, at.state.averages, at.step)
-        at.log.write(at.step, heldout_loss=loss)
+        at.log.write(at.step, **{self.RECORD: loss})
 
 
 class Picture(Action):
@@ -146,6 +144,11 @@ class Save(Action):
             self._checkpoints.save(whole, notes={"pending": each})
         else:
             check_finite(whole)  # as the first one does
+
+
+def is_due(every: int, step: int, last: int) -> bool:
+    """Whether what is done every so many steps, and at the last one, is due at this step; 0 is never."""
+    return every > 0 and (step % every == 0 or step == last)
 
 
 def best(state: TrainState) -> dict[str, Any]:

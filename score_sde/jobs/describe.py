@@ -97,6 +97,7 @@ def _lines(experiment: Experiment) -> list[str]:
     shape = " x ".join(map(str, found.shape))
     return [
         f"{config.network.name} on {config.data.name} ({shape}), {config.sde.name}, {config.parametrization.name}",
+        *(f"note: {remark}" for remark in experiment.network.remarks()),
         f"parameters: {found.parameters:,}",
         f"FLOPs of one evaluation per image: {found.flops:,} (convolutions and matrix products)",
         f"memory of a training step: about {found.bytes / 1e9:.1f} GB at batch {found.batch} (parameters, average, "

@@ -102,6 +102,7 @@ def _evaluate(
     if processes.is_first():
         root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
     devices = parallel.strategy(experiment.config.parallel)
+    examples = trained.experiment.examples("test", source)
     drawn = functools.partial(samples_of, experiment, trained, workdir)
     eval_ = experiment.config.eval
     for one, identity in of:
@@ -114,7 +115,7 @@ def _evaluate(
         )
         if not done:
             asks = drawn if one.needs_samples else _no_samples
-            at = Context(trained, source, devices, eval_.batch_size, eval_.seed, root, folder, identity, asks)
+            at = Context(trained, examples, devices, eval_.batch_size, eval_.seed, root, folder, identity, asks)
             began = time.perf_counter()
             found, line = one.run(at)
             seconds = time.perf_counter() - began

@@ -28,7 +28,7 @@ class Context:
 
     Attributes:
         trained: the parameters, with their experiment.
-        source: the examples of the split 'test'.
+        examples: those of the split 'test'.
         devices: where to compute.
         batch_size, seed: config.eval's.
         root: the folder of all results, where an unfinished one keeps its parts.
@@ -39,7 +39,7 @@ class Context:
     """
 
     trained: Trained
-    source: data.Source
+    examples: data.Examples
     devices: parallel.Jit
     batch_size: int
     seed: int
@@ -52,6 +52,11 @@ class Context:
     def experiment(self) -> Experiment:
         experiment: Experiment = self.trained.experiment
         return experiment
+
+    @property
+    def source(self) -> data.Source:
+        """The examples of the split 'test' as the data set gives them."""
+        return self.examples.source
 
     @functools.cached_property
     def model(self) -> Any:
@@ -77,7 +82,7 @@ class Context:
 
     def batch(self, numbers: np.ndarray) -> data.Batch:
         """The examples of these numbers, with the conditions that are read, not yet on a device."""
-        return data.as_batch(data.read(self.source, numbers), self.experiment.reads)
+        return self.examples.batch(numbers)
 
     @functools.cached_property
     def held_out(self) -> HeldOut:
@@ -87,10 +92,9 @@ class Context:
         return HeldOut(
             experiment.objective,
             experiment.conditioning,
-            experiment.reads,
+            self.examples,
             self.trained.frozen,
             self.devices,
-            self.source,
             size,
             self.seed,
         )

@@ -15,7 +15,7 @@ from score_sde import sampling
 from score_sde.core import given
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
-from score_sde.core.errors import DivergenceError
+from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser, Guide, guidance
@@ -103,7 +103,7 @@ class Generator:
             denoise=spec.denoise,
             batch_size=spec.batch_size,
             sharding=sharding,
-            guides=config_.read_specs("sample.guidance", spec.guidance),
+            guides=_guides(spec, codec),
             asked=config_.read_arguments("sample.cond", spec.cond),
             codec=codec,
         )
@@ -138,6 +138,18 @@ class Generator:
 
     def _values(self, x: Any) -> jax.Array:
         return self.codec.quantize(self.codec.decode(x))
+
+
+def _guides(spec: ml_collections.ConfigDict, codec: Codec) -> tuple[dict[str, Any], ...]:
+    """The guides that config.sample asks for; x_0 is cut to the range of the data last, unless it says otherwise."""
+    guides = config_.read_specs("sample.guidance", spec.guidance)
+    if not isinstance(spec.clip, bool):
+        raise InputError(f"sample.clip is {spec.clip!r}; expected True or False.")
+    named = any(guide["name"] == guidance.Clipped.__name__ for guide in guides)
+    if not spec.clip or codec.clip_range is None or named:
+        return guides
+    low, high = codec.clip_range
+    return (*guides, {"name": guidance.Clipped.__name__, "low": low, "high": high})
 
 
 def draw_together(generator: Generator, denoiser: Denoiser, n: int) -> np.ndarray:

@@ -15,7 +15,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from score_sde import config as config_
 from score_sde import data, parallel
@@ -29,23 +28,27 @@ from score_sde.experiment import (
     Experiment,
     Restored,
     TrainState,
+    check_rates,
     check_same,
     describe,
     items_of,
     load,
     make_step,
     read_config,
+    started_from,
     state_of,
     write_config,
 )
-from score_sde.jobs.actions import Action, HeldOutLoss, Metrics, Moment, Picture, Record, Save, timed
+from score_sde.jobs.actions import Action, HeldOutLoss, Metrics, Moment, Picture, Record, Save, is_due, timed
 from score_sde.jobs.base import Job
 from score_sde.jobs.clock import Clock
 from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
-from score_sde.jobs.log import Log, LogOfAnother
+from score_sde.jobs.log import Log, LogOfAnother, read_records
+from score_sde.jobs.progress import StepProgress
 from score_sde.losses import Trained
 from score_sde.parallel import processes
+from score_sde.sampling import checks
 
 
 class Train(Job):
@@ -87,22 +90,24 @@ def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike
             check_same(config, trained, config_.NOT_OF_THE_RUN, trainer.workdir)
         restored, broken = trainer.newest(checkpoints)
         processes.check_agreed(f"the checkpoints of {workdir}", f"step {restored.step}" if restored else "none")
-        if restored and restored.step >= config.train.steps:
+        if restored and restored.step >= config.train.steps and not trainer.lacks_a_record(restored.step):
             if first:
                 print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
         # Prepared before anything is written.
-        source = processes.first_alone(lambda: experiment.dataset.source("train"))
-        _check_examples(experiment, source)
+        examples = experiment.examples("train", processes.first_alone(lambda: experiment.dataset.source("train")))
+        examples.look()
+        actions = trainer.actions(checkpoints)
+        state, pending = trainer.start(restored)
+        del restored  # a second copy of the state
         if first:
             checkpoints.put_aside(broken)
             if broken:
                 print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
             write_config(workdir, config)
-        state, pending = trainer.start(restored)
-        del restored  # a second copy of the state
+            print("".join(f"note: {remark}\n" for remark in experiment.network.remarks()), end="")
         with Log(workdir, int(state.step)) if first else LogOfAnother(workdir) as log:
-            trainer.run(state, pending, source, checkpoints, log, stop)
+            trainer.run(state, pending, examples, actions, checkpoints, log, stop)
             curve = log.save_curve()
         checkpoints.wait()
         processes.barrier("trained")  # what comes next may read the checkpoint
@@ -127,7 +132,9 @@ class Trainer:
         parallel.check_batch(config.data.batch_size, count, "data.batch_size", self.microbatches)
         self.frozen = placed(experiment.frozen(load), self.devices)
         self.seconds = {"compiling": 0.0, "training": 0.0, "input": 0.0, "checking": 0.0, "sampling": 0.0}
-        _ = experiment.optimizers  # refused now, where they cannot be built
+        check_rates(experiment.schedules, config.train.steps)
+        if processes.is_first():
+            checks.warn_of_prior(experiment.sde)
         self.generator: Generator | None = None
 
         def made_of(params: Any, state: Any) -> Any:
@@ -162,6 +169,8 @@ class Trainer:
         if restored is None:
             with jax.default_device(parallel.host_device()):
                 state, pending = self.experiment.init_state(), []
+                if self.config.train.start_from:
+                    state = started_from(self.experiment, self.config.train.start_from, state)
         else:
             state = state_of(jnp.asarray(restored.step, jnp.int32), restored.items, self.shapes)
             pending = list(restored.notes.get("pending", []))
@@ -170,43 +179,56 @@ class Trainer:
         return self.devices.place_state(state, self.experiment.cuts), pending
 
     def actions(self, checkpoints: Checkpoints) -> list[Action]:
-        """In order: a checkpoint comes last, when all else that belongs to its step is there."""
+        """In order: a checkpoint comes before all that may fail."""
         every, common = self.config.train, (self.experiment, self.frozen, self.devices)
-        found: list[Action] = [Record(every.log_every), HeldOutLoss(every.eval_every, *common)]
+        save = Save(every.checkpoint_every, checkpoints, self.devices)
+        due: list[Action] = [Record(every.log_every), save, HeldOutLoss(every.eval_every, *common)]
         if self.generator is not None:
-            found.append(Picture(every.sample_every, *common, self.generator))
-        return [*found, Save(every.checkpoint_every, checkpoints, self.devices)]
+            due.append(Picture(every.sample_every, *common, self.generator))
+        return due
+
+    def lacks_a_record(self, step: int) -> bool:
+        """Whether the log has the loss of a step and lacks the held-out loss that was due there."""
+        train = self.config.train
+        names = {
+            name for record in read_records(self.workdir / "train.jsonl") if record["step"] == step for name in record
+        }
+        lacks = is_due(train.eval_every, step, train.steps) and "loss" in names and HeldOutLoss.RECORD not in names
+        return bool(processes.from_first(np.asarray(lacks)))
 
     def run(
         self,
         state: TrainState,
         pending: list[Any],
-        source: data.Source,
+        examples: data.Examples,
+        actions: list[Action],
         checkpoints: Checkpoints,
         log: Log,
         stop: processes.Stop,
     ) -> None:
-        """Train on `source` from `state` to the last step, or until asked to stop."""
+        """Train on `examples` from `state` to the last step, or until asked to stop."""
         last, first = self.config.train.steps, int(state.step)
         step_function, frozen = make_step(
             self.experiment, devices=self.devices, microbatches=self.microbatches, frozen=self.frozen
         )
         advance = self.devices.compile(step_function, state, self.fused, self.experiment.cuts)
-        actions = self.actions(checkpoints)
-        quiet = not (processes.is_first() and sys.stderr.isatty())
-        bar = tqdm.tqdm(total=last, initial=first, unit="step", disable=quiet)
         clock = Clock(self.seconds, first)
-        with contextlib.closing(bar):
-            for step, batch in clock.waiting_for(parallel.ahead(self._place, self._feed(source, first))):
+        if self.lacks_a_record(first):  # the run ended between its checkpoint and its held-out loss
+            for action in actions:
+                if isinstance(action, HeldOutLoss):
+                    timed(action, Moment(first, state, {}, log), self.seconds)
+            clock.restart()
+        with StepProgress(last, first) as progress:
+            for step, batch in clock.waiting_for(parallel.ahead(self._place, self._feed(examples, first))):
                 state, metrics = advance(state, batch, frozen)
                 pending.append(metrics)
-                bar.update(clock.made(step, state))
+                progress.add(clock.made(step, state), metrics)
                 due = [action for action in actions if action.is_due(step, last)]
                 stopping = stop.after_this_round()
                 if due:
                     self._record(log, step, pending, clock)
                     pending = []
-                    bar.set_postfix(loss=log.last("loss"), refresh=False)
+                    progress.tell(loss=log.last("loss"))
                 if stopping:
                     due += [action for action in actions if action.before_stop and action not in due]
                 for action in due:
@@ -226,17 +248,16 @@ class Trainer:
             where += f" of {processes.count()} processes"
         return f"trained to step {self.config.train.steps} on {where}: {log.summary()} (seconds: {spent})"
 
-    def _feed(self, source: data.Source, first: int) -> Iterator[tuple[int, Batch]]:
+    def _feed(self, examples: data.Examples, first: int) -> Iterator[tuple[int, Batch]]:
         """The rows of this process of the batches of each call, and the step that the call ends with."""
         spec, last = self.config.data, self.config.train.steps
         batches = data.training_batches(
-            source,
+            examples,
             spec.batch_size,
             seed=self.config.seed,
             start=first,
             flip=spec.flip,
             rows=self.devices.rows(spec.batch_size),
-            reads=self.experiment.reads,
         )
         step = first
         while step < last:
@@ -275,16 +296,6 @@ class Trainer:
                 "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
             )
         return metrics
-
-
-def _check_examples(experiment: Experiment, source: data.Source) -> None:
-    """Refuse examples that are not what their data set says, as the first of them shows."""
-    name, shape = experiment.config.data.name, experiment.codec.data_shape
-    if not len(source):
-        raise InputError(f"The split 'train' of {name} is empty; expected at least one example.")
-    first = np.shape(data.as_batch(data.read(source, [0]), experiment.reads)["values"])[1:]
-    if first != shape:
-        raise InputError(f"Examples of {name} have values of shape {first}; expected that of its codec, {shape}.")
 
 
 _EVERY = ("log_every", "eval_every", "sample_every", "checkpoint_every")

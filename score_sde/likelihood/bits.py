@@ -12,12 +12,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, is_concrete
+from score_sde.core.arrays import Array, as_array, is_concrete
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
+from score_sde.data.codec import shape_hint
 from score_sde.denoisers import Denoiser
+from score_sde.denoisers.inputs import as_denoiser
 from score_sde.likelihood.density import LogProb, Prior, check_keys, log_prob
 
 
@@ -80,7 +82,7 @@ def bits_per_dim(
     values: ArrayLike,
     keys: Array | None,
     *,
-    codec: Codec,
+    codec: Codec | None = None,
     draws: int = 1,
     cond: Cond = None,
     prior: Prior | None = None,
@@ -104,7 +106,7 @@ def bits_per_dim(
         denoiser: the model.
         values: on the data's own scale, shape (batch, *codec.data_shape).
         keys: one key per example, shape (batch,), for the codec and the probes; None where neither draws.
-        codec: between the data's scale and the model's.
+        codec: between the data's scale and the model's; None for that of the model, where `denoiser` is one.
         draws: how many of the codec's draws are averaged.
         cond, prior, trace, probes, probe, rtol, atol, chunk: as in `log_prob`.
 
@@ -114,7 +116,11 @@ def bits_per_dim(
         DivergenceError: for examples whose flow could not be solved, naming them.
     """
     require_whole("draws", draws, 1)
-    values = _check_values(values, codec)
+    codec = getattr(denoiser, "codec", None) if codec is None else codec
+    if not isinstance(codec, Codec):
+        raise InputError(f"codec is {codec!r}; expected a Codec, such as QuantizedCodec((8, 8, 1), 16).")
+    denoiser = as_denoiser(denoiser)
+    values = as_values(values, codec)
     check_keys(keys, len(values), trace)
     if keys is None and codec.is_bound:
         raise InputError("keys is None; the codec draws (dequantisation) and needs one key per example.")
@@ -191,11 +197,16 @@ def _with_bounds(terms: dict[str, Array | None], codec: Codec, batch: int) -> di
     return bounded
 
 
-def _check_values(values: ArrayLike, codec: Codec) -> Array:
+def as_values(values: ArrayLike, codec: Codec) -> Array:
     """Values as an array, once they are known to be the codec's own."""
-    shape = np.shape(values)
+    values = values if isinstance(values, jax.Array) else as_array(values, "values")
+    shape = values.shape
     if shape[1:] != tuple(codec.data_shape) or not shape:
-        raise InputError(f"values have shape {shape}; expected (batch, *shape) = {('batch', *codec.data_shape)}.")
+        hint = shape_hint(shape[1:], codec.data_shape)
+        raise InputError(f"values have shape {shape}; expected (batch, *shape) = {('batch', *codec.data_shape)}{hint}.")
     if is_concrete(values):
-        codec.check(np.asarray(values))
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufV":
+            raise InputError(f"values have dtype {array.dtype}; expected numbers.")
+        codec.check(array)
     return jnp.asarray(values)

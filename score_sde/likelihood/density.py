@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import ode
@@ -18,6 +17,7 @@ from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser
+from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape
 
 TRACES = ("hutchinson", "exact")
 PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
@@ -102,7 +102,8 @@ def log_prob(
     """
     _check_options(trace, probes, probe, chunk)
     ode.check_tolerances(rtol, atol)
-    x = check_x(x)
+    denoiser, x = as_denoiser(denoiser), as_points(x)
+    check_shape(denoiser, x.shape[1:])
     check_keys(keys, len(x), trace)
     cond = given.checked(cond, denoiser.reads, len(x))
     options = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
@@ -188,34 +189,22 @@ def _exact(v: Any, x: Array, chunk: int) -> tuple[Array, Array]:
 
 
 def _check_options(trace: str, probes: int, probe: str, chunk: int) -> None:
-    if trace not in TRACES:
+    if not isinstance(trace, str) or trace not in TRACES:
         raise InputError(f"trace is {trace!r}; expected one of {', '.join(TRACES)}.")
-    if probe not in PROBES:
+    if not isinstance(probe, str) or probe not in PROBES:
         raise InputError(f"probe is {probe!r}; expected one of {', '.join(PROBES)}.")
     require_whole("probes", probes, 1)
     require_whole("chunk", chunk, 1)
-
-
-def check_x(x: ArrayLike) -> Array:
-    """x as an array of at least float32."""
-    kind = jnp.result_type(x)
-    if not jnp.issubdtype(kind, jnp.floating):
-        raise InputError(
-            f"x has dtype {kind}; expected floating point numbers on the model's scale: for whole numbers use "
-            "bits_per_dim, which dequantises them."
-        )
-    x = jnp.asarray(x)
-    if x.ndim < 2:
-        raise InputError(f"x has shape {x.shape}; expected (batch, *shape), one example being x[None].")
-    if is_concrete(x) and not np.isfinite(np.asarray(x, np.float32)).all():
-        raise InputError("x contains NaN or infinity; expected finite data on the model's scale.")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_keys(keys: Array | None, batch: int, trace: str) -> None:
     """A key for each example, where keys are needed."""
     if keys is None and trace == "hutchinson":
         raise InputError("keys is None; Hutchinson's probes need one key per example (or use trace='exact').")
+    if keys is not None and not isinstance(keys, jax.Array):
+        raise InputError(
+            f"keys are a {type(keys).__name__}; expected one key each, jax.random.split(jax.random.key(seed), {batch})."
+        )
     if keys is not None and not (keys.shape == (batch,) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)):
         raise InputError(
             f"keys have shape {keys.shape} and dtype {keys.dtype} for {batch} examples; expected one key each, as from "

@@ -16,7 +16,7 @@ from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser
-from score_sde.likelihood.density import check_x
+from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape
 
 
 class Flowed(NamedTuple):
@@ -81,7 +81,7 @@ def interpolate(
         Shape (n, batch, *shape); the first and the last are a and b, up to the tolerance.
     """
     require_whole("n, the points of an interpolation,", n, 2)
-    a, b = check_x(a), check_x(b)
+    a, b = as_points(a, "a"), as_points(b, "b")
     if a.shape != b.shape:
         raise InputError(f"a has shape {a.shape} and b {b.shape}; expected the same shape.")
     z_a, z_b = (encode(denoiser, x, cond=cond, rtol=rtol, atol=atol).x for x in (a, b))
@@ -104,7 +104,8 @@ def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
 
 def _carry(denoiser: Denoiser, x: ArrayLike, cond: Cond, rtol: float, atol: float, *, forward: bool) -> Flowed:
     ode.check_tolerances(rtol, atol)
-    x = check_x(x)
+    denoiser, x = as_denoiser(denoiser), as_points(x)
+    check_shape(denoiser, x.shape[1:])
     cond = given.checked(cond, denoiser.reads, len(x))
     solution = _flow(denoiser, x, cond, jnp.asarray([rtol, atol], x.dtype), forward=forward)
     if is_concrete(solution.status):

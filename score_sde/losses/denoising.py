@@ -18,6 +18,7 @@ from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.data import Batch
 from score_sde.denoisers import Denoiser
+from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape, check_times
 from score_sde.losses import time_sampling, weighting
 from score_sde.losses.objective import Across, Losses, Objective, Parts, Trained
 from score_sde.losses.weighting import Weight, unit
@@ -62,6 +63,8 @@ def denoising_loss(
     Returns:
         Shape (batch,).
     """
+    denoiser, x0 = as_denoiser(denoiser), as_points(x0, "x0")
+    check_shape(denoiser, x0.shape[1:], "x0")
     _check(denoiser.sde, x0, keys, t, target, reduction)
     cond = given.checked(cond, denoiser.reads, len(x0))
     sde, t = denoiser.sde, to_time(t)
@@ -80,22 +83,20 @@ def denoising_loss(
 
 def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str, reduction: str) -> None:
     for name, value, known in (("target", target, TARGETS), ("reduction", reduction, REDUCTIONS)):
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
-    if keys.shape != x0.shape[:1]:
+    if not isinstance(keys, jax.Array) or keys.shape != x0.shape[:1]:
         raise InputError(
-            f"keys have shape {keys.shape} for {len(x0)} examples; expected one key per example, as from "
+            f"keys are {keys!r} for {len(x0)} examples; expected one key per example, as from "
             "jax.random.split(jax.random.key(seed), batch)."
         )
     if is_concrete(sde, t):
-        times = np.asarray(t)
+        times = check_times(t, "t")
         if times.shape not in ((), x0.shape[:1]):
             raise InputError(f"t has shape {times.shape}; expected () or ({len(x0)},), one time per example.")
         sde.check_times(times, "t")
         if not np.all(np.asarray(sde.variance(times)) > 0):
             raise InputError(f"t contains {times.min():g}, where {type(sde).__name__} has no noise to tell from data.")
-    if is_concrete(x0) and not np.isfinite(x0).all():
-        raise InputError("x0 contains NaN or infinity; expected finite data on the model's scale.")
 
 
 class Denoising(Objective):
@@ -125,7 +126,7 @@ class Denoising(Objective):
     ) -> None:
         super().__init__(parts)
         for name, value, known in (("target", target, TARGETS), ("reduction", reduction, REDUCTIONS)):
-            if value not in known:
+            if not isinstance(value, str) or value not in known:
                 raise InputError(f"objective.{name} is {value!r}; expected one of {', '.join(known)}.")
         self.target, self.reduction, self.stratified = target, reduction, stratified
         self.weight: Weight = config_.rule(weighting, weight)

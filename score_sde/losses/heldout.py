@@ -26,10 +26,9 @@ class HeldOut:
     Args:
         objective: the loss.
         conditioning: what the examples' conditions go through.
-        reads: which conditions are read of the data.
+        examples: the examples, with the conditions that are read.
         frozen: as the objective is given it in training.
         devices: where to compute.
-        source: the examples.
         batch_size: examples per compiled batch; the last one is padded, and padding is not counted.
         seed: of the times and noises.
     """
@@ -38,10 +37,9 @@ class HeldOut:
         self,
         objective: Objective,
         conditioning: Conditioning,
-        reads: Any,
+        examples: data.Examples,
         frozen: Mapping[str, Any],
         devices: Jit,
-        source: data.Source,
         batch_size: int,
         seed: int,
     ) -> None:
@@ -49,15 +47,15 @@ class HeldOut:
         arrays, self._join = split_arrays(dict(frozen))
         self._arrays = devices.place_state(arrays)
         self._key = keys_.stream(seed, "held out")
-        self._examples = len(source)
+        self._examples = len(examples)
         if not self._examples:
-            raise InputError("The held-out split is empty; expected at least one example.")
+            raise InputError(f"{examples.name} is empty; expected at least one example for the held-out loss.")
         place = np.arange(-(-self._examples * _REPEATS // batch_size) * batch_size)
         rows = devices.rows(batch_size)
         self._batches = []
         for low in range(0, len(place), batch_size):
             mine = place[low + rows]
-            batch = data.as_batch(data.read(source, mine % self._examples), reads) | {"index": mine.astype(np.uint32)}
+            batch = examples.batch(mine % self._examples) | {"index": mine.astype(np.uint32)}
             self._batches.append(devices.place_sharded(batch, batch_size))
         # Copied to every device, so that every process has every loss.
         self._each = jax.jit(self._losses, out_shardings=devices.replicated)

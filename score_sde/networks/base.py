@@ -65,6 +65,10 @@ class Network(abc.ABC):
         """What is special about each parameter: a `Trait` in the place of every array of `params`."""
         return jax.tree.map(lambda _: Trait(), params)
 
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the settings, such as one without effect; told when training begins."""
+        return ()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
         """`apply`: unlike a bound method, a network equals another one with the same settings."""
         return self.apply(*args, **kwargs)

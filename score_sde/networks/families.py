@@ -27,7 +27,8 @@ class UNetNetwork(ModuleNetwork):
         channels: channels of the first level.
         multipliers: channels of each level, as multiples of `channels`; each level halves the sides.
         blocks: residual blocks per level.
-        attention: heights of the feature maps that get self-attention; the middle always has it.
+        attention: heights of the feature maps that get self-attention, each that of a level; None for 16 where a level
+            has it. The middle always has it.
         dropout: dropout rate in the residual blocks.
         dtype, remat: as in ModuleNetwork.
     """
@@ -37,19 +38,22 @@ class UNetNetwork(ModuleNetwork):
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 4
-    attention: tuple[int, ...] = (16,)
+    attention: tuple[int, ...] | None = None
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("shape", "multipliers", "attention"):
-            numbers = tuple(getattr(self, name))
+            numbers = tuple(getattr(self, name) or ())
             if not all(isinstance(number, int) for number in numbers):
                 raise InputError(f"{type(self).__name__} got {name}={numbers!r}; expected whole numbers.")
-            object.__setattr__(self, name, numbers)
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, numbers)
         object.__setattr__(self, "conditions", Conditions(self.conditions))
         layers.classes_of(type(self).__name__, self.conditions)
         _check_sizes(self)
+        if self.attention is None:
+            object.__setattr__(self, "attention", (16,) if 16 in _heights(self) else ())
         for name, known in CHOICES.items():
             value = getattr(self, name, known[0])
             if value not in known:
@@ -63,6 +67,15 @@ class UNetNetwork(ModuleNetwork):
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
         return UNet(self.spec(), rngs)
+
+    def remarks(self) -> tuple[str, ...]:
+        heights = _heights(self)
+        return tuple(
+            f"network.attention has {height}, and no level has that height (they have {', '.join(map(str, heights))}): "
+            "there is no attention of it"
+            for height in self.attention or ()
+            if height not in heights
+        )
 
     def _common(self) -> dict[str, Any]:
         """The settings that this class and the U-Net call the same."""
@@ -83,6 +96,11 @@ def _check_sizes(net: UNetNetwork) -> None:
             f"{name} got images of shape {net.shape}; expected (height, width, channels) with sides divisible by "
             f"{step} for {len(net.multipliers)} levels: use fewer multipliers, or pad the images."
         )
+
+
+def _heights(net: UNetNetwork) -> list[int]:
+    """The heights of the levels."""
+    return [net.shape[0] >> level for level in range(len(net.multipliers))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from score_sde.core.conditions import Cond
 from score_sde.core.errors import DivergenceError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser, Guide, Prediction
+from score_sde.denoisers.inputs import as_denoiser, check_shape
 from score_sde.sampling import checks
 from score_sde.sde import SDE
 
@@ -147,13 +148,17 @@ def sample(
         InputError: for input that cannot be used.
         DivergenceError: for samples that are not finite, naming them.
     """
+    denoiser = as_denoiser(denoiser)
     checks.check_sample(n, seed, first, shape, temperature, batch_size)
-    if x is not None:
+    check_shape(denoiser, shape, "shape")
+    if x is None:
+        checks.warn_of_prior(denoiser.sde)
+    else:
         x = checks.check_start(x, n, shape)
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
     cond = given.checked(cond, denoiser.reads, n)
-    checks.check_sampler(sampler)
+    checks.check_sampler(sampler, Sampler)
     sampler.check(denoiser.sde, times)
     # Padding is free, so a batch may grow to what the devices divide.
     devices = 1 if sharding is None else len(sharding.device_set)

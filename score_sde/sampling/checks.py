@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -9,14 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde.core.arrays import as_array, is_concrete
 from score_sde.core.checks import is_whole, require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.sde import SDE
 
+MOST_SIGNAL = 0.1  # of alpha(t_max) / prior_std: beyond it the prior is told from x at t_max
 
-def check_sampler(sampler: Any) -> None:
-    """A sampler is part of a compiled program's name, so it must be hashable."""
+
+def check_sampler(sampler: Any, base: type) -> None:
+    """A sampler is an object, and part of a compiled program's name, so that it must be hashable."""
+    if isinstance(sampler, type):
+        raise InputError(f"sampler is the class {sampler.__name__}; expected an object of it: {sampler.__name__}().")
+    if not isinstance(sampler, base):
+        raise InputError(f"sampler is {sampler!r}; expected a {base.__name__}, such as Heun().")
     try:
         hash(sampler)
     except TypeError as error:
@@ -37,13 +45,16 @@ def check_sample(
         raise InputError(f"Sample numbers reach {first + n - 1}; a seed has 2**32 samples: use another seed.")
     if not isinstance(shape, tuple | list) or not all(is_whole(side, 1) for side in shape):
         raise InputError(f"shape is {shape!r}; expected the shape of one sample, such as (8, 8, 1).")
+    number = as_array(temperature, "temperature")
+    if number.shape or number.dtype.kind not in "iuf":
+        raise InputError(f"temperature is {temperature!r}; expected a positive number.")
     if not temperature > 0 or not np.isfinite(temperature):
         raise InputError(f"temperature is {temperature}; expected a positive number (a sampler without noise is Heun).")
 
 
 def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:
     """Starting points, as a numpy array."""
-    x = np.asarray(x)
+    x = as_array(x, "x")
     if x.shape != (n, *shape):
         raise InputError(f"x has shape {x.shape}; expected (n, *shape) = {(n, *shape)}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -55,7 +66,10 @@ def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.ndarray:
     """The grid in the precision in which it will be walked, where equal times show."""
-    times = np.asarray(grid, dtype)
+    times = as_array(grid, "grid")
+    if times.dtype.kind not in "iuf":
+        raise InputError(f"grid has dtype {times.dtype}; expected times, as from time_grid.uniform(sde, steps).")
+    times = times.astype(dtype)
     if times.ndim != 1 or len(times) < 2:
         raise InputError(f"grid has shape {times.shape}; expected (steps + 1,), as from time_grid.uniform(sde, steps).")
     if not np.isfinite(times).all():
@@ -70,6 +84,21 @@ def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.nd
             f"grid starts at {times[0]:g} and the prior lives at t_max = {float(sde.t_max):g}: start there, or give x."
         )
     return times
+
+
+def warn_of_prior(sde: SDE) -> None:
+    """Warn where x at t_max still tells the data, of standard deviation 1, from the prior."""
+    if not is_concrete(sde):
+        return
+    alpha, std = float(sde.alpha(sde.t_max)), float(sde.prior_std)
+    if alpha > MOST_SIGNAL * std:
+        warnings.warn(
+            f"The noise of {type(sde).__name__} does not reach its prior: x at t_max is {alpha:.2g} x_0 plus noise of "
+            f"standard deviation {float(sde.sigma(sde.t_max)):.2g}, and the prior N(0, {std:.2g}^2) has none of x_0, "
+            f"so that samples are drawn towards 0; expected alpha(t_max) of at most {MOST_SIGNAL:g} prior_std for data "
+            "of standard deviation 1: use an SDE with more noise at its end.",
+            stacklevel=3,
+        )
 
 
 def check_signal(sampler: Any, sde: SDE, grid: np.ndarray) -> None:

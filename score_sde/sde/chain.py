@@ -39,11 +39,12 @@ class Chain(SDE):
     log_alphas: Any
     variances: Any
     descending: bool = eqx.field(static=True)
+    arguments: tuple[tuple[str, Any], ...] = eqx.field(static=True)  # of the constructor, for a config
 
     t_min = 0.0
     t_stop = property(lambda self: 1 / self.levels)  # from level 1 the last denoising leads to data
 
-    def __init__(self, alpha: ArrayLike, variance: ArrayLike, descending: bool = False) -> None:
+    def __init__(self, alpha: ArrayLike, variance: ArrayLike, descending: bool = False, **arguments: Any) -> None:
         if is_concrete(alpha, variance):
             _check_tables(np.asarray(alpha, np.float64), np.asarray(variance, np.float64), type(self).__name__)
             # On the host and in float64, for alpha near the data is all but 1.
@@ -54,7 +55,7 @@ class Chain(SDE):
         else:
             self.log_alphas = jnp.concatenate([jnp.zeros(1), jnp.log(alpha)])
             self.variances = jnp.concatenate([jnp.zeros(1), jnp.asarray(variance)])
-        self.descending = descending
+        self.descending, self.arguments = descending, tuple(arguments.items())
 
     @property
     def levels(self) -> int:
@@ -208,7 +209,7 @@ class DDPM(Chain):
 
     def __init__(self, n: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> None:
         require_whole("n, the levels of a chain,", n, 2)
-        _from_betas(self, np.linspace(beta_min, beta_max, n))
+        _from_betas(self, np.linspace(beta_min, beta_max, n), n=n, beta_min=beta_min, beta_max=beta_max)
 
 
 class CosineDDPM(Chain):
@@ -223,7 +224,7 @@ class CosineDDPM(Chain):
     def __init__(self, n: int = 1000, s: float = 0.008, clip: float = 0.999) -> None:
         require_whole("n, the levels of a chain,", n, 2)
         bar = np.cos(math.pi / 2 * (np.arange(n + 1) / n + s) / (1 + s)) ** 2
-        _from_betas(self, np.minimum(1 - bar[1:] / bar[:-1], clip))
+        _from_betas(self, np.minimum(1 - bar[1:] / bar[:-1], clip), n=n, s=s, clip=clip)
 
 
 class DiscreteVP(Chain):
@@ -231,7 +232,7 @@ class DiscreteVP(Chain):
 
     def __init__(self, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         require_whole("n, the levels of a chain,", n, 2)
-        _from_betas(self, np.linspace(beta_min / n, beta_max / n, n))
+        _from_betas(self, np.linspace(beta_min / n, beta_max / n, n), n=n, beta_min=beta_min, beta_max=beta_max)
 
 
 class SMLD(Chain):
@@ -246,16 +247,17 @@ class SMLD(Chain):
             raise InputError(
                 f"SMLD got sigma_min={sigma_min}, sigma_max={sigma_max}; expected 0 < sigma_min < sigma_max."
             )
-        Chain.__init__(self, np.ones(n), np.geomspace(sigma_min, sigma_max, n) ** 2, descending=True)
+        variance = np.geomspace(sigma_min, sigma_max, n) ** 2
+        Chain.__init__(self, np.ones(n), variance, descending=True, n=n, sigma_min=sigma_min, sigma_max=sigma_max)
 
 
-def _from_betas(chain: Chain, betas: np.ndarray) -> None:
+def _from_betas(chain: Chain, betas: np.ndarray, **arguments: Any) -> None:
     """Fill a variance-preserving chain: alpha_i^2 = prod (1 - beta)."""
     if not np.all((betas > 0) & (betas < 1)):
         bad = betas[~((betas > 0) & (betas < 1))][0]
         raise InputError(f"{type(chain).__name__} has a beta of {bad:g}; expected every beta between 0 and 1.")
     log_alpha = np.cumsum(np.log1p(-betas)) / 2
-    Chain.__init__(chain, np.exp(log_alpha), -np.expm1(2 * log_alpha))
+    Chain.__init__(chain, np.exp(log_alpha), -np.expm1(2 * log_alpha), **arguments)
 
 
 __all__ = ["DDPM", "SMLD", "Chain", "CosineDDPM", "DiscreteVP", "SmoothChain"]

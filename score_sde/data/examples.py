@@ -1,0 +1,95 @@
+"""The examples of a split as a run reads them: with the conditions that are read, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from score_sde.core.conditions import Conditions
+from score_sde.core.errors import InputError
+from score_sde.data.base import Arrays, Batch, Source, as_batch, read
+from score_sde.data.codec import Codec, shape_hint
+
+_CHUNK = 4096
+_LOOKED_AT = 8
+
+
+class Examples:
+    """Examples by number, each checked as it is read against what its data set declares.
+
+    What is checked: the shape of the values, what the codec says of them (range, whole numbers, finite), and the
+    conditions (shape, dtype, range, finite). The first example that is wrong is named.
+
+    Args:
+        source: the examples.
+        reads: the conditions that are read; others are left out.
+        codec: that of the values; None for values that are not checked.
+        name: what the examples are called, such as "the split 'train' of Digits".
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        reads: Conditions = Conditions(),  # noqa: B008 (it cannot be changed)
+        codec: Codec | None = None,
+        name: str = "the data set",
+    ) -> None:
+        self.source, self.reads, self.codec, self.name = source, reads, codec, name
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the source is arrays, of which many examples are read at once."""
+        return isinstance(self.source, Arrays)
+
+    def batch(self, numbers: Sequence[int] | np.ndarray) -> Batch:
+        """The examples of these numbers: {'values': (n, *shape), 'cond': None or the conditions by name}.
+
+        Raises:
+            InputError: for an example that cannot be read, or is not what the data set declares.
+        """
+        columns = read(self.source, numbers)
+        try:
+            return self._checked(columns)
+        except InputError:
+            for place, number in enumerate(numbers):
+                try:
+                    self._checked(_one(columns, place))
+                except InputError as error:
+                    raise InputError(f"Example {int(number)} of {self.name}: {error}") from error
+            raise
+
+    def look(self) -> None:
+        """Check all examples of arrays, and some of a source that is read one by one, before they are needed.
+
+        Raises:
+            InputError: for no examples at all, and as `batch` does.
+        """
+        if not len(self):
+            raise InputError(f"{self.name} is empty; expected at least one example.")
+        if self.in_memory:
+            for low in range(0, len(self), _CHUNK):
+                self.batch(np.arange(low, min(low + _CHUNK, len(self))))
+        else:
+            self.batch(np.unique(np.linspace(0, len(self) - 1, _LOOKED_AT).astype(int)))
+
+    def _checked(self, columns: dict[str, Any]) -> Batch:
+        batch = as_batch(columns, self.reads)
+        if self.codec is not None:
+            values, shape = batch["values"], tuple(self.codec.data_shape)
+            if values.shape[1:] != shape:
+                hint = shape_hint(values.shape[1:], shape)
+                raise InputError(f"values have shape {values.shape[1:]}; expected {shape}, that of its codec{hint}.")
+            if values.dtype.kind not in "biuf":
+                raise InputError(f"values have dtype {values.dtype}; expected numbers.")
+            self.codec.check(values)
+        return batch
+
+
+def _one(columns: dict[str, Any], place: int) -> dict[str, Any]:
+    return {name: jax.tree.map(lambda leaf: leaf[place : place + 1], column) for name, column in columns.items()}

@@ -1,0 +1,97 @@
+"""What a person gives to a denoiser, checked on the host before anything is computed; what is traced is let through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core import given
+from score_sde.core.arrays import Array, as_array, is_concrete
+from score_sde.core.conditions import Cond
+from score_sde.core.errors import InputError
+
+if TYPE_CHECKING:
+    from score_sde.denoisers.base import Denoiser
+
+
+def as_denoiser(thing: Any) -> Denoiser:
+    """A denoiser: the thing itself, or that of a model that has one.
+
+    Raises:
+        InputError: for something else.
+    """
+    from score_sde.denoisers.base import Denoiser
+
+    if isinstance(thing, Denoiser):
+        return thing
+    if isinstance(getattr(thing, "denoiser", None), Denoiser):
+        return as_denoiser(thing.denoiser)
+    what = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+    raise InputError(f"denoiser is {what}; expected a Denoiser, such as GaussianMixture(...), or what load returns.")
+
+
+def as_points(x: ArrayLike, name: str = "x", least: int = 2) -> Array:
+    """Examples on the model's scale as an array of at least float32, (batch, *shape), of `least` dimensions or more.
+
+    Raises:
+        InputError: for values that are no numbers, whole numbers, one example alone, or values that are not finite.
+    """
+    if not isinstance(x, jax.Array):
+        x = as_array(x, name)
+        if x.dtype.kind not in "biufV":  # V: bfloat16 and its kin
+            raise InputError(f"{name} has dtype {x.dtype}; expected floating point numbers on the model's scale.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"{name} has dtype {x.dtype}; expected floating point numbers on the model's scale: whole numbers are "
+            "encoded first (codec.encode), and bits_per_dim takes them as they are."
+        )
+    x = jnp.asarray(x)
+    if x.ndim < least:
+        raise InputError(f"{name} has shape {x.shape}; expected (batch, *shape), one example being {name}[None].")
+    if is_concrete(x) and not np.isfinite(np.asarray(x, np.float32)).all():
+        raise InputError(f"{name} contains NaN or infinity; expected finite data on the model's scale.")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_shape(denoiser: Denoiser, shape: tuple[int, ...], name: str = "x") -> None:
+    """Raise InputError for examples of another shape than the denoiser's, where that is known."""
+    own = denoiser.shape
+    if own is None or tuple(shape) == tuple(own):
+        return
+    hint = ""
+    if tuple(shape[1:]) == tuple(own):
+        hint = ": it is the shape of one example, without their number"
+    elif (*shape, 1) == tuple(own):
+        hint = ": the one channel has an axis of its own"
+    raise InputError(f"{name} has the shape {tuple(shape)}; expected {tuple(own)}, that of the denoiser{hint}.")
+
+
+def check_times(t: ArrayLike, name: str) -> np.ndarray:
+    """Times as an array of the host; raises InputError for what are no numbers."""
+    times = as_array(t, name)
+    if times.dtype.kind not in "iufV":
+        raise InputError(f"{name} has dtype {times.dtype}; expected times as numbers.")
+    return times.astype(float)
+
+
+def checked(denoiser: Denoiser, x: ArrayLike, t: ArrayLike, cond: Cond) -> tuple[Array, ArrayLike, Cond]:
+    """(x, t, cond) as a denoiser's views take them.
+
+    Raises:
+        InputError: for examples, times or conditions that the denoiser cannot be asked for.
+    """
+    if isinstance(x, jax.core.Tracer):
+        return x, t, cond
+    x = as_points(x, least=1 if denoiser.shape == () else 2)
+    check_shape(denoiser, x.shape[1:])
+    if is_concrete(denoiser.sde, t):
+        times = check_times(t, "t")
+        if times.shape not in ((), x.shape[:1]):
+            raise InputError(f"t has shape {times.shape}; expected () or ({len(x)},), one time per example.")
+        # In the precision of the SDE's own times, which may have been rounded.
+        denoiser.sde.check_times(times.astype(np.float32), "t")
+    return x, t, given.checked(cond, denoiser.reads, len(x))

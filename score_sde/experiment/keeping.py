@@ -1,0 +1,52 @@
+"""A model that was made in Python, kept in a workdir like any other."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from score_sde.core import files
+from score_sde.core.errors import InputError
+from score_sde.denoisers import NetworkDenoiser
+from score_sde.experiment.checkpoint import Checkpoints
+from score_sde.experiment.experiment import Experiment
+from score_sde.experiment.model import Model
+from score_sde.experiment.state import TrainState
+from score_sde.experiment.workdir import read_config, write_config
+
+
+def save(model: Model, workdir: str | os.PathLike[str]) -> None:
+    """Write config.json and a checkpoint of the model's step, whose parameters and averages are the model's weights.
+
+    A run that goes on from it begins with a new optimizer.
+
+    Raises:
+        InputError: for a workdir that holds a model already, or a model that no config makes.
+        StorageError: for a checkpoint that cannot be written.
+    """
+    workdir = pathlib.Path(workdir).expanduser()
+    if read_config(workdir) is not None or (workdir / "checkpoints").exists():
+        raise InputError(f"{workdir} holds a model already: use another folder, or move it away.")
+    denoiser, experiment = model.denoiser, Experiment.from_config(model.config)
+    groups = list(experiment.param_shapes)
+    if not isinstance(denoiser, NetworkDenoiser) or len(groups) != 1:
+        raise InputError(
+            f"A model with a {type(denoiser).__name__} and the parameters {', '.join(groups)} cannot be saved from "
+            "Python; expected one network: copy the workdir that it was loaded from."
+        )
+    for name, spec in model.config.items():
+        if hasattr(spec, "get") and str(spec.get("name")).startswith("__main__."):
+            raise InputError(
+                f"{name} is {spec['name']}, which is defined in the running script or notebook, where `load` could not "
+                "find it: put the class into a module of its own, and import it from there."
+            )
+    params = {groups[0]: jax.tree.map(jnp.asarray, denoiser.params)}
+    averages = {name: jax.tree.map(jnp.copy, one.start(params)) for name, one in experiment.averages.items()}
+    optimizer = {groups[0]: experiment.optimizers[groups[0]].init(params[groups[0]])}
+    state = TrainState(jnp.asarray(model.step, jnp.int32), params, averages, optimizer, ())
+    with files.exclusive(workdir), Checkpoints(workdir) as checkpoints:
+        write_config(workdir, model.config)
+        checkpoints.save(state)

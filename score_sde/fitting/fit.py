@@ -1,0 +1,175 @@
+"""Arrays, an SDE and a network to a trained model, in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde import data as data_
+from score_sde import networks, parallel, sde
+from score_sde.core.checks import require_whole
+from score_sde.core.errors import DivergenceError, InputError
+from score_sde.data.in_memory import arguments_of
+from score_sde.denoisers import Parametrization
+from score_sde.experiment import Experiment, Model, check_rates, digest, make_step
+from score_sde.fitting.recipe import config_of
+from score_sde.jobs.progress import StepProgress
+
+_LOOK_EVERY = 100
+
+
+def fit(
+    data: ArrayLike | Mapping[str, Any] | data_.Arrays,
+    sde: sde.SDE | None = None,
+    network: networks.Network | None = None,
+    *,
+    label: ArrayLike | None = None,
+    cond: Mapping[str, Any] | None = None,
+    parametrization: Parametrization | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> Model:
+    """Train a model of an array, and return it with its averaged weights; `Model.save` keeps it in a workdir.
+
+    By default: the SDE of Karras et al. 2022 with their preconditioning and log-normal times, a network that fits the
+    shape, Adam whose learning rate rises and then falls as a cosine, and an average of the weights.
+
+    Args:
+        data: examples, (n, *shape): real numbers such as points, or whole numbers from 0 such as images (height, width,
+            channels); or {'values': examples, 'label': labels}.
+        sde: the SDE; None for EDM().
+        network: the network; None for one that fits the shape.
+        label: the class of each example, whole numbers (n,): the model is then told the class.
+        cond: further conditions by name, each with leading axis n.
+        parametrization: what the network's output means; None for Preconditioned.
+        steps: training steps; None for 2,000 of small vectors, otherwise 1,000.
+        batch_size: examples per step; None for 256 of small vectors, 32 of small images, otherwise 64.
+        learning_rate: the highest learning rate; None for 1e-2 of small vectors, otherwise 2e-3.
+        seed: of the first weights, the order of the data and all draws.
+        progress: whether to say how far training is.
+        **settings: sections of a config that are to differ, such as data=dict(flip=True) or
+            averages=dict(ema=dict(name='Constant', decay=0.99)).
+
+    Raises:
+        InputError: for data or settings that cannot be used.
+        DivergenceError: for a loss that is not finite.
+    """
+    values, conditions = _columns(data, label, cond)
+    spec = arguments_of(values, conditions)
+    steps = (2000 if values[0].size <= 16 else 1000) if steps is None else steps
+    require_whole("steps", steps, 1)
+    dataset = data_.InMemory(**spec)
+    dataset.holding(train=data_.Arrays(values=values, **conditions))
+    x, _ = dataset.codec.encode(values[:10_000], None)
+    size = float(np.std(np.asarray(x, np.float64)))
+    if not size > 0:
+        raise InputError(f"data are {values.flat[0]} throughout; expected values that differ.")
+    given = tuple(conditions)
+    settings = _with(settings, steps, batch_size, learning_rate, seed, len(values))
+    config = config_of({"name": "InMemory", **spec}, size, sde, network, parametrization, given, settings)
+    experiment = dataclasses.replace(Experiment.from_config(config), dataset=dataset)
+    return _trained(experiment, progress)
+
+
+def _columns(
+    data: Any, label: ArrayLike | None, cond: Mapping[str, Any] | None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(values, conditions by name) as arrays."""
+    columns = data.columns if isinstance(data, data_.Arrays) else data
+    columns = dict(columns) if isinstance(columns, Mapping) else {"values": columns}
+    if "values" not in columns:
+        raise InputError(f"data have the columns {', '.join(columns) or 'none'}; expected 'values' among them.")
+    conditions = {name: column for name, column in columns.items() if name != "values"} | dict(cond or {})
+    if label is not None:
+        conditions["label"] = label
+    try:
+        values = np.asarray(columns["values"])
+        conditions = {name: np.asarray(column) for name, column in conditions.items()}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"data are no arrays: {error}; expected examples of one shape.") from error
+    return values, conditions
+
+
+def _with(
+    settings: Mapping[str, Any],
+    steps: int,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int,
+    examples: int,
+) -> dict[str, Any]:
+    """The settings of a config that the arguments stand for, over those that are given."""
+    merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
+
+    def put(section: str, entry: str, value: Any) -> None:
+        merged.setdefault(section, {})
+        merged[section] = {entry: value} | merged[section]
+
+    put("train", "steps", steps)
+    merged.setdefault("seed", seed)
+    if batch_size is not None:
+        put("data", "batch_size", batch_size)
+    schedule: dict[str, Any] = {"decay_steps": steps, "warmup_steps": max(1, min(100, steps // 10))}
+    if learning_rate is not None:
+        schedule["peak_value"] = learning_rate
+    put("optimizer", "schedule", schedule)
+    return merged
+
+
+def _trained(experiment: Experiment, progress: bool) -> Model:
+    """The model after config.train.steps steps."""
+    config = experiment.config
+    check_rates(experiment.schedules, config.train.steps)
+    examples = experiment.examples("train")
+    examples.look()
+    devices = parallel.strategy(config.parallel)
+    size, steps = config.data.batch_size, config.train.steps
+    parallel.check_batch(size, len(devices.devices), "batch_size")
+    with jax.default_device(parallel.host_device()):
+        state = experiment.init_state()
+    state = devices.place_state(state, experiment.cuts)
+    step, frozen = make_step(experiment, devices=devices)
+    advance = devices.compile(step, state, 1, experiment.cuts)
+    read = data_.training_batches(examples, size, seed=experiment.seed, flip=config.data.flip)
+    batches = parallel.ahead(lambda batch: devices.place_batch(batch, size), itertools.islice(read, steps))
+    for remark in experiment.network.remarks():
+        warnings.warn(remark, stacklevel=3)
+    began, recent = time.perf_counter(), []
+    with StepProgress(steps, 0, quiet=not progress) as told:
+        for number, batch in enumerate(batches, 1):
+            state, metrics = advance(state, batch, frozen)
+            recent.append(metrics["loss"])
+            told.add(1, metrics)
+            if number % _LOOK_EVERY == 0 or number == steps:
+                loss = _mean(recent, number)
+                told.tell(loss=loss)
+                recent = []
+    if progress:
+        print(f"trained {steps:,} steps in {time.perf_counter() - began:.1f} s: loss {loss:.4f}", file=sys.stderr)
+    averages = next(iter(state.averages.values()), state.params)
+    params = jax.device_get(devices.on_local(averages))["network"]
+    return Model(experiment.denoiser(params), experiment.codec, config, steps, digest({"network": params}))
+
+
+def _mean(losses: list[Any], number: int) -> float:
+    """The mean of the losses since the last look."""
+    values = np.asarray(jax.device_get(losses), float)
+    if not np.isfinite(values).all():
+        raise DivergenceError(
+            f"The loss of step {number - len(values) + 1 + int(np.argmin(np.isfinite(values)))} is not finite: use a "
+            "smaller learning_rate."
+        )
+    return float(values.mean())
