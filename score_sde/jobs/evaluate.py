@@ -98,7 +98,7 @@ def _evaluate(
     }
     sample = {"sample": sample_settings(experiment.config)}
     of = [(one, common | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
-    _check_names(of, {*common, "sample", "seconds"})
+    _check_names(of, {*common, "sample", "seconds", "summary"})
     if processes.is_first():
         root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
     devices = parallel.strategy(experiment.config.parallel)
@@ -120,10 +120,11 @@ def _evaluate(
             found, line = one.run(at)
             seconds = time.perf_counter() - began
             if processes.is_first():
-                results.write(path, {"seconds": round(seconds, 3)} | found, identity)
+                results.write(path, {"seconds": round(seconds, 3), "summary": line} | found, identity)
                 print(f"evaluated step {trained.step}: {line} (seconds: {seconds:.1f})\n  results: {path}")
         elif processes.is_first():
-            print(f"nothing left to evaluate: {path} is of step {trained.step}")
+            line = results.read(folder, one.name).get("summary", "its result")
+            print(f"nothing left to evaluate: step {trained.step} has {line}\n  results: {path}")
         if processes.is_first():
             Parts(root, one.name, identity).remove()
         processes.barrier("evaluated")  # the next place depends on what is written
