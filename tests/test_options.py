@@ -58,11 +58,11 @@ def check_same(workdir, other):
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param({"train.fused": 6}, marks=pytest.mark.slow),
-        {"train.fused": 3},
+        pytest.param({"train.fused": 6}, marks=pytest.mark.long),
+        pytest.param({"train.fused": 3}, marks=pytest.mark.slow),
         {"train.microbatches": 4},
-        pytest.param({"train.fused": 2, "train.microbatches": 8}, marks=pytest.mark.slow),
-        {"parallel": "fsdp"},
+        pytest.param({"train.fused": 2, "train.microbatches": 8}, marks=pytest.mark.long),
+        pytest.param({"parallel": "fsdp"}, marks=pytest.mark.long),
         {"parallel": "fsdp:1"},
         pytest.param({"parallel": "fsdp", "train.fused": 3, "train.microbatches": 2}, marks=pytest.mark.slow),
     ],

@@ -156,8 +156,7 @@ def wait_for(condition, running, seconds=60):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)])
 def test_sigterm_to_one_saves_all_at_one_step(cache, whole, tmp_path, victim):
     more = ["--mode=train", "--config.train.steps=20000", "--config.train.checkpoint_every=20000"]
     running = start_two(cache, tmp_path, *more, "--config.train.log_every=20", "--config.train.eval_every=0")
@@ -176,8 +175,7 @@ def test_sigterm_to_one_saves_all_at_one_step(cache, whole, tmp_path, victim):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)])
 def test_a_job_whose_process_is_killed_ends_the_same(cache, whole, tmp_path, victim):
     """The other process ends within a minute with one line, and the same command counts nothing twice."""
     workdir = tmp_path / "run"
