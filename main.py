@@ -122,17 +122,7 @@ def _parse(argv: list[str]) -> list[str]:
             argv = [word for word in argv if not _is_added(config, word)]
             config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
         return flags.FLAGS(argv)
-    except (
-        InputError,
-        flags.Error,
-        OSError,
-        ImportError,
-        SyntaxError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (flags.Error, OSError, ImportError, SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"error: {_one_line(error)}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from score_sde.config.files import to_dict
-from score_sde.config.text import read_arguments, read_specs, write_specs
+from score_sde.config.text import read_arguments, read_specs, read_value, write_specs
 from score_sde.core.errors import InputError
 
 VERSION = 2  # of configs and workdirs; those of score_sde 0.1 have none
@@ -165,10 +164,7 @@ def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> boo
         return False
     if not isinstance(parent, ml_collections.ConfigDict) or not ("name" in parent or ".".join(sections) in _OPEN):
         raise InputError(_unknown(name))
-    try:
-        parent[entry] = to_dict(ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        parent[entry] = text
+    parent[entry] = read_value(text)
     return True
 
 

@@ -162,9 +162,7 @@ def spec_of(thing: Any, namespace: ModuleType, base: type, skip: Sequence[str] =
     stated = dict(getattr(thing, "arguments", ()))
     spec: dict[str, Any] = {"name": f"{kind.__module__}.{kind.__qualname__}" if own else kind.__name__}
     for name, parameter in inspect.signature(kind).parameters.items():
-        if name in skip:
-            continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if name in skip or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if not hasattr(thing, name) and name not in stated:
             raise InputError(

@@ -57,6 +57,14 @@ def read_arguments(what: str, text: str) -> dict[str, Any]:
     return _arguments(what, call, text)
 
 
+def read_value(text: str) -> Any:
+    """Return the value of a literal, lists as tuples; other text is returned as it is."""
+    try:
+        return to_dict(ast.literal_eval(text))
+    except _BAD:
+        return text
+
+
 def _from_text(what: str, text: str) -> tuple[Spec, ...]:
     if not text.strip():
         return ()

@@ -138,6 +138,10 @@ class Experiment:
     def init_state(self) -> TrainState:
         """The state before the first step."""
         params, objective = self.objective.init(keys_.stream(self.seed, "init"))
+        return self.state_with(params, objective)
+
+    def state_with(self, params: dict[str, Any], objective: Any, step: int = 0) -> TrainState:
+        """Return the state with these parameters by group, averages that begin at them, and new optimizers."""
 
         # One program for all arrays: an eager one for each shape would cost a second.
         @jax.jit
@@ -146,7 +150,7 @@ class Experiment:
             return averages, {group: self.optimizers[group].init(params[group]) for group in params}
 
         averages, optimizer = rest(params)
-        return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer, objective)
+        return TrainState(jnp.asarray(step, jnp.int32), params, averages, optimizer, objective)
 
     def state_shapes(self) -> TrainState:
         """The shapes and dtypes of the state; nothing is computed."""

@@ -14,7 +14,6 @@ from score_sde.denoisers import NetworkDenoiser
 from score_sde.experiment.checkpoint import Checkpoints
 from score_sde.experiment.experiment import Experiment
 from score_sde.experiment.model import Model
-from score_sde.experiment.state import TrainState
 from score_sde.experiment.workdir import read_config, write_config
 
 
@@ -43,10 +42,7 @@ def save(model: Model, workdir: str | os.PathLike[str]) -> None:
                 f"{name} is {spec['name']}, which is defined in the running script or notebook, where `load` could not "
                 "find it: put the class into a module of its own, and import it from there."
             )
-    params = {groups[0]: jax.tree.map(jnp.asarray, denoiser.params)}
-    averages = {name: jax.tree.map(jnp.copy, one.start(params)) for name, one in experiment.averages.items()}
-    optimizer = {groups[0]: experiment.optimizers[groups[0]].init(params[groups[0]])}
-    state = TrainState(jnp.asarray(model.step, jnp.int32), params, averages, optimizer, ())
+    state = experiment.state_with({groups[0]: jax.tree.map(jnp.asarray, denoiser.params)}, (), model.step)
     with files.exclusive(workdir), Checkpoints(workdir) as checkpoints:
         write_config(workdir, model.config)
         checkpoints.save(state)

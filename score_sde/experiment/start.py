@@ -45,9 +45,7 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
         group: jax.tree.map(lambda leaf, like: jnp.array(leaf, like.dtype), trained.params[group], drawn)
         for group, drawn in state.params.items()
     }
-    averages = {name: jax.tree.map(jnp.copy, one.start(params)) for name, one in experiment.averages.items()}
-    optimizer = {group: jax.jit(experiment.optimizers[group].init)(params[group]) for group in params}
-    return state._replace(params=params, averages=averages, optimizer=optimizer)
+    return experiment.state_with(params, state.objective)
 
 
 def _difference(theirs: Any, ours: Any) -> str:

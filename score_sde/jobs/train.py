@@ -90,7 +90,8 @@ def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike
             check_same(config, trained, config_.NOT_OF_THE_RUN, trainer.workdir)
         restored, broken = trainer.newest(checkpoints)
         processes.check_agreed(f"the checkpoints of {workdir}", f"step {restored.step}" if restored else "none")
-        if restored and restored.step >= config.train.steps and not trainer.lacks_a_record(restored.step):
+        records = read_records(trainer.workdir / "train.jsonl")
+        if restored and restored.step >= config.train.steps and not trainer.lacks_a_record(restored.step, records):
             if first:
                 print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
@@ -187,12 +188,10 @@ class Trainer:
             due.append(Picture(every.sample_every, *common, self.generator))
         return due
 
-    def lacks_a_record(self, step: int) -> bool:
-        """Whether the log has the loss of a step and lacks the held-out loss that was due there."""
+    def lacks_a_record(self, step: int, records: list[dict[str, Any]]) -> bool:
+        """Return whether the first process's log has the loss of a step and not the held-out loss due there."""
         train = self.config.train
-        names = {
-            name for record in read_records(self.workdir / "train.jsonl") if record["step"] == step for name in record
-        }
+        names = {name for record in records if record["step"] == step for name in record}
         lacks = is_due(train.eval_every, step, train.steps) and "loss" in names and HeldOutLoss.RECORD not in names
         return bool(processes.from_first(np.asarray(lacks)))
 
@@ -213,7 +212,7 @@ class Trainer:
         )
         advance = self.devices.compile(step_function, state, self.fused, self.experiment.cuts)
         clock = Clock(self.seconds, first)
-        if self.lacks_a_record(first):  # the run ended between its checkpoint and its held-out loss
+        if self.lacks_a_record(first, log.records):  # the run ended between its checkpoint and its held-out loss
             for action in actions:
                 if isinstance(action, HeldOutLoss):
                     timed(action, Moment(first, state, {}, log), self.seconds)
