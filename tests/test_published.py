@@ -198,6 +198,32 @@ def test_a_wrong_config_is_told_by_the_field_that_differs(change, words, form):
     assert "w.pth does not fit the config" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_size_of_the_images_is_told_with_the_rest():
+    """By where attention is: of the same tensors, images of 256 x 256 with attention at 16 explain the config's 16."""
+    large = NCSNpp((256, 256, 3), multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, channels=64, progressive="output_skip")
+    for form in ("torch", "flax"):
+        with pytest.raises(InputError) as caught:
+            match(NCSNPP, spare(large, form))
+        for words in (
+            "file has images of 256 x 256 (by its levels and attention), config says 32 x 32",
+            "file has 64 channels at the first resolution, config says 128",
+            "file has 2 blocks per resolution, config says 4",
+            "channel multipliers (1, 1, 2, 2, 2, 2, 2), config says (1, 2, 2, 2)",
+            "progressive output_skip",
+            "use the config of a data set with images of 256 x 256, use --config",
+        ):
+            assert words in str(caught.value)
+    deeper = dataclasses.replace(NCSNPP, attention=(8,))
+    with pytest.raises(
+        InputError, match=r"images of 64 x 64, or --config\.network\.attention='\(8,\)' for images of 32"
+    ):
+        match(NCSNPP, spare(deeper))
+    # A network of other sides than powers of two, or not square, keeps its own.
+    odd = NCSNpp((48, 32, 3), multipliers=(1, 2), channels=32)
+    with pytest.raises(InputError, match=r"attention at the resolutions \(24,\), config says \(\): use --config"):
+        match(odd, spare(dataclasses.replace(odd, attention=(24,))))
+
+
 def test_another_family_and_what_is_unknown():
     with pytest.raises(InputError, match="file has network DDPM, config says NCSNpp: use variant ddpm"):
         match(NCSNPP, spare(DDPM((32, 32, 3))))
@@ -396,6 +422,11 @@ def test_nothing_is_written_for_what_cannot_be(tmp_path):
         np.savez(tmp_path / "e.npz", **arrays)
         with pytest.raises(InputError, match=name):
             import_weights(small_config(), workdir, good, tmp_path / "e.npz")
+    np.savez(tmp_path / "e.npz", x=np.zeros((1, 16, 16, 3)), label=np.ones(1), output=np.zeros((1, 16, 16, 3)))
+    config = small_config(blocks=4)
+    config.sde.update(sigma_max=90.0, sigma_min=0.1)
+    with pytest.raises(InputError, match=r"1 blocks.*sigma_max 50.*sigma_min 0\.01.*x of shape \(1, 16, 16, 3\)"):
+        import_weights(config, workdir, good, tmp_path / "e.npz")  # all of it at once
     (tmp_path / "e.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"cannot be read as \.npz"):
         import_weights(small_config(), workdir, good, tmp_path / "e.npz")

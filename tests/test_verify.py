@@ -16,7 +16,7 @@ from score_sde.verify import Check, laws, target, verify
 from score_sde.verify import report as report_
 from score_sde.verify.__main__ import main
 
-QUICK = {"OneKey", "Loose", "Raises", "Still", "WrongSign"}
+QUICK = {"ClaimsTwo", "NotFinite", "OneKey", "Loose", "Raises", "Still", "WrongSign"}
 
 
 def cases(rows):
@@ -326,6 +326,24 @@ class Single(ss.Sampler):
         return out.astype(jnp.float32), state, nfe
 
 
+@dataclasses.dataclass(frozen=True)
+class ClaimsTwo(ss.DDIM):
+    """Of order 1."""
+
+    convergence_order = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class NotFinite(ss.Sampler):
+    """DDIM that divides by zero below a time: at once, or at the end."""
+
+    below: float
+
+    def step(self, keys, denoiser, x, t, s, state, cond=None):
+        x, state, nfe = ss.DDIM().step(keys, denoiser, x, t, s, state, cond)
+        return x / jnp.where(s < self.below, 0, 1), state, nfe
+
+
 STEP_X0, STEP_NOISE = "one step: what becomes of x_0", "one step: what becomes of the noise"
 BATCH, APART = "sample i does not depend on the batch", "draws of different samples are independent"
 WRONG_SAMPLERS = [
@@ -338,12 +356,36 @@ WRONG_SAMPLERS = [
     (Loose(), {"frozen and hashable"}, {"law", "a step"}),
     (Raises(), {"a step keeps shape and dtype"}, {"frozen"}),
     (Single(), {"a step keeps shape and dtype"}, {STEP_X0, STEP_NOISE, BATCH, "law: energy"}),
+    (ClaimsTwo(), {"order of convergence"}, {STEP_X0, STEP_NOISE, BATCH, "law", "a step"}),
+    (NotFinite(2.0), {"a step of finite x is finite"}, {STEP_X0, STEP_NOISE, BATCH, "law", "order", "nfe"}),
 ]
 
 
 @pytest.mark.parametrize(("sampler", "reasons", "sound"), cases(WRONG_SAMPLERS))
 def test_a_wrong_sampler_fails_for_its_own_reason(sampler, reasons, sound):
     check(sampler, reasons, sound, on=["VP"])
+
+
+def test_what_is_not_finite_is_no_question_of_steps():
+    report = verify(NotFinite(0.01), on=["VP"])
+    notes = {each.name: each.note for each in report.checks if each.result == "FAIL"}
+    assert {"law: moments", "law: energy distance"} <= notes.keys() and "use more steps" not in str(report)
+    assert "not finite" in notes["law: moments"]
+
+
+def test_an_order_that_is_claimed_from_outside():
+    (found,) = [each for each in verify(ss.DDIM(), on=["VP"], order=1.5).checks if each.name.startswith("order")]
+    assert found.result == "FAIL" and found.bound == pytest.approx(1.2) and 0.7 < found.figure < 1.2
+    for thing, order in ((ss.VP(), 2), (ss.DDIM(), 0), (ss.DDIM(), float("nan")), (ss.DDIM(), "2"), (ss.Noise(), 1)):
+        with pytest.raises(ss.InputError, match=r"^order is .*expected"):
+            verify(thing, order=order)
+
+
+def test_nothing_is_simulated_with_what_is_wrong():
+    checks = {each.name: each for each in verify(OtherKernel()).checks}
+    assert checks[DERIVED].result == "FAIL"
+    assert {checks[f"time reversal: {each}"].result for each in ("moments", "energy distance")} == {"-"}
+    assert repr(DERIVED) in checks["time reversal: moments"].note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -516,7 +558,7 @@ def test_every_built_in_is_among_them():
 def test_the_command(capsys):
     assert main(["score_sde.sampling:DDIM", "--on=DiscreteVP"]) == 0
     text = capsys.readouterr().out
-    assert "DDIM(eta=0.0), sampler" in text and "PASS: 11 passed, 0 failed" in text
+    assert "DDIM(eta=0.0), sampler" in text and "PASS: 12 passed, 0 failed" in text
     assert main([f"{__name__}:OneLabel", "--json", "--on=SubVP"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "parametrization" and found["passed"] is False
@@ -565,6 +607,8 @@ INSTANCE = ss.Heun()
         ([f"{__name__}:INSTANCE", "gamma=1"], ["object already"]),
         (["score_sde.sde:VP", "--on=VE"], ["on itself alone"]),
         (["score_sde.sampling:DDIM", "--on=VQ"], ["VQ", "RectifiedFlow"]),
+        (["score_sde.sampling:DDIM", "--order=two"], ["--order", "'two'", "such as 2"]),
+        (["score_sde.sde:VP", "--order=2"], ["order is 2", "not the kind SDE"]),
         (["score_sde.sampling:DDIM", "--mixture={"], ["--mixture", "weights"]),
         (["score_sde.sampling:DDIM", "--mixture=[1]"], ["--mixture"]),
         (["score_sde.sampling:DDIM", '--mixture={"weights": [1], "means": [[0]], "stds": [-1]}'], ["positive"]),

@@ -19,8 +19,8 @@ from score_sde.experiment import Checkpoints, Experiment, TrainState, average_it
 from score_sde.losses import Denoising
 from score_sde.parallel import processes
 from score_sde.pretrained.as_published import as_published
-from score_sde.pretrained.match import Matched, match
-from score_sde.pretrained.report import Difference, Report, are_suspicious, differences, read_expected
+from score_sde.pretrained.match import Matched, does_not_fit, match
+from score_sde.pretrained.report import Difference, Expected, Report, are_suspicious, differences, read_expected
 from score_sde.pretrained.weights import UNFORESEEN, Weights, read_weights
 from score_sde.readers.refusal import shown
 
@@ -61,14 +61,13 @@ def import_weights(
         raise InputError(
             f"objective.name is {experiment.config.objective.name!r}; expected Denoising for published weights."
         )
-    expected = None if expect is None else read_expected(expect, experiment.codec.data_shape)
     read = read_weights(weights)
     before = _imported(workdir, read)
     if before is not None:
         return before
     try:
+        expected = _fitting(experiment, read, expect)
         matched = match(experiment.network, read)
-        _check_levels(experiment.config, read)
     except InputError:
         raise
     except UNFORESEEN as error:
@@ -112,24 +111,43 @@ def _imported(workdir: str | os.PathLike[str], weights: Weights) -> Report | Non
     return report
 
 
-def _check_levels(config: Any, weights: Weights) -> None:
-    """The port keeps its table of noise levels, which VE models use."""
+def _fitting(experiment: Experiment, weights: Weights, expect: str | os.PathLike[str] | None) -> Expected | None:
+    """What is expected of the network, or None.
+
+    Raises:
+        InputError: where the file, or what is expected of it, does not fit the config, saying all at once.
+    """
+    reasons = [does_not_fit(experiment.network, weights), *_levels_that_differ(experiment.config, weights)]
+    reasons = [reason for reason in reasons if reason]
+    expected, unreadable = None, ""
+    if expect is not None:
+        try:
+            expected = read_expected(expect, experiment.codec.data_shape)
+        except InputError as error:
+            unreadable = str(error)
+    if reasons:
+        told = f"{weights.path} does not fit the config: {'; '.join(reasons)}."
+        raise InputError(f"{told} Nor does what is expected of it: {unreadable}" if unreadable else told)
+    if unreadable:
+        raise InputError(unreadable)
+    return expected
+
+
+def _levels_that_differ(config: Any, weights: Weights) -> list[str]:
+    """The port keeps its table of noise levels, which VE models use: what of it the config says otherwise."""
     if weights.sigmas is None or "sigma_max" not in config.sde or not weights.sigmas.size:
-        return
+        return []
     table = weights.sigmas.astype(np.float64)
-    theirs = dict(sigma_max=table[0], sigma_min=table[-1])
-    for name, value in theirs.items():
-        if not np.isclose(value, config.sde[name], rtol=1e-4):
-            raise InputError(
-                f"{weights.path} does not fit the config: file has {name} {value:.6g}, config says "
-                f"{config.sde[name]:g}: use --config.sde.{name}={value:.6g}, or the config of its data set."
-            )
+    reasons = [
+        f"file has {name} {value:.6g}, config says {config.sde[name]:g}: use --config.sde.{name}={value:.6g}, or the "
+        "config of its data set"
+        for name, value in dict(sigma_max=table[0], sigma_min=table[-1]).items()
+        if not np.isclose(value, config.sde[name], rtol=1e-4)
+    ]
     levels = config.sde.get("n")
     if levels is not None and levels != len(table):
-        raise InputError(
-            f"{weights.path} does not fit the config: file has {len(table)} noise levels, config says {levels}: use "
-            f"--config.sde.n={len(table)}."
-        )
+        reasons.append(f"file has {len(table)} noise levels, config says {levels}: use --config.sde.n={len(table)}")
+    return reasons
 
 
 def _state(experiment: Experiment, weights: Weights, matched: Matched) -> tuple[TrainState, tuple[str, ...]]:

@@ -46,24 +46,40 @@ class Matched:
     ignored: tuple[str, ...]
 
 
+def does_not_fit(network: Network, weights: Weights) -> str:
+    """Why the file's tensors are not those of the network, and what to do; '' where they are."""
+    every = _shapes(weights)
+    if isinstance(network, RefineNetwork) and is_refine(every) and network.port != (weights.format == "torch"):
+        whose = "the PyTorch port" if weights.format == "torch" else "the original"
+        return (
+            f"it is a file of {whose}, which computes {type(network).__name__} in its own way: use "
+            f"--config.network.port={not network.port}"
+        )
+    ignored = _ignored(network, weights)
+    shapes = {name: shape for name, shape in every.items() if name not in ignored}
+    expected = dict(each.in_file(weights.format) for each in tensors(network))
+    return "" if shapes == expected else misfit(network, weights.format, every, expected)
+
+
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: plain_shape(name, array) for name, array in weights.params.items()}
+
+
+def _ignored(network: Network, weights: Weights) -> frozenset[str]:
+    return unused(network) if weights.format == "torch" else frozenset()
+
+
 def match(network: Network, weights: Weights) -> Matched:
     """The file's tensors as the network's parameters.
 
     Raises:
         InputError: where they do not fit, naming the setting that differs if it can be told; or not finite.
     """
-    every = {name: plain_shape(name, array) for name, array in weights.params.items()}
-    if isinstance(network, RefineNetwork) and is_refine(every) and network.port != (weights.format == "torch"):
-        raise InputError(
-            f"{weights.path} is a file of {'the PyTorch port' if weights.format == 'torch' else 'the original'}, which "
-            f"computes {type(network).__name__} in its own way: use --config.network.port={not network.port}."
-        )
-    wanted = tensors(network)
-    ignored = unused(network) if weights.format == "torch" else frozenset()
-    shapes = {name: shape for name, shape in every.items() if name not in ignored}
+    why = does_not_fit(network, weights)
+    if why:
+        raise InputError(f"{weights.path} does not fit the config: {why}.")
+    wanted, ignored = tensors(network), _ignored(network, weights)
     expected = dict(each.in_file(weights.format) for each in wanted)
-    if shapes != expected:
-        raise InputError(f"{weights.path} does not fit the config: {misfit(network, weights.format, every, expected)}.")
     counts = {"params": len(wanted)}
     params = _tree(wanted, weights, weights.params, ignored, "the parameters")
     ema = moments = None

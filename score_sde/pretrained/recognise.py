@@ -26,7 +26,9 @@ _PHRASES = {
     "noise_conditional": "noise_conditional {}",
     "name": "network {}",
     "levels": "{} noise levels",
+    "size": "images of {} (by its levels and attention)",
 }
+_SIDES = (16, 32, 64, 128, 256, 512, 1024)  # of images that weights are tried with, beside the config's own
 _VARIANTS = {
     ("noise_conditional", False): "use variant unconditional",
     ("progressive_input", "none"): "use variant ddpmpp",
@@ -51,9 +53,21 @@ def misfit(network: Network, form: str, shapes: Shapes, expected: Shapes) -> str
         phrase = _PHRASES.get(name, name + " {}").format(theirs)
         said.append(f"file has {phrase}, config says {ours}")
         remedies.append(_remedy(name, theirs, ours))
-    if "name" in differences:  # the other settings come with it
-        return f"{said[0]}: {remedies[0]}"
+        if name == "size":
+            remedies[-1] += _or_attention(network, found)
+    if "name" in differences:  # the other settings come with it, but for the size
+        kept = [list(differences).index(name) for name in ("name", "size") if name in differences]
+        said, remedies = ([texts[k] for k in kept] for texts in (said, remedies))
     return f"{'; '.join(said)}: {', '.join(dict.fromkeys(remedies))}"
+
+
+def _or_attention(network: Network, found: Any) -> str:
+    """The attention that the file has if its images are of the config's size after all."""
+    own, theirs = network.shape[0], found.shape[0]
+    there = tuple(side * own // theirs for side in getattr(found, "attention", ()))
+    if not there or _like(found, type(found), shape=network.shape, attention=there) is None:
+        return ""
+    return f", or --config.network.attention={_flag(there)} for images of {own} x {own}"
 
 
 def _remedy(name: str, theirs: Any, ours: Any) -> str:
@@ -61,6 +75,12 @@ def _remedy(name: str, theirs: Any, ours: Any) -> str:
         return "use variant deep" if theirs == 8 else "leave out the variant deep"
     if name == "shape":
         return f"use a data set whose images have {theirs[2]} channels"
+    if name == "size":
+        return f"use the config of a data set with images of {theirs}"
+    if name == "depth":
+        return (
+            f"use the config of a data set with images of about {theirs} x {theirs}, or --config.network.depth={theirs}"
+        )
     return _VARIANTS.get((name, theirs), f"use --config.network.{name}={_flag(theirs)}")
 
 
@@ -84,6 +104,9 @@ def _differences(network: Network, found: UNetNetwork | RefineNetwork) -> dict[s
     different: dict[str, tuple[Any, Any]] = {}
     if type(found) is not type(network):
         different["name"] = type(found).__name__, type(network).__name__
+    if found.shape[:2] != network.shape[:2]:
+        size_of = "{0[0]} x {0[1]}".format
+        different["size"] = size_of(found.shape), size_of(network.shape)
     if found.shape[2] != network.shape[2]:
         different["shape"] = found.shape, network.shape
     for field in dataclasses.fields(found):
@@ -142,18 +165,56 @@ def _unet_candidates(like: Network, form: str, shapes: Shapes) -> Iterator[UNetN
     # The port's names do not tell DDPM from NCSN++ with its blocks, and one of both was published.
     alike = isinstance(like, NCSNpp) and like.resblock == "ddpm"
     kinds: tuple[type, ...] = (NCSNpp, DDPM) if alike else (DDPM, type(like), NCSNpp)
-    for settings in _settings(like, form, shapes, blocks, channels[1]):
+    for places, settings in _settings(like, form, shapes, blocks, channels[1]):
         for kind in dict.fromkeys(kinds):
-            if issubclass(kind, UNetNetwork):
-                candidate = _like(like, kind, **settings, shape=(*like.shape[:2], channels[0]))
-                if candidate is not None:
+            if not issubclass(kind, UNetNetwork):
+                continue
+            for height, width in _image_sizes(like, places):
+                sizes = dict(shape=(height, width, channels[0]), attention=_attention(height, places))
+                candidate = _like(like, kind, **settings, **sizes)
+                if candidate is not None:  # all sizes have the same tensors
                     yield candidate
+                    break
+
+
+def _attention(height: int, places: tuple[int, ...]) -> tuple[int, ...]:
+    """The heights of feature maps at these levels."""
+    return tuple(sorted((height >> level for level in places), reverse=True))
+
+
+def _image_sizes(like: Network, places: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(height, width) in the order in which they explain a file: by the config's attention, its own size, the least.
+
+    Tensors are the same for images of every size; where attention is says which, as a rule.
+    """
+    own = (like.shape[0], like.shape[1])
+    others = [(side, side) for side in _SIDES if own[0] == own[1] and side != own[0]]
+    return sorted([own, *others], key=lambda size: not _explains(like, size[0], places))
+
+
+def _explains(like: Network, height: int, places: tuple[int, ...]) -> bool:
+    """Whether these levels of images of this height are where the config has attention."""
+    return _attention(height, places) == tuple(sorted(getattr(like, "attention", ()), reverse=True))
+
+
+def _in_order(like: Network, levels: int, attentions: int) -> list[tuple[int, ...]]:
+    """The levels that attention may be at, the likeliest first: a msgpack file does not always say which.
+
+    Those of the config at its own size, then at a size whose lowest feature map is of side 4, as published ones are.
+    """
+
+    def rank(places: tuple[int, ...]) -> tuple[bool, bool, int]:
+        height = _image_sizes(like, places)[0][0]
+        explains = _explains(like, height, places)
+        return not (explains and height == like.shape[0]), not explains, abs((height >> (levels - 1)) - 4)
+
+    return sorted(itertools.combinations(range(levels), attentions), key=rank)
 
 
 def _settings(
     like: Network, form: str, shapes: Shapes, blocks: list[tuple[int, int]], channels: int
-) -> Iterator[dict[str, Any]]:
-    """Settings that the tensors leave possible."""
+) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+    """(levels with attention, other settings) that the tensors leave possible."""
     text = "\n".join(shapes)
     combined = "Combine" in text or any(
         s[2:] == (1, 1) and re.fullmatch(r"all_modules\.\d+\.Conv_0\.weight", n) for n, s in shapes.items()
@@ -171,19 +232,19 @@ def _settings(
     inputs = ("input_skip",) if combined else ("none", "residual")
     ways = ("sum", "cat") if combined else (getattr(like, "combine", "sum"),)
     for resblock in ("biggan", "ddpm"):
-        for sizes in _sizes(like.shape[0], resblock, blocks, channels, attentions):
+        for places, sizes in _sizes(like, resblock, blocks, channels, attentions):
             convs = (True, False) if resblock == "ddpm" else (getattr(like, "resample_with_conv", True),)
             for grows, comes, way, fir, conv in itertools.product(
                 ("none", "output_skip", "residual"), inputs, ways, firs, convs
             ):
                 choice = dict(progressive=grows, progressive_input=comes, combine=way, fir=fir, resample_with_conv=conv)
-                yield fixed | sizes | choice | dict(resblock=resblock)
+                yield places, fixed | sizes | choice | dict(resblock=resblock)
 
 
 def _sizes(
-    height: int, resblock: str, blocks: list[tuple[int, int]], channels: int, attentions: int
-) -> Iterator[dict[str, Any]]:
-    """Levels, blocks, multipliers and attention that fit the sequence of residual blocks."""
+    like: Network, resblock: str, blocks: list[tuple[int, int]], channels: int, attentions: int
+) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+    """(levels with attention, blocks and multipliers) that fit the sequence of residual blocks."""
     between = 1 if resblock == "biggan" else 0
     for levels in range(1, 13):
         rest = len(blocks) - 2 - 2 * between * (levels - 1) - levels
@@ -196,9 +257,8 @@ def _sizes(
         outs = [width.pop() for width in widths]
         if any(out % channels for out in outs) or (attentions - 1) % (each + 1):
             continue
-        for places in itertools.combinations(range(levels), (attentions - 1) // (each + 1)):
-            heights = tuple(sorted((height >> level for level in places), reverse=True))
-            yield dict(blocks=each, multipliers=tuple(out // channels for out in outs), attention=heights)
+        for places in _in_order(like, levels, (attentions - 1) // (each + 1)):
+            yield places, dict(blocks=each, multipliers=tuple(out // channels for out in outs))
 
 
 def _blocks(form: str, shapes: Shapes) -> list[tuple[int, int]]:

@@ -36,6 +36,14 @@ class Sampler(abc.ABC):
         """What a multistep method remembers between steps, before the first one."""
         return ()
 
+    @property
+    def convergence_order(self) -> float:
+        """The order that it claims, on an SDE that is smooth in time: its error falls as steps^-order.
+
+        `verify` measures it. A subclass of a higher one states it, also as a plain attribute: convergence_order = 2.
+        """
+        return 1
+
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         """Raise InputError where this sampler is not defined on this grid of this SDE."""
 

@@ -90,6 +90,11 @@ class Heun(_Churned):
     churn goes no further than t_max and the last denoising has none.
     """
 
+    @property
+    def convergence_order(self) -> float:
+        """2, or 1 with churn."""
+        return 2 if self.gamma == 0 else 1
+
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
     ) -> tuple[Array, State, Array]:

@@ -41,6 +41,11 @@ class DPMSolverPP(Sampler):
         if self.order not in (1, 2):
             raise InputError(f"DPMSolverPP got order={self.order!r}; expected 1 or 2.")
 
+    @property
+    def convergence_order(self) -> float:
+        """Its order."""
+        return self.order
+
     def init(self, x: Array) -> State:
         """(x_0, h) of the last step; an infinite h makes the first step one of first order."""
         return (jnp.zeros_like(x), jnp.asarray(jnp.inf, x.dtype)) if self.order == 2 else ()
@@ -65,6 +70,11 @@ class DPMSolverPP2S(Sampler):
     x_0 is evaluated at t and, after a step of first order, at the time m where lambda is half way; with that
     r = 1/2 of the paper the second of the two is put for x_0. Two evaluations a step.
     """
+
+    @property
+    def convergence_order(self) -> float:
+        """2."""
+        return 2
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_continuous(self, sde)

@@ -44,6 +44,11 @@ class LMS(Sampler):
         if self.order not in (1, 2, 3, 4):
             raise InputError(f"LMS got order={self.order!r}; expected 1, 2, 3 or 4.")
 
+    @property
+    def convergence_order(self) -> float:
+        """At most 2, which the first step, of first order, leaves of a higher one."""
+        return min(self.order, 2)
+
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_signal(self, sde, grid)
 
@@ -89,6 +94,11 @@ class DPM2(Sampler):
     Here n_down = n_s and n_up = 0.
     """
 
+    @property
+    def convergence_order(self) -> float:
+        """2."""
+        return 2
+
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_continuous(self, sde)
         check_signal(self, sde, grid)
@@ -125,6 +135,11 @@ class DPM2Ancestral(DPM2):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise InputError(f"DPM2Ancestral got eta={self.eta!r}; expected a number from 0 to 1.")
+
+    @property
+    def convergence_order(self) -> float:
+        """1, or that of DPM2 where eta is 0."""
+        return 1 if self.eta > 0 else super().convergence_order
 
     def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
         start, end = _level(sde, t), _level(sde, s)

@@ -1,4 +1,4 @@
-"""python -m score_sde.verify package.module:Name [name=VALUE ...] [--json] [--on=SDE,...] [--mixture=JSON]"""
+"""python -m score_sde.verify package.module:Name [name=VALUE ...] [--json] [--on=VP,VE] [--order=2] [--mixture=JSON]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from score_sde.core.errors import InputError
 from score_sde.denoisers import Mixture
 from score_sde.verify import report, target
 from score_sde.verify.report import Check
-from score_sde.verify.run import chosen, verify
+from score_sde.verify.run import chosen, claimed, verify
 
 _EXAMPLE = """{"weights": [1, 2], "means": [[0, 0], [1, 1]], "stds": [0.1, 0.2]}"""
 
@@ -26,6 +26,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("arguments", nargs="*", metavar="name=VALUE", help="arguments of a class, in JSON or as text")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON, and nothing else")
     parser.add_argument("--on", metavar="SDE,...", help="check on these SDEs alone, such as VP,VE")
+    parser.add_argument("--order", metavar="N", help="the order of convergence that a sampler must have: its claim")
     parser.add_argument("--mixture", metavar="JSON", help=f"other data than two Gaussians in the plane: {_EXAMPLE}")
     return parser.parse_intermixed_args(argv)
 
@@ -40,6 +41,13 @@ def _mixture(text: str) -> Mixture:
         raise InputError(f"--mixture is no mixture: {error}; expected, for example, {_EXAMPLE}.") from error
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--order is {text!r}; expected a number, such as 2.") from error
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parse(argv)
@@ -50,12 +58,14 @@ def main(argv: list[str] | None = None) -> int:
         mixture = None if options.mixture is None else _mixture(options.mixture)
         on = None if options.on is None else options.on.split(",")
         chosen(kind, on)
+        order = None if options.order is None else _number(options.order)
+        claimed(kind, order)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     if not options.json:
         print(f"{thing!r}, {kind}\n" + "\n".join(report.table(())), flush=True)
-    found = verify(thing, mixture=mixture, on=on, tell=None if options.json else _show)
+    found = verify(thing, mixture=mixture, on=on, order=order, tell=None if options.json else _show)
     print(found.to_json() if options.json else report.summary(found))
     return 0 if found.passed else 1
 

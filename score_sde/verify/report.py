@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from score_sde.core.errors import DivergenceError
+
 
 class Question(NamedTuple):
     """A figure to be measured, and what it must be.
@@ -116,9 +118,13 @@ def _measure(question: Question) -> Check:
         measured = question.measure()
     except NotAsked as reason:
         return _check(question, None, f"not asked: {reason}")
+    except DivergenceError:  # its remedy, more steps, is for users of what is right
+        return _check(question, math.nan, f"{question.meaning} (what it makes is not finite)")
     except Exception as error:  # whatever the code under test raises
         return _check(question, math.nan, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     figure, where = measured if isinstance(measured, tuple) else (measured, "")
+    if math.isnan(figure):
+        where = f"{where}, not finite" if where else "not finite"
     check = _check(question, float(figure), where)
     if check.result == "FAIL":
         note = f"{question.meaning} ({where})" if where else question.meaning

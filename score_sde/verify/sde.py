@@ -21,8 +21,10 @@ from score_sde.verify.report import NotAsked, Question
 SDES: dict[str, SDE] = {}  # an SDE is checked on itself alone
 _VALID = "alpha and variance are valid"
 _DRIFT, _DIFFUSION = "drift is (log alpha)' x", "g^2 is variance' - 2 f variance"
-_RATES = "velocity rates are alpha' and sigma'"
+_RATES, _LEVELS = "velocity rates are alpha' and sigma'", "levels lie on smooth()"
 _FALLS = "log-SNR falls"
+_PRECISION, _DERIVED = "float32 keeps alpha and variance", "log_alpha, sigma, log_snr, kernel, perturb"
+_FORWARD = "forward simulation, all of it: moments"
 
 
 def questions(sde: SDE, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
@@ -50,10 +52,10 @@ def _of_what_is_stated(sde: SDE) -> list[Question]:
         ask(_DIFFUSION, _diffusion, 1e-3, "the diffusion, stated or derived, belongs to another variance"),
         ask(_RATES, _rates, 1e-3, "the probability flow belongs to another SDE"),
     ]
-    levels = [ask("levels lie on smooth()", _levels, 1e-5, "chain.smooth() leaves the chain's levels")]
+    levels = [ask(_LEVELS, _levels, 1e-5, "chain.smooth() leaves the chain's levels")]
     return [
-        ask("float32 keeps alpha and variance", _precision, 0.1, "use expm1 and log1p where two numbers near 1 differ"),
-        ask("log_alpha, sigma, log_snr, kernel, perturb", _derived, 1e-3, "these do not agree with alpha and variance"),
+        ask(_PRECISION, _precision, 0.1, "use expm1 and log1p where two numbers near 1 differ"),
+        ask(_DERIVED, _derived, 1e-3, "these do not agree with alpha and variance"),
         ask("prior_std is sigma(t_max)", _prior_std, 1e-3, "the prior has another width than x at t_max"),
         ask("time_of and the default grid", _grids, 1e-3, "time_of must invert log_snr, and times of a grid must fall"),
         ask("prior draws and density", _prior, 1.0, "not those of N(0, prior_std^2 I), each draw by its own key"),
@@ -62,37 +64,55 @@ def _of_what_is_stated(sde: SDE) -> list[Question]:
 
 
 def _of_what_is_simulated(sde: SDE, data: Mixture) -> list[Question]:
-    def ask(*args: Any) -> Question:
+    """What is not asked where something is wrong that it is made of: the cause is seen, and not all that follows."""
+    continuous = sde.levels is None
+    stated = (_PRECISION, _DERIVED, *((_DRIFT, _DIFFUSION) if continuous else ()))
+    flow = (_DERIVED, _RATES if continuous else _LEVELS)
+
+    def ask(needs: tuple[str, ...], *args: Any) -> Question:
         question = _ask(sde, *args)
-        return question if sde.levels is not None else question._replace(needs=(*question.needs, _DRIFT, _DIFFUSION))
+        return question._replace(needs=(*question.needs, *needs))
 
     bound = laws.moments_bound(data)
     forward = functools.cache(lambda: simulated.forward(sde, data))
     backward = functools.cache(lambda: simulated.reversal(sde, data))
     away = "from x at t_min, drift and diffusion lead to another law than alpha and variance say"
     back = "the reverse-time SDE does not lead back to the data"
-    found = []
-    for k, part in enumerate(("a third", "two thirds", "all")):
-        name = f"forward simulation, {part} of it: moments"
-        found.append(ask(name, functools.partial(_moments_at, forward, k), bound, away))
+    reversed_ = (*stated, *(() if continuous else (_LEVELS,)), _FORWARD)
+    thirds = ("forward simulation, a third of it: moments", "forward simulation, two thirds of it: moments", _FORWARD)
     return [
-        *found,
-        ask("forward simulation: energy distance", lambda _: laws.energy(*forward()[0][::2]), laws.ENERGY_BOUND, away),
-        ask("time reversal: moments", lambda _: laws.moments(*backward()[:2]), bound, back),
-        ask("time reversal: energy distance", lambda _: laws.energy(*backward()[::2]), laws.ENERGY_BOUND, back),
+        *(ask(stated, name, functools.partial(_moments_at, forward, k), bound, away) for k, name in enumerate(thirds)),
         ask(
+            stated,
+            "forward simulation: energy distance",
+            lambda _: laws.energy(*forward()[0][::2]),
+            laws.ENERGY_BOUND,
+            away,
+        ),
+        ask(reversed_, "time reversal: moments", lambda _: laws.moments(*backward()[:2]), bound, back),
+        ask(
+            reversed_,
+            "time reversal: energy distance",
+            lambda _: laws.energy(*backward()[::2]),
+            laws.ENERGY_BOUND,
+            back,
+        ),
+        ask(
+            flow,
             "likelihood against the closed form, nats",
             lambda sde: simulated.likelihood(sde, data),
             1e-2,
             "log p along the probability flow is not that of the mixture",
         ),
         ask(
+            flow if continuous else (),
             "order of convergence of Heun",
             lambda sde: simulated.order(sde, data),
             1.7,
             "alpha or variance is not smooth in t, so that no method is of second order",
         )._replace(at_least=True),
         ask(
+            (_PRECISION, _DERIVED),
             "sample i does not depend on the batch",
             lambda sde: simulated.invariance(sde, data),
             1e-4,
