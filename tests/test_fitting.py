@@ -51,6 +51,26 @@ def test_images_with_labels(tmp_path):
     np.testing.assert_array_equal(ss.load(tmp_path).sample(4, label=2, grid=ss.time_grid.uniform(ss.VP(), 3)).x, drawn)
 
 
+def test_a_data_set_is_fitted_and_known_by_its_workdir(tmp_path):
+    """Its workdir trains on and is evaluated, for its config makes the data set again."""
+    model = ss.fit(ss.data.TwoMoons(), data=dict(given=("label",)), **QUICK)
+    assert model.config.data.name == "TwoMoons" and model.conditions["label"].classes == 2
+    model.save(tmp_path)
+    config = ss.load(tmp_path).config
+    with config.unlocked():
+        config.train.steps = 5
+    jobs.train(config, tmp_path)
+    assert ss.load(tmp_path).step == 5
+    with pytest.raises(ss.InputError, match="beside the data set TwoMoons; expected its own conditions"):
+        ss.fit(ss.data.TwoMoons(), label=[0, 1], **QUICK)
+    with pytest.raises(ss.InputError, match="Local is defined inside a function"):
+
+        class Local(ss.data.TwoMoons):
+            pass
+
+        ss.fit(Local(), **QUICK)
+
+
 def test_density_on_the_scale_of_real_data():
     """Data of another size are standardised inside, and the density is that of the data: log p(x) - D log std."""
     far = 1000 + 50 * POINTS
@@ -76,6 +96,8 @@ def test_an_exact_gaussian_is_learned():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        (dict(data=None), "expected examples as the first argument"),
+        (dict(data=ss.data.TwoMoons), r"the class TwoMoons; expected an object of it"),
         (dict(data=[1.0, 2.0]), "shape"),
         (dict(data=np.zeros((5, 2))), "0 throughout"),
         (dict(data=np.full((5, 2), np.nan)), "Example 0 of the data contains NaN"),

@@ -1,11 +1,27 @@
 """Wrong input to every public call: one line of InputError, whatever it is."""
 
+import copy
+import functools
+import inspect
+import pathlib
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
 
 import score_sde as ss
+from configs import digits, toy
+from score_sde import config as config_
+from score_sde.experiment import averages
+from score_sde.jobs import evaluations
+from score_sde.jobs.evaluate import read_evaluations
+from score_sde.jobs.generator import Generator
+from score_sde.jobs.train import Trainer
 
 SDE = ss.VP()
 MIXTURE = ss.GaussianMixture(SDE, [0.5, 0.5], [[1.0, 0.0], [-1.0, 0.5]], 0.3)
@@ -53,6 +69,29 @@ def score(**changes):
     return MIXTURE.score(arguments["x"], arguments["t"], arguments["cond"])
 
 
+@functools.cache
+def model():
+    points, network = np.linspace(-1, 1, 40).reshape(20, 2), ss.networks.MLP((2,), width=4, blocks=1)
+    return ss.fit(points, None, network, label=[0, 1] * 10, steps=1, batch_size=4, progress=False)
+
+
+QUICK = dict(rtol=1e-1, atol=1e-1)
+
+
+def model_sample(**changes):
+    return model().sample(**dict(n=2, grid=ss.time_grid.default(model().denoiser.sde, 2)) | changes)
+
+
+def model_log_prob(**changes):
+    arguments = dict(x=X, label=1) | QUICK | changes
+    return model().log_prob(arguments.pop("x"), **arguments)
+
+
+def fit(**changes):
+    arguments = dict(data=X + np.arange(2), steps=1, batch_size=2, progress=False) | changes
+    return ss.fit(arguments.pop("data"), **arguments)
+
+
 CALLS = {
     sample: ("denoiser", "sampler", "grid", "shape", "n", "seed", "first", "cond", "x", "temperature", "batch_size"),
     log_prob: ("denoiser", "x", "keys", "cond", "trace", "probes", "probe", "rtol", "atol", "chunk"),
@@ -61,6 +100,24 @@ CALLS = {
     interpolate: ("denoiser", "a", "b", "n"),
     loss: ("denoiser", "x0", "keys", "t", "target", "cond", "reduction"),
     score: ("x", "t", "cond"),
+    model_sample: ("n", "seed", "sampler", "grid", "cond", "label"),
+    model_log_prob: ("x", "seed", "cond", "label"),
+    fit: (
+        "data",
+        "sde",
+        "network",
+        "label",
+        "cond",
+        "parametrization",
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "seed",
+        "averages",
+        "train",
+        "objective",
+        "optimizer",
+    ),
 }
 WRONG = [
     None, True, -1, 0, 3, 1.5, -0.5, 1e30, np.nan, np.inf, "2", "", b"x", [], [[1, 2], [3]], [[0.1, 0.2], [0.3, 0.4]],
@@ -74,16 +131,165 @@ WRONG = [
 CASES = [(call, name) for call, names in CALLS.items() for name in names]
 
 
-@pytest.mark.parametrize(("call", "name"), CASES, ids=[f"{call.__name__}-{name}" for call, name in CASES])
+# Of the arguments of `fit` most values make a training of their own.
+TRAINING = ("cond", "label", "learning_rate", "network", "sde", "seed", "steps")
+
+
+def case(call, name):
+    marks = [pytest.mark.slow] if call is fit and name in TRAINING else []
+    return pytest.param(call, name, id=f"{call.__name__}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("call", "name"), [case(*each) for each in CASES])
 def test_wrong_input(call, name):
     """Whatever stands for an argument: the call succeeds, or says in one line what was expected."""
-    raised = []
-    for wrong in WRONG:
-        try:
-            call(**{name: wrong})
-        except (ss.InputError, ss.DivergenceError) as error:
-            if "\n" in str(error) or not str(error).endswith("."):
-                raised.append(f"{wrong!r}: not one line: {error}")
-        except Exception as error:
-            raised.append(f"{wrong!r}: {type(error).__name__}: {str(error)[:100]}")
-    assert not raised, "\n".join(raised)
+    told = [outcome(lambda wrong=wrong: call(**{name: wrong}), wrong) for wrong in WRONG]
+    assert not any(told), "\n".join(filter(None, told))
+
+
+def outcome(call, wrong):
+    """What is wrong with how a call answers; '' where it succeeds, or refuses in one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call()
+    except (ss.InputError, ss.DivergenceError) as error:
+        right = "\n" not in str(error) and str(error)[-1] in ".?"
+        return "" if right else f"{wrong!r}: not one line: {error}"
+    except Exception as error:
+        return f"{wrong!r}: {type(error).__name__}: {str(error)[:100]}"
+    return ""
+
+
+ARRAYS = arrays_of.arrays(
+    dtype=st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint16", "bool", "complex64", "U2"]),
+    shape=arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3),
+)
+PLAIN = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.integers(-(2**70), -1), st.floats(), st.text(max_size=4),
+    st.binary(max_size=3), st.lists(st.integers(-2, 3) | st.floats(), max_size=3),
+    st.tuples(st.integers(-2, 9), st.text(max_size=2)), st.lists(st.lists(st.integers(), max_size=2), max_size=2),
+    st.dictionaries(st.sampled_from(["label", "name", "a", "absent", "value"]), st.integers(-2, 2), max_size=2),
+)  # fmt: skip
+THINGS = st.sampled_from([ss.VP, ss.VP(), ss.Heun(), ss.Noise(), ss.Label(3), MIXTURE, ss, len, 1j, object()])
+ANYTHING = PLAIN | ARRAYS | THINGS
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(CASES), ANYTHING)
+def test_random_input(chosen, wrong):
+    call, name = chosen
+    assert not outcome(lambda: call(**{name: wrong}), (call.__name__, name, wrong))
+
+
+# What the constructors of public classes cannot do without.
+GIVEN = dict(
+    denoiser=MIXTURE, sde=SDE, shape=(8, 8, 1), weights=[1.0], means=[[0.0, 0.0]], stds=1.0, weight=1.0,
+    predictor=ss.DDIM(), corrector=ss.Langevin(), maximum=255, classes=3, alpha=[0.9, 0.5], variance=[0.1, 0.5],
+    apply=len, params=(), parametrization=ss.Noise(), low=-1.0, high=1.0, length=4,
+    data_shape=(2,), chain=ss.DDPM(10),
+)  # fmt: skip
+SPACES = (ss, ss.networks, ss.data, ss.losses, ss.time_sampling, ss.weighting, averages, evaluations)
+
+
+def constructors():
+    """(class, the arguments that it needs, one of its parameters) of every public class that needs no more."""
+    cases = {}
+    for kind in {value for space in SPACES for value in vars(space).values() if isinstance(value, type)}:
+        ours = kind.__module__.startswith("score_sde") and not issubclass(kind, tuple | Exception)
+        parameters = inspect.signature(kind).parameters if ours and not inspect.isabstract(kind) else {}
+        needed = [
+            name for name, one in parameters.items() if one.default is one.empty and one.kind < one.VAR_POSITIONAL
+        ]
+        for name, one in parameters.items():
+            if all(each in GIVEN for each in needed) and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
+                cases[kind.__module__, kind.__name__, name] = (kind, {each: GIVEN[each] for each in needed}, name)
+    return [cases[key] for key in sorted(cases)]
+
+
+def test_constructors_are_found():
+    kinds = {kind for kind, _, _ in constructors()}
+    assert {ss.VP, ss.SMLD, ss.Heun, ss.Langevin, ss.Preconditioned, ss.ClassifierFree, ss.networks.NCSNpp} <= kinds
+    assert {ss.data.Digits, ss.QuantizedCodec, ss.Label, ss.weighting.Karras, ss.GaussianMixture} <= kinds
+    assert len(kinds) > 50
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(constructors()), ANYTHING)
+def test_random_arguments_of_constructors(chosen, wrong):
+    kind, needed, name = chosen
+    assert not outcome(lambda: kind(**needed | {name: wrong}), (kind.__name__, name, wrong))
+
+
+CONFIGS = [config_.complete(each.get_config()).to_dict() for each in (toy, digits)]
+
+
+def entries(section, path=()):
+    """The paths of all entries of a config, sections too."""
+    for name, value in section.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from entries(value, (*path, name))
+
+
+SPECS = st.sampled_from(
+    ["Heun(", "Heun(1, 2, 3)", "label=2", "label='a'", "VP", "json.loads", "score_sde.sde.VP", "os.system",
+     {"name": "VP"}, {"name": 3}, {"name": "VP", "beta_min": "a"}, {"a": 1}, "Likelihood(probes=0)",
+     "ClassifierFree(weight='a')"]
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1), st.data())
+def test_random_settings(which, data):
+    """All that a run checks before its first step."""
+    config = copy.deepcopy(CONFIGS[which])
+    path, wrong = data.draw(st.sampled_from(list(entries(config)))), data.draw(PLAIN | SPECS)
+    section = config
+    for name in path[:-1]:
+        section = section[name]
+    section[path[-1]] = wrong
+
+    def start():
+        experiment = ss.Experiment.from_config(config)
+        Trainer(experiment, pathlib.Path("nowhere"))
+        read_evaluations(experiment.config.eval)
+        denoiser = experiment.denoiser(jax.eval_shape(experiment.init_state).params["network"])
+        Generator.from_config(experiment.config.sample, denoiser, experiment.codec)
+
+    assert not outcome(start, (".".join(path), wrong))
+
+
+class Wrong(ss.Guide):
+    answer: str = "x0"
+
+    def __init__(self, denoiser, answer):
+        super().__init__(denoiser)
+        self.answer = answer
+
+    def predict(self, x, t, cond=None, *, keys=None):
+        inner = self.denoiser.predict(x, t, cond)
+        return {"x0": inner.x0, "none": None, "shape": ss.Prediction(inner.x0[..., :1], inner.noise)}[self.answer]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("x0", "returns a .*; expected Prediction"),
+        ("none", "returns a NoneType"),
+        ("shape", "returns x0 and noise of shapes"),
+    ],
+)
+def test_a_guide_that_predicts_something_else(answer, words):
+    guide = Wrong(MIXTURE, answer)
+    for call in (
+        lambda: sample(denoiser=guide),
+        lambda: guide.denoise(X, 0.5),
+        lambda: guide.noise(X, 0.5),
+        lambda: guide.score(X, 0.5),
+        lambda: guide.velocity(X, 0.5),
+        lambda: log_prob(denoiser=guide),
+    ):
+        with pytest.raises(ss.InputError, match=f"Wrong.predict {words}"):
+            call()

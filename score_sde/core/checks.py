@@ -1,11 +1,18 @@
-"""Whole numbers, as every room checks them."""
+"""Numbers, truth values, text and shapes that a person gives, as every room checks them."""
 
 from __future__ import annotations
 
+import dataclasses
 import operator
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from score_sde.core.errors import InputError
+
+_SHOWN = 60  # letters of a wrong value
 
 
 def is_whole(value: Any, least: int) -> bool:
@@ -20,3 +27,67 @@ def require_whole(name: str, value: Any, least: int) -> None:
     """Raise InputError, naming the value, where it is not a whole number of at least `least`."""
     if not is_whole(value, least):
         raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number, of Python or of an array of shape (), that is not NaN; or traced."""
+    if isinstance(value, jax.core.Tracer):
+        return value.shape == ()
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+        return False
+    array = np.asarray(value)
+    return array.shape == () and (array.dtype.kind in "iuf" or array.dtype.name == "bfloat16") and bool(array == array)
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise InputError, naming the value, where it is not one real number."""
+    if not is_number(value):
+        raise InputError(f"{name} is {shown(value)}; expected a number.")
+
+
+def shown(value: Any) -> str:
+    """A wrong value in a message: its beginning, or what it is."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN and "\n" not in text else f"a {type(value).__name__} ({text[:_SHOWN]}...)"
+
+
+def as_shape(name: str, value: Any) -> tuple[int, ...]:
+    """A shape as a tuple of Python's integers; raises InputError for what is none."""
+    if not _is_whole_numbers(value):
+        raise InputError(f"{name} is {shown(value)}; expected whole numbers, such as (8, 8, 1).")
+    return tuple(int(side) for side in value)
+
+
+def _is_whole_numbers(value: Any) -> bool:
+    listed = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    return listed and all(is_whole(side, 0) and not isinstance(side, bool) for side in value)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda value: is_whole(value, -(2**63)) and not isinstance(value, bool), "a whole number"),
+    "float": (is_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+    "str": (lambda value: isinstance(value, str), "text"),
+    "tuple[int,...]": (_is_whole_numbers, "whole numbers in a tuple"),
+    "tuple[int,int,int]": (_is_whole_numbers, "whole numbers in a tuple"),
+}
+
+
+def check_types(thing: Any) -> None:
+    """Refuse what is of another type than its field is declared as, of a dataclass.
+
+    Looked at are fields declared int, float, bool, str or tuple[int, ...], or one of them or None: a subclass of a
+    base that calls this needs no check of its own for what is no number at all.
+
+    Raises:
+        InputError: for the first such field, with what was expected.
+    """
+    for field in dataclasses.fields(thing):
+        declared = getattr(field.type, "__name__", str(field.type)).replace(" ", "").split("|")
+        kinds = [kind for kind in declared if kind != "None"]
+        value = getattr(thing, field.name, None)
+        if (value is None and "None" in declared) or not all(kind in _KINDS for kind in kinds):
+            continue
+        if not any(_KINDS[kind][0](value) for kind in kinds):
+            expected = " or ".join([_KINDS[kind][1] for kind in kinds] + ["None"] * ("None" in declared))
+            raise InputError(f"{type(thing).__name__} got {field.name}={shown(value)}; expected {expected}.")

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.core.arrays import Array
-from score_sde.core.checks import is_whole
+from score_sde.core.checks import as_shape, is_whole, shown
 from score_sde.core.errors import InputError
 
 Cond = Mapping[str, Any] | None
@@ -38,7 +38,7 @@ class Condition:
     required: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "shape", as_shape(f"shape of {type(self).__name__}", self.shape))
 
     def like(self, batch: int) -> Any:
         """The shapes and dtypes of a batch of values: a jax.ShapeDtypeStruct, or a dictionary of them."""
@@ -160,9 +160,12 @@ class Conditions(Mapping[str, Condition]):
     """Declarations by name: a dictionary that cannot be changed, so that a network that holds one is hashable."""
 
     def __init__(self, declared: Mapping[str, Condition] | None = None, /, **more: Condition) -> None:
+        if not (declared is None or isinstance(declared, Mapping)):
+            raise InputError(f"conditions are {shown(declared)}; expected a dictionary, such as dict(label=Label(10)).")
         merged = dict(declared or {}, **more)
         for name, condition in merged.items():
-            if not isinstance(condition, Condition) or name == ABSENT or not name.isidentifier():
+            is_name = isinstance(name, str) and name.isidentifier() and name != ABSENT
+            if not isinstance(condition, Condition) or not is_name:
                 raise InputError(
                     f"conditions has {name!r}: {condition!r}; expected names other than 'absent', each with a "
                     "Condition, such as dict(label=Label(10))."

@@ -134,4 +134,5 @@ def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray) 
         raise InputError(f"sample.cond, {name}: {error}") from error
     if not parsed:
         raise InputError(f"sample.cond gives no value of {name!r}; expected at least one.")
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *[parsed[int(i) % len(parsed)] for i in numbers])
+    places = np.asarray(numbers, np.int64) % len(parsed)
+    return jax.tree.map(lambda *leaves: np.stack(leaves)[places], *parsed)

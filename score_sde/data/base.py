@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from score_sde.core.arrays import as_array
+from score_sde.core.checks import shown
 from score_sde.core.conditions import ABSENT, Condition, Conditions
 from score_sde.core.errors import InputError
 from score_sde.core.given import checked_values
@@ -211,6 +212,15 @@ class Dataset(abc.ABC):
     @abc.abstractmethod
     def source(self, split: str) -> Source:
         """The examples of a split, 'train' or 'test', in a fixed order; prepares the data if need be."""
+
+
+def folder_of(dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """Where data live: `dir`, in which ~ is the user's home, or the user's cache for None and ''."""
+    if dir is None or (isinstance(dir, str) and not dir):
+        return cache_dir() / "data"
+    if not isinstance(dir, str | os.PathLike):
+        raise InputError(f"data.dir is {shown(dir)}; expected the path of a folder, or None for the user's cache.")
+    return pathlib.Path(dir).expanduser()
 
 
 def cache_dir() -> pathlib.Path:

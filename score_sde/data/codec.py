@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, as_float, is_concrete
-from score_sde.core.checks import is_whole
+from score_sde.core.arrays import Array, as_array, as_float, is_concrete
+from score_sde.core.checks import as_shape, check_types, is_whole, shown
 from score_sde.core.errors import InputError
 
 # By name, in nats per example; None where that part of the likelihood has no bound.
 Terms = dict[str, Array | None]
 _MOST_LEVELS = 2**16 - 1
+_as_data_shape = functools.partial(as_shape, "data_shape of a codec")
 
 
 class Codec(eqx.Module):
@@ -37,7 +39,7 @@ class Codec(eqx.Module):
         clip_range: what no x of the data leaves, the noise of `encode` included; None where there is no range.
     """
 
-    data_shape: tuple[int, ...] = eqx.field(static=True, converter=tuple)
+    data_shape: tuple[int, ...] = eqx.field(static=True, converter=_as_data_shape)
 
     is_bound = False
     # A field of some codecs, and none of the others: an annotation here would make it one of all.
@@ -114,6 +116,7 @@ class QuantizedCodec(Codec):
                 f"QuantizedCodec got maximum={self.maximum!r}; expected a whole number from 1 to {_MOST_LEVELS} "
                 "(float32 has no room for the noise between more levels: use ContinuousCodec)."
             )
+        check_types(self)
 
     @property
     def model_range(self) -> tuple[float, float]:
@@ -185,6 +188,9 @@ class ContinuousCodec(Codec):
     std: Any = eqx.field(default=1.0, converter=as_float)
 
     def __check_init__(self) -> None:
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if is_concrete(value) and as_array(value, f"{name} of ContinuousCodec").dtype.kind not in "iuf":
+                raise InputError(f"{name} of ContinuousCodec is {shown(value)}; expected a number, or an array.")
         if is_concrete(self.mean, self.std) and not (
             np.all(np.asarray(self.std) > 0) and np.isfinite(self.std).all() and np.isfinite(self.mean).all()
         ):

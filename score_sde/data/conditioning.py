@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.checks import shown
 from score_sde.core.conditions import ABSENT, Cond, Condition, Conditions, is_absent
 from score_sde.core.errors import InputError
 
@@ -58,6 +59,8 @@ class Conditioning:
     drop: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.drop, tuple) or not all(isinstance(p, tuple) and len(p) == 2 for p in self.drop):
+            raise InputError(f"drop of Conditioning is {shown(self.drop)}; expected pairs (name, probability).")
         for name, probability in self.drop:
             if name not in self.reads:
                 known = ", ".join(self.reads) or "none"

@@ -11,7 +11,7 @@ import warnings
 
 from score_sde.core.conditions import Conditions, Label
 from score_sde.core.errors import InputError
-from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, cache_dir
+from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, folder_of
 from score_sde.data.codec import QuantizedCodec
 
 _OLD = "1.0.0"  # as score_sde 0.1 prepared them
@@ -32,7 +32,7 @@ class Digits(Dataset):
     conditions = Conditions(label=Label(10))
 
     def __init__(self, dir: str | os.PathLike[str] | None = None) -> None:
-        self.dir = pathlib.Path(dir).expanduser() if dir else cache_dir() / "data"
+        self.dir = folder_of(dir)
 
     def source(self, split: str) -> Source:
         import tensorflow_datasets as tfds

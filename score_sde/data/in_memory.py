@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.core.arrays import as_array
+from score_sde.core.checks import as_shape, shown
 from score_sde.core.conditions import Condition, Conditions, Label
 from score_sde.core.errors import InputError
 from score_sde.data.base import Arrays, Dataset, Source
@@ -36,10 +38,17 @@ class InMemory(Dataset):
         dir: str | None = None,
     ) -> None:
         self.codec: Codec = (
-            ContinuousCodec(tuple(shape), np.asarray(mean), np.asarray(std))
+            ContinuousCodec(
+                as_shape("shape of InMemory", shape),
+                as_array(mean, "mean of InMemory"),
+                as_array(std, "std of InMemory"),
+            )
             if maximum is None
-            else QuantizedCodec(tuple(shape), maximum)
+            else QuantizedCodec(as_shape("shape of InMemory", shape), maximum)
         )
+        pairs = dict(others).values() if isinstance(others, Mapping) else [None]
+        if others is not None and not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            raise InputError(f"others of InMemory is {shown(others)}; expected a dictionary of (shape, dtype).")
         further = {name: Condition(shape=tuple(one), dtype=dtype) for name, (one, dtype) in dict(others or {}).items()}
         self.conditions = Conditions(further | ({} if classes is None else {"label": Label(classes)}))
         self._splits: dict[str, Arrays] = {}

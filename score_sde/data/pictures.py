@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.core.checks import require_whole, shown
 from score_sde.core.conditions import Conditions, Label
 from score_sde.core.errors import InputError
-from score_sde.data.base import Arrays, Dataset, Records, Source, cache_dir
+from score_sde.data.base import Arrays, Dataset, Records, Source, folder_of
 from score_sde.data.codec import QuantizedCodec
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -36,7 +37,7 @@ class CIFAR10(Dataset):
     }
 
     def __init__(self, dir: str | os.PathLike[str] | None = None, centered: bool = True) -> None:
-        self.dir = pathlib.Path(dir).expanduser() if dir else cache_dir() / "data"
+        self.dir = folder_of(dir)
         self.codec = QuantizedCodec((32, 32, 3), 255, centered)
 
     def source(self, split: str) -> Source:
@@ -83,11 +84,11 @@ class ImageFolder(Dataset):
         crop: int = 0,
         centered: bool = True,
     ) -> None:
-        if size < 1 or crop < 0:
-            raise InputError(
-                f"ImageFolder got size={size}, crop={crop}; expected a size of 1 or more, and no crop below 0."
-            )
-        self.dir = (pathlib.Path(dir).expanduser() if dir else cache_dir() / "data") / folder
+        require_whole("size of ImageFolder", size, 1)
+        require_whole("crop of ImageFolder", crop, 0)
+        if not isinstance(folder, str):
+            raise InputError(f"ImageFolder got folder={shown(folder)}; expected the name of a folder.")
+        self.dir = folder_of(dir) / folder
         self.crop = crop
         self.codec = QuantizedCodec((size, size, 3), 255, centered)
 

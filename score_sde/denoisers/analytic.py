@@ -11,7 +11,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, dimensions, expand, is_concrete, to_time
+from score_sde.core.arrays import Array, as_array, dimensions, expand, is_concrete, to_time
+from score_sde.core.checks import shown
 from score_sde.core.conditions import Cond, Conditions, Label, is_absent
 from score_sde.core.errors import InputError
 from score_sde.denoisers.base import Denoiser
@@ -33,7 +34,7 @@ class Mixture(eqx.Module):
     stds: Array
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, stds: ArrayLike) -> None:
-        weights, means, stds = jnp.asarray(weights, float), jnp.asarray(means, float), jnp.asarray(stds, float)
+        weights, means, stds = _numbers("weights", weights), _numbers("means", means), _numbers("stds", stds)
         _check_mixture(weights, means, stds)
         self.weights = weights / jnp.sum(weights)
         self.means = means
@@ -91,6 +92,8 @@ class GaussianMixture(Denoiser):
     data: Mixture
 
     def __init__(self, sde: SDE, weights: ArrayLike, means: ArrayLike, stds: ArrayLike) -> None:
+        if not isinstance(sde, SDE):
+            raise InputError(f"sde of GaussianMixture is {shown(sde)}; expected an SDE, such as VP().")
         self.sde = sde
         self.data = Mixture(weights, means, stds)
 
@@ -127,6 +130,12 @@ class GaussianMixture(Denoiser):
         whitened = (x - marginal.means) / marginal.stds**2
         x0 = jnp.tensordot(posterior, self.data.means + alpha * self.data.stds**2 * whitened, 1)
         return Prediction(x0.astype(x.dtype), sigma * jnp.tensordot(posterior, whitened, 1).astype(x.dtype))
+
+
+def _numbers(name: str, values: ArrayLike) -> Array:
+    if is_concrete(values) and as_array(values, f"{name} of a mixture").dtype.kind not in "biuf":
+        raise InputError(f"{name} of a mixture are {shown(values)}; expected numbers.")
+    return jnp.asarray(values, float)
 
 
 def _check_mixture(weights: Array, means: Array, stds: Array) -> None:

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, expand
 from score_sde.core.conditions import Cond, Conditions
+from score_sde.core.errors import InputError
 from score_sde.denoisers.inputs import checked
 from score_sde.denoisers.prediction import Prediction
 from score_sde.sde import SDE
@@ -65,16 +66,16 @@ class Denoiser(eqx.Module):
 
     def denoise(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """E[x_0 | x_t], shape of x."""
-        return self.predict(*checked(self, x, t, cond)).x0
+        return checked_prediction(self, *checked(self, x, t, cond)).x0
 
     def noise(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """E[noise | x_t], shape of x."""
-        return self.predict(*checked(self, x, t, cond)).noise
+        return checked_prediction(self, *checked(self, x, t, cond)).noise
 
     def score(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """grad_x log p_t(x) = -noise / sigma(t), shape of x."""
         x, t, cond = checked(self, x, t, cond)
-        return -self.predict(x, t, cond).noise / expand(self.sde.sigma(t), x)
+        return -checked_prediction(self, x, t, cond).noise / expand(self.sde.sigma(t), x)
 
     def velocity(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
         """dx/dt of the probability flow, alpha'(t) x_0 + sigma'(t) noise, shape of x.
@@ -82,9 +83,25 @@ class Denoiser(eqx.Module):
         Equal to f(t) x - g(t)^2 score / 2 (Song et al. 2021, Eq. 13), and finite even where alpha = 0.
         """
         x, t, cond = checked(self, x, t, cond)
-        predicted = self.predict(x, t, cond)
+        predicted = checked_prediction(self, x, t, cond)
         alpha_rate, sigma_rate = self.sde.velocity_rates(t)
         return expand(alpha_rate, x) * predicted.x0 + expand(sigma_rate, x) * predicted.noise
+
+
+def checked_prediction(
+    denoiser: Denoiser, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None
+) -> Prediction:
+    """What a denoiser predicts; raises InputError where that is no Prediction of the shape of x."""
+    predicted = denoiser.predict(x, t, cond, keys=keys)
+    name = type(denoiser).__name__
+    if not isinstance(predicted, Prediction):
+        raise InputError(f"{name}.predict returns a {type(predicted).__name__}; expected Prediction(x0, noise).")
+    shapes = jnp.shape(predicted.x0), jnp.shape(predicted.noise)
+    if shapes != (x.shape, x.shape):
+        raise InputError(
+            f"{name}.predict returns x0 and noise of shapes {shapes[0]} and {shapes[1]}; expected that of x, {x.shape}."
+        )
+    return predicted
 
 
 class Guide(Denoiser):
@@ -101,6 +118,9 @@ class Guide(Denoiser):
     denoiser: Denoiser
 
     def __init__(self, denoiser: Denoiser) -> None:
+        if not isinstance(denoiser, Denoiser):
+            what = f"the class {denoiser.__name__}" if isinstance(denoiser, type) else f"a {type(denoiser).__name__}"
+            raise InputError(f"{type(self).__name__} got {what}; expected a denoiser, such as model.denoiser.")
         self.sde, self.denoiser = denoiser.sde, denoiser
 
     @property

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, as_float, expand
+from score_sde.core.checks import is_number, require_number, shown
 from score_sde.core.conditions import Cond, without
 from score_sde.core.errors import InputError
 from score_sde.denoisers.base import Denoiser, Guide
@@ -36,6 +37,10 @@ class ClassifierFree(Guide):
 
     def __init__(self, denoiser: Denoiser, weight: ArrayLike, *, drop: Sequence[str] | None = None) -> None:
         super().__init__(denoiser)
+        if not is_number(weight):
+            raise InputError(f"weight of ClassifierFree is {shown(weight)}; expected one number for all examples.")
+        if not (drop is None or isinstance(drop, list | tuple)):
+            raise InputError(f"drop of ClassifierFree is {shown(drop)}; expected names of conditions, or None.")
         self.weight, self.drop = as_float(weight), None if drop is None else tuple(drop)
         optional = denoiser.reads.optional
         wrong = [name for name in self.drop or () if name not in optional]
@@ -75,6 +80,8 @@ class Clipped(Guide):
 
     def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
         super().__init__(denoiser)
+        require_number("low of Clipped", low)
+        require_number("high of Clipped", high)
         self.low, self.high = float(low), float(high)
         if not -math.inf < self.low < self.high < math.inf:
             raise InputError(f"Clipped got low={low}, high={high}; expected finite numbers, low below high.")

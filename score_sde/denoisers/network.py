@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, to_time
+from score_sde.core.checks import shown
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.denoisers.base import Denoiser
 from score_sde.denoisers.parametrization import Parametrization
 from score_sde.denoisers.prediction import Prediction
+from score_sde.sde import SDE
 
 Apply = Callable[..., Array]
 
@@ -37,6 +39,10 @@ class NetworkDenoiser(Denoiser):
     params: Any
 
     def __check_init__(self) -> None:
+        for name, kind in (("sde", SDE), ("parametrization", Parametrization)):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise InputError(f"{name} of NetworkDenoiser is {shown(part)}; expected an object of {kind.__name__}.")
         self.parametrization.check(self.sde)
 
     @property

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde.core.arrays import Array, as_float, expand, is_concrete, to_time
+from score_sde.core.checks import check_types, is_number
 from score_sde.core.errors import InputError
 from score_sde.denoisers.prediction import Prediction
 from score_sde.sde import SDE
@@ -46,6 +47,11 @@ def scaled_log_snr(sde: SDE, t: Array) -> Array:
     """From 0 at t_max to 999 at t_min, evenly in the log signal-to-noise ratio, for any SDE that keeps some signal."""
     low, high = sde.log_snr(jnp.asarray(sde.t_max, t.dtype)), sde.log_snr(jnp.asarray(sde.t_min, t.dtype))
     return 999 * (sde.log_snr(t) - low) / (high - low)
+
+
+def _is_range(data_range: Any) -> bool:
+    pair = isinstance(data_range, tuple) and len(data_range) == 2 and all(map(is_number, data_range))
+    return pair and data_range[0] < data_range[1]
 
 
 def index(sde: SDE, t: Array) -> Array:
@@ -90,13 +96,15 @@ class Parametrization(eqx.Module):
     data_range: tuple[float, float] | None = eqx.field(default=None, static=True, kw_only=True)
 
     def __check_init__(self) -> None:
-        if not callable(self.time_label) and self.time_label not in _TIME_LABELS:
+        check_types(self)
+        is_label = isinstance(self.time_label, str) and self.time_label in _TIME_LABELS
+        if not callable(self.time_label) and not is_label:
             raise InputError(
                 f"time_label is {self.time_label!r}; expected {' or '.join(_TIME_LABELS)}, or a function (sde, t)."
             )
         if self.data_std is not None and is_concrete(self.data_std) and not self.data_std > 0:
             raise InputError(f"data_std is {self.data_std}; expected a positive number, or None for no scaling.")
-        if self.data_range is not None and not self.data_range[0] < self.data_range[1]:
+        if self.data_range is not None and not _is_range(self.data_range):
             raise InputError(f"data_range is {self.data_range}; expected (lowest, highest), or None.")
 
     def check(self, sde: SDE) -> None:
@@ -254,6 +262,7 @@ class Preconditioned(Parametrization):
     data_std: float = eqx.field(default=0.5, converter=as_float)
 
     def __check_init__(self) -> None:
+        check_types(self)
         if self.data_std is None:
             raise InputError("Preconditioned got data_std=None; expected the data's standard deviation, such as 0.5.")
 

@@ -60,6 +60,8 @@ class Experiment:
         config: Any = config_.complete(given)
         check_seed(config.seed)
         require_whole("data.batch_size", config.data.batch_size, 1)
+        if not isinstance(config.data.flip, bool):
+            raise InputError(f"data.flip is {config.data.flip!r}; expected True or False.")
         dataset = config_.build(data, config_.arguments(config, "data"), base=data.Dataset)
         computed = tuple(
             config_.build(data, spec, base=data.ComputedCondition)

@@ -51,7 +51,12 @@ def check_rates(schedules: Mapping[str, Schedule], steps: int) -> None:
     """
     for group, schedule in schedules.items():
         looked_at = sorted({int(step) for step in np.linspace(0, steps - 1, 9)})
-        rates = {step: float(schedule(step)) for step in looked_at}
+        try:
+            rates = {step: float(schedule(step)) for step in looked_at}
+        except (TypeError, ValueError) as error:  # of optax, for arguments that are no numbers
+            raise InputError(
+                f"The learning rate of {group} cannot be computed ({error}); expected numbers in optimizer.schedule."
+            ) from error
         for step, rate in rates.items():
             if not (rate >= 0 and np.isfinite(rate)):
                 raise InputError(

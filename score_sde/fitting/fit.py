@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import sys
 import time
 import warnings
@@ -14,9 +15,10 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde import config as config_
 from score_sde import data as data_
 from score_sde import networks, parallel, sde
-from score_sde.core.checks import require_whole
+from score_sde.core.checks import require_whole, shown
 from score_sde.core.errors import DivergenceError, InputError
 from score_sde.data.in_memory import arguments_of
 from score_sde.denoisers import Parametrization
@@ -25,10 +27,12 @@ from score_sde.fitting.recipe import config_of
 from score_sde.jobs.progress import StepProgress
 
 _LOOK_EVERY = 100
+_LOOKED_AT = 10_000  # examples of which the size of the data is taken
 
 
 def fit(
-    data: ArrayLike | Mapping[str, Any] | data_.Arrays,
+    data: ArrayLike | Mapping[str, Any] | data_.Arrays | data_.Dataset | None = None,
+    /,
     sde: sde.SDE | None = None,
     network: networks.Network | None = None,
     *,
@@ -42,17 +46,18 @@ def fit(
     progress: bool = True,
     **settings: Any,
 ) -> Model:
-    """Train a model of an array, and return it with its averaged weights; `Model.save` keeps it in a workdir.
+    """Train a model of an array or a data set, and return it with its averaged weights; `Model.save` keeps it.
 
     By default: the SDE of Karras et al. 2022 with their preconditioning and log-normal times, a network that fits the
     shape, Adam whose learning rate rises and then falls as a cosine, and an average of the weights.
 
     Args:
         data: examples, (n, *shape): real numbers such as points, or whole numbers from 0 such as images (height, width,
-            channels); or {'values': examples, 'label': labels}.
+            channels); or {'values': examples, 'label': labels}; or a data set, whose split 'train' it is, and of whose
+            conditions the model reads those of data=dict(given=('label',)).
         sde: the SDE; None for EDM().
         network: the network; None for one that fits the shape.
-        label: the class of each example, whole numbers (n,): the model is then told the class.
+        label: the class of each example of an array, whole numbers (n,): the model is then told the class.
         cond: further conditions by name, each with leading axis n.
         parametrization: what the network's output means; None for Preconditioned.
         steps: training steps; None for 2,000 of small vectors, 500 of small images, otherwise 2,000.
@@ -67,19 +72,22 @@ def fit(
         InputError: for data or settings that cannot be used.
         DivergenceError: for a loss that is not finite.
     """
-    values, conditions = _columns(data, label, cond)
-    spec = arguments_of(values, conditions)
-    steps = _steps(values[0].size) if steps is None else steps
+    dataset: data_.Dataset
+    given: tuple[str, ...] = ()
+    if data is None:
+        raise InputError("fit got no data; expected examples as the first argument, without a name: fit(examples).")
+    if isinstance(data, type):
+        raise InputError(f"data is the class {data.__name__}; expected an object of it: {data.__name__}().")
+    if isinstance(data, data_.Dataset):
+        dataset, spec = data, _spec(data, label, cond)
+    else:
+        dataset, spec, given = _in_memory(data, label, cond)
+    numbers = math.prod(dataset.shape)
+    steps = _steps(numbers) if steps is None else steps
     require_whole("steps", steps, 1)
-    dataset = data_.InMemory(**spec)
-    dataset.holding(train=data_.Arrays(values=values, **conditions))
-    x, _ = dataset.codec.encode(values[:10_000], None)
-    size = float(np.std(np.asarray(x, np.float64)))
-    if not size > 0:
-        raise InputError(f"data are {values.flat[0]} throughout; expected values that differ.")
-    given = tuple(conditions)
-    settings = _with(settings, steps, batch_size, learning_rate, seed, len(values))
-    config = config_of({"name": "InMemory", **spec}, size, sde, network, parametrization, given, settings)
+    size = _size(dataset)
+    settings = _with(settings, steps, batch_size, learning_rate, seed)
+    config = config_of(spec, dataset.shape, size, sde, network, parametrization, given, settings)
     experiment = dataclasses.replace(Experiment.from_config(config), dataset=dataset)
     return _trained(experiment, progress)
 
@@ -89,10 +97,45 @@ def _steps(numbers: int) -> int:
     return 500 if 16 < numbers <= 1024 else 2000
 
 
+def _spec(dataset: data_.Dataset, label: Any, cond: Any) -> dict[str, Any]:
+    """The spec of a data set, with which no conditions are given."""
+    if label is not None or cond is not None:
+        raise InputError(
+            f"label or cond was given beside the data set {type(dataset).__name__}; expected its own conditions alone: "
+            "data=dict(given=('label',))."
+        )
+    return config_.spec_of(dataset, data_, data_.Dataset, skip=() if hasattr(dataset, "dir") else ("dir",))
+
+
+def _in_memory(
+    data: Any, label: ArrayLike | None, cond: Mapping[str, Any] | None
+) -> tuple[data_.InMemory, dict[str, Any], tuple[str, ...]]:
+    """(the data set of these arrays, its spec, the conditions that are given)."""
+    values, conditions = _columns(data, label, cond)
+    arguments = arguments_of(values, conditions)
+    dataset = data_.InMemory(**arguments).holding(train=data_.Arrays(values=values, **conditions))
+    return dataset, {"name": "InMemory", **arguments}, tuple(conditions)
+
+
+def _size(dataset: data_.Dataset) -> float:
+    """The standard deviation of the first examples on the model's scale."""
+    source = dataset.source("train")
+    if not len(source):
+        raise InputError(f"The split 'train' of {type(dataset).__name__} is empty; expected examples.")
+    values = data_.read(source, range(min(len(source), _LOOKED_AT)))["values"]
+    x, _ = dataset.codec.encode(np.asarray(values), None)
+    size = float(np.std(np.asarray(x, np.float64)))
+    if not size > 0:
+        raise InputError(f"data are {np.asarray(values).flat[0]} throughout; expected values that differ.")
+    return size
+
+
 def _columns(
     data: Any, label: ArrayLike | None, cond: Mapping[str, Any] | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(values, conditions by name) as arrays."""
+    if not (cond is None or isinstance(cond, Mapping)):
+        raise InputError(f"cond is {shown(cond)}; expected a dictionary of arrays by name, such as {{'a': numbers}}.")
     columns = data.columns if isinstance(data, data_.Arrays) else data
     columns = dict(columns) if isinstance(columns, Mapping) else {"values": columns}
     if "values" not in columns:
@@ -114,9 +157,11 @@ def _with(
     batch_size: int | None,
     learning_rate: float | None,
     seed: int,
-    examples: int,
 ) -> dict[str, Any]:
     """The settings of a config that the arguments stand for, over those that are given."""
+    for name, value in settings.items():
+        if isinstance(config_.DEFAULTS.get(name), dict) and not isinstance(value, Mapping):
+            raise InputError(f"{name} is {shown(value)}; expected a dictionary of settings, as a config states them.")
     merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
 
     def put(section: str, entry: str, value: Any) -> None:
@@ -127,7 +172,7 @@ def _with(
     merged.setdefault("seed", seed)
     if batch_size is not None:
         put("data", "batch_size", batch_size)
-    schedule: dict[str, Any] = {"decay_steps": steps, "warmup_steps": max(1, min(100, steps // 10))}
+    schedule: dict[str, Any] = {"decay_steps": steps, "warmup_steps": min(100, steps // 10)}
     if learning_rate is not None:
         schedule["peak_value"] = learning_rate
     put("optimizer", "schedule", schedule)

@@ -19,6 +19,7 @@ _SMALL = 16  # numbers in an example, up to which it is a small vector
 
 def config_of(
     data: Mapping[str, Any],
+    shape: tuple[int, ...],
     size: float,
     the_sde: sde.SDE | None,
     network: networks.Network | None,
@@ -34,6 +35,7 @@ def config_of(
 
     Args:
         data: the spec of the data set.
+        shape: of one example.
         size: the standard deviation of the data on the model's scale.
         the_sde: the SDE; None for EDM, whose noise is scaled to the data where they are small vectors.
         network: the network; None for an MLP for vectors, and DDPMpp for images.
@@ -41,7 +43,6 @@ def config_of(
         given: the conditions that the network is given.
         settings: sections, as a config file states them; they come last.
     """
-    shape = tuple(data["shape"])
     the_sde = _edm(shape, size) if the_sde is None else the_sde
     sde_spec = config_.spec_of(the_sde, sde, sde.SDE)
     if network is None:
@@ -117,7 +118,7 @@ def _batch(shape: tuple[int, ...]) -> int:
 
 def _optimizer(shape: tuple[int, ...], steps: int) -> dict[str, Any]:
     peak = 1e-2 if math.prod(shape) <= _SMALL else 2e-3
-    warmup = max(1, min(100, steps // 10))
+    warmup = min(100, steps // 10)
     schedule = dict(
         name="warmup_cosine_decay_schedule", init_value=0.0, peak_value=peak, warmup_steps=warmup, decay_steps=steps
     )

@@ -25,9 +25,9 @@ _TERM = "term."  # before the name of a codec's term, in a file
 class Likelihood(Evaluation):
     """Bits per dimension: mean, standard error and terms; each example's own numbers go to likelihood.npz.
 
-    The draws of example i are a function of (eval.seed, i): not of the batch size, the devices or the processes. Its
-    value is one to within the tolerances: step control magnifies the rounding of the network's output, which depends on
-    the batch.
+    The draws of example i are a function of (eval.seed, i): not of the batch size, the devices or the processes; and so
+    is its value, to rounding, for step control does not magnify it (`ode.coarse`). An error on the edge of a bin, of
+    which there is one in thousands of steps, moves an example by up to the tolerances.
 
     Attributes:
         probes: of Hutchinson's trace estimate; from two up the error bar is split.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.core.arrays import Array
+from score_sde.core.checks import check_types
 from score_sde.core.errors import InputError
 from score_sde.sde import SDE
 
@@ -54,6 +55,7 @@ class LogNormal:
     std: float = 1.2
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_std(self.std)
 
     def __call__(self, sde: SDE, u: Array) -> tuple[Array, Array]:
@@ -68,6 +70,7 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_std(self.std)
 
     def __call__(self, sde: SDE, u: Array) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from score_sde.core.arrays import Array
+from score_sde.core.checks import check_types
 from score_sde.core.errors import InputError
 from score_sde.sde import SDE
 
@@ -46,6 +47,7 @@ class Karras:
     of: ClassVar[str] = "x0"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.data_std > 0:
             raise InputError(f"data_std is {self.data_std!r}; expected a positive number.")
 
@@ -61,6 +63,7 @@ class MinSNR:
     of: ClassVar[str] = "noise"  # finite where alpha = 0, as the same weight of x_0 put on the noise is not
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.gamma > 0:
             raise InputError(f"gamma is {self.gamma!r}; expected a positive number, such as 5.")
 

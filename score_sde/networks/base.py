@@ -15,6 +15,7 @@ from flax import nnx
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.checks import check_types
 from score_sde.core.conditions import Cond, Condition, Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks.layers import POLICIES, Trait, trait_of
@@ -94,6 +95,7 @@ class ModuleNetwork(Network):
     remat: str = "none"
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, known in (("dtype", DTYPES), ("remat", tuple(POLICIES))):
             if getattr(self, name) not in known:
                 raise InputError(f"network.{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import nnx
 
+from score_sde.core.checks import as_shape
 from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import layers
@@ -44,11 +45,8 @@ class UNetNetwork(ModuleNetwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("shape", "multipliers", "attention"):
-            numbers = tuple(getattr(self, name) or ())
-            if not all(isinstance(number, int) for number in numbers):
-                raise InputError(f"{type(self).__name__} got {name}={numbers!r}; expected whole numbers.")
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, numbers)
+                object.__setattr__(self, name, as_shape(f"{name} of {type(self).__name__}", getattr(self, name)))
         object.__setattr__(self, "conditions", Conditions(self.conditions))
         layers.classes_of(type(self).__name__, self.conditions)
         _check_sizes(self)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from score_sde.core.arrays import Array
+from score_sde.core.checks import as_shape
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import layers
@@ -45,7 +46,7 @@ class MLP(ModuleNetwork):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "shape", as_shape("shape of MLP", self.shape))
         object.__setattr__(self, "conditions", Conditions(self.conditions))
         layers.classes_of("MLP", self.conditions)
         if self.width < 4 or self.width % 4 or self.blocks < 1 or self.octaves < 0:

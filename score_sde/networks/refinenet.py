@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from score_sde.core.arrays import Array
-from score_sde.core.checks import is_whole
+from score_sde.core.checks import as_shape, is_whole
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import layers, resample
@@ -64,7 +64,8 @@ class RefineNetwork(ModuleNetwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "shape", as_shape(f"shape of {name}", self.shape))
+        object.__setattr__(self, "conditions", Conditions(self.conditions))
         if self.conditions:
             raise InputError(
                 f"{name} reads no conditions; conditions has {', '.join(self.conditions)}: use data.given=()."
@@ -73,7 +74,7 @@ class RefineNetwork(ModuleNetwork):
             raise InputError(f"{name} got levels={self.levels!r}; expected the number of a chain's levels (SMLD).")
         if self.depth is None:
             most = {64: math.inf if self.conditional else 95}
-            fits = [depth for depth in SECTIONS if max(self.shape[:2]) <= most.get(depth, depth)]
+            fits = [depth for depth in SECTIONS if max(self.shape[:2], default=0) <= most.get(depth, depth)]
             object.__setattr__(self, "depth", fits[0] if fits else max(SECTIONS))
         if self.depth not in SECTIONS or self.channels < 1:
             raise InputError(f"{name} got depth={self.depth}, channels={self.channels}; expected depth 64, 128 or 256.")

@@ -35,6 +35,7 @@ class ProbabilityFlow(Sampler):
     atol: float = 1e-5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ode.check_tolerances(self.rtol, self.atol)
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
@@ -51,6 +52,7 @@ class ProbabilityFlow(Sampler):
 # As parts of the way. Brownian paths are drawn to a finer grain than the least step.
 _FIRST_STEP, _LEAST_STEP, _GRAIN = 0.01, 2.0**-18, 2.0**-20
 _SAFETY, _EXPONENT = 0.9, 0.9
+_BINS = 4  # of the error in an octave: the exponent makes more of it than that of an ODE's fifth order
 
 
 class _Progress(NamedTuple):
@@ -75,8 +77,9 @@ class AdaptiveReverseSDE(Sampler):
         x~ = x + h F(x', t - h) + g(t - h) dW,  x'' = (x' + x~) / 2   (improved Euler, Roberts 2012),
         E^2 = mean of ((x' - x'') / max(atol, rtol max(|x'|, |last x'|)))^2,
 
-    x'' is taken where E <= 1, and h becomes 0.9 h E^-0.9 in either case (arXiv:2105.14080, Algorithm 1). Unlike
-    there, the path of a sample is one function of its key (a virtual Brownian tree): a step tried again sees the noise
+    x'' is taken where E <= 1, and h becomes 0.9 h E^-0.9 in either case (arXiv:2105.14080, Algorithm 1). E is rounded
+    to quarters of an octave, so that rounding of the score does not change the steps (`ode.coarse`). Unlike there, the
+    path of a sample is one function of its key (a virtual Brownian tree): a step tried again sees the noise
     that it saw before, so that rejecting does not favour small increments, and as the tolerances go to 0 each sample
     goes to its own limit. And h is of u = sqrt(t), as in `ProbabilityFlow`: where sigma grows with t, from 0.002 to 80,
     steps of a part of sigma near the data would be less than float32 keeps of t.
@@ -93,6 +96,7 @@ class AdaptiveReverseSDE(Sampler):
     atol: float = 0.0078
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         ode.check_tolerances(self.rtol, self.atol)
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
@@ -113,7 +117,7 @@ class AdaptiveReverseSDE(Sampler):
             brownian = _brownian(keys, ahead, x)
             first, second = self._try(denoiser, at, ahead, brownian - at.brownian, t, s, cond)
             scale = jnp.maximum(self.atol, self.rtol * jnp.maximum(jnp.abs(first), jnp.abs(at.first_order)))
-            error = jnp.sqrt(per_example_mean(((first - second) / scale) ** 2))
+            error = ode.coarse(jnp.sqrt(per_example_mean(((first - second) / scale) ** 2)), _BINS)
             # A result that is not finite is tried again with a tenth of the step.
             factor = jnp.where(jnp.isfinite(error), _SAFETY * error**-_EXPONENT, 0.1)
             taken = _Progress(second, first, ahead, at.h, brownian, at.attempts, at.nfe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,10 +15,12 @@ from jax.typing import ArrayLike
 from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
+from score_sde.core.checks import check_types
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import DivergenceError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser, Guide, Prediction
+from score_sde.denoisers.base import checked_prediction
 from score_sde.denoisers.inputs import as_denoiser, check_shape
 from score_sde.sampling import checks
 from score_sde.sde import SDE
@@ -31,6 +34,11 @@ class Sampler(abc.ABC):
     To add one, subclass and define `step`. Declare parameters as a frozen dataclass does, so that
     two samplers with the same parameters are equal and share one compiled program.
     """
+
+    def __post_init__(self) -> None:
+        """Check the parameters of a dataclass; a subclass with checks of its own calls this first."""
+        if dataclasses.is_dataclass(self):
+            check_types(self)
 
     def init(self, x: Array) -> State:
         """What a multistep method remembers between steps, before the first one."""
@@ -105,7 +113,7 @@ class _Tempered(Guide):
         self.temperature = temperature
 
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
-        inner = self.denoiser.predict(x * self.temperature, t, cond, keys=keys)
+        inner = checked_prediction(self.denoiser, x * self.temperature, t, cond, keys=keys)
         return Prediction(inner.x0 / self.temperature, inner.noise / self.temperature, inner.variance)
 
 

@@ -37,6 +37,7 @@ class _Churned(Sampler):
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 <= self.gamma < math.inf and 0 <= self.s_min <= self.s_max and self.s_noise >= 0):
             raise InputError(
                 f"{type(self).__name__} got gamma={self.gamma!r}, s_min={self.s_min!r}, s_max={self.s_max!r}, "

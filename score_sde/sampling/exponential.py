@@ -38,6 +38,7 @@ class DPMSolverPP(Sampler):
     order: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.order not in (1, 2):
             raise InputError(f"DPMSolverPP got order={self.order!r}; expected 1 or 2.")
 

@@ -41,6 +41,7 @@ class LMS(Sampler):
     order: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.order not in (1, 2, 3, 4):
             raise InputError(f"LMS got order={self.order!r}; expected 1, 2, 3 or 4.")
 
@@ -133,6 +134,7 @@ class DPM2Ancestral(DPM2):
     eta: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise InputError(f"DPM2Ancestral got eta={self.eta!r}; expected a number from 0 to 1.")
 

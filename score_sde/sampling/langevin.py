@@ -13,7 +13,7 @@ import numpy as np
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand, per_example_sum
-from score_sde.core.checks import require_whole
+from score_sde.core.checks import check_types, require_whole
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
@@ -29,6 +29,11 @@ class Corrector(abc.ABC):
     To add one, subclass and define `correct`. Declare parameters as a frozen dataclass does, so that two correctors
     with the same parameters are equal and share one compiled program.
     """
+
+    def __post_init__(self) -> None:
+        """Check the parameters of a dataclass; a subclass with checks of its own calls this first."""
+        if dataclasses.is_dataclass(self):
+            check_types(self)
 
     @abc.abstractmethod
     def correct(self, keys: Array, denoiser: Denoiser, x: Array, t: Array, cond: Cond = None) -> tuple[Array, Array]:
@@ -54,6 +59,7 @@ class _Langevin(Corrector):
     steps: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = type(self).__name__
         require_whole(f"steps of {name}", self.steps, 1)
         if not 0 < self.snr < math.inf:
@@ -158,6 +164,7 @@ class PredictorCorrector(Sampler):
     corrector: Corrector | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, part, kind in (("predictor", self.predictor, Sampler), ("corrector", self.corrector, Corrector)):
             if not (part is None or isinstance(part, kind)):
                 raise InputError(f"PredictorCorrector got {name}={part!r}; expected a {kind.__name__}, or None.")

@@ -35,6 +35,7 @@ class EulerMaruyama(Sampler):
     noise: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.noise < math.inf:
             raise InputError(f"EulerMaruyama got noise={self.noise!r}; expected a number of at least 0.")
 
@@ -95,6 +96,7 @@ class Ancestral(Sampler):
     variance: str = "posterior"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.variance not in ("posterior", "forward"):
             raise InputError(f"Ancestral got variance={self.variance!r}; expected 'posterior' or 'forward'.")
 
@@ -128,6 +130,7 @@ class DDIM(Sampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise InputError(f"{type(self).__name__} got eta={self.eta!r}; expected a number from 0 to 1.")
 

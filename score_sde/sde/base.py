@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, dimensions, expand, is_concrete, per_example_sum, to_time
+from score_sde.core.checks import check_types, require_number
 from score_sde.core.errors import InputError
 
 
@@ -83,6 +84,9 @@ class SDE(eqx.Module):
     def __check_init__(self) -> None:
         if type(self).alpha is SDE.alpha and type(self).log_alpha is SDE.log_alpha:
             raise InputError(f"{type(self).__name__} defines neither alpha(t) nor log_alpha(t): define one of them.")
+        check_types(self)
+        for name in ("t_min", "t_stop", "t_max"):
+            require_number(f"{name} of {type(self).__name__}", getattr(self, name))
         if is_concrete(self.t_min, self.t_stop, self.t_max) and not (
             0 <= self.t_min <= self.t_stop < self.t_max < math.inf
         ):

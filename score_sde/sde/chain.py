@@ -14,8 +14,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 
-from score_sde.core.arrays import Array, expm1, is_concrete, to_time
-from score_sde.core.checks import require_whole
+from score_sde.core.arrays import Array, as_array, expm1, is_concrete, to_time
+from score_sde.core.checks import require_number, require_whole, shown
 from score_sde.core.errors import InputError
 from score_sde.sde.base import SDE
 
@@ -46,12 +46,12 @@ class Chain(SDE):
 
     def __init__(self, alpha: ArrayLike, variance: ArrayLike, descending: bool = False, **arguments: Any) -> None:
         if is_concrete(alpha, variance):
-            _check_tables(np.asarray(alpha, np.float64), np.asarray(variance, np.float64), type(self).__name__)
             # On the host and in float64, for alpha near the data is all but 1.
+            alphas, variances = _table("alpha", alpha), _table("variance", variance)
+            _check_tables(alphas, variances, type(self).__name__)
             with np.errstate(divide="ignore"):
-                log_alpha: Any = np.log(np.asarray(alpha, np.float64))
-            self.log_alphas = np.concatenate([[0.0], log_alpha])
-            self.variances = np.concatenate([[0.0], np.asarray(variance, np.float64)])
+                self.log_alphas = np.concatenate([[0.0], np.log(alphas)])
+            self.variances = np.concatenate([[0.0], variances])
         else:
             self.log_alphas = jnp.concatenate([jnp.zeros(1), jnp.log(alpha)])
             self.variances = jnp.concatenate([jnp.zeros(1), jnp.asarray(variance)])
@@ -158,6 +158,8 @@ class SmoothChain(SDE):
     t_min = property(lambda self: 1 / self.alpha_pieces.shape[1])
 
     def __init__(self, chain: Chain) -> None:
+        if not isinstance(chain, Chain):
+            raise InputError(f"chain of SmoothChain is {shown(chain)}; expected a Chain, such as DDPM().")
         if not is_concrete(chain):
             raise InputError("chain.smooth() needs a chain whose tables are known: call it outside jit.")
         log_alpha = np.asarray(chain.log_alphas, np.float64)
@@ -194,6 +196,13 @@ class SmoothChain(SDE):
         return ((a * u + b) * u + c) * u + d
 
 
+def _table(name: str, table: Any) -> np.ndarray:
+    array = as_array(table, name)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} of a chain has dtype {array.dtype}; expected numbers, one for each level.")
+    return array.astype(np.float64)
+
+
 def _cubics(values: np.ndarray) -> np.ndarray:
     """Coefficients of the monotone cubics through values at 0, 1, 2, ..."""
     return np.asarray(PchipInterpolator(np.arange(len(values)), values).c)
@@ -208,7 +217,7 @@ class DDPM(Chain):
     """
 
     def __init__(self, n: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> None:
-        require_whole("n, the levels of a chain,", n, 2)
+        _check_numbers(self, n, beta_min=beta_min, beta_max=beta_max)
         _from_betas(self, np.linspace(beta_min, beta_max, n), n=n, beta_min=beta_min, beta_max=beta_max)
 
 
@@ -222,7 +231,7 @@ class CosineDDPM(Chain):
     """
 
     def __init__(self, n: int = 1000, s: float = 0.008, clip: float = 0.999) -> None:
-        require_whole("n, the levels of a chain,", n, 2)
+        _check_numbers(self, n, s=s, clip=clip)
         bar = np.cos(math.pi / 2 * (np.arange(n + 1) / n + s) / (1 + s)) ** 2
         _from_betas(self, np.minimum(1 - bar[1:] / bar[:-1], clip), n=n, s=s, clip=clip)
 
@@ -231,7 +240,7 @@ class DiscreteVP(Chain):
     """The chain whose limit is `VP` (Song et al. 2021, App. B): beta_i linear from beta_min / N to beta_max / N."""
 
     def __init__(self, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
-        require_whole("n, the levels of a chain,", n, 2)
+        _check_numbers(self, n, beta_min=beta_min, beta_max=beta_max)
         _from_betas(self, np.linspace(beta_min / n, beta_max / n, n), n=n, beta_min=beta_min, beta_max=beta_max)
 
 
@@ -242,13 +251,19 @@ class SMLD(Chain):
     """
 
     def __init__(self, n: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
-        require_whole("n, the levels of a chain,", n, 2)
+        _check_numbers(self, n, sigma_min=sigma_min, sigma_max=sigma_max)
         if not 0 < sigma_min < sigma_max < math.inf:
             raise InputError(
                 f"SMLD got sigma_min={sigma_min}, sigma_max={sigma_max}; expected 0 < sigma_min < sigma_max."
             )
         variance = np.geomspace(sigma_min, sigma_max, n) ** 2
         Chain.__init__(self, np.ones(n), variance, descending=True, n=n, sigma_min=sigma_min, sigma_max=sigma_max)
+
+
+def _check_numbers(chain: Chain, n: Any, **numbers: Any) -> None:
+    require_whole("n, the levels of a chain,", n, 2)
+    for name, number in numbers.items():
+        require_number(f"{name} of {type(chain).__name__}", number)
 
 
 def _from_betas(chain: Chain, betas: np.ndarray, **arguments: Any) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, as_float, expm1, is_concrete, to_time
+from score_sde.core.checks import check_types
 from score_sde.core.errors import InputError
 from score_sde.sde.base import SDE
 
@@ -33,6 +34,7 @@ class VP(VariancePreserving):
     beta_max: float = eqx.field(default=20.0, converter=as_float)
 
     def __check_init__(self) -> None:
+        check_types(self)
         if is_concrete(self.beta_min, self.beta_max) and not 0 <= self.beta_min <= self.beta_max < math.inf:
             raise InputError(
                 f"{type(self).__name__} got beta_min={self.beta_min}, beta_max={self.beta_max}; "
@@ -64,6 +66,7 @@ class CosineVP(VariancePreserving):
     t_max: float = eqx.field(default=0.9946, converter=as_float)
 
     def __check_init__(self) -> None:
+        check_types(self)
         if is_concrete(self.s, self.t_max) and not (0 <= self.s < math.inf and 0 < self.t_max <= 1):
             raise InputError(f"CosineVP got s={self.s}, t_max={self.t_max}; expected s >= 0 and 0 < t_max <= 1.")
 
@@ -100,6 +103,7 @@ class SigmoidVP(VariancePreserving):
     t_max: float = eqx.field(default=0.999, converter=as_float)
 
     def __check_init__(self) -> None:
+        check_types(self)
         given = (self.start, self.end, self.tau, self.t_max)
         if is_concrete(given) and not (self.start < self.end and self.tau > 0 and 0 < self.t_max <= 1):
             raise InputError(
@@ -139,6 +143,7 @@ class VE(SDE):
     sigma_max: float = eqx.field(default=50.0, converter=as_float)
 
     def __check_init__(self) -> None:
+        check_types(self)
         if is_concrete(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise InputError(
                 f"VE got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected 0 < sigma_min < sigma_max."
@@ -162,6 +167,7 @@ class EDM(SDE):
     default_grid = "karras"
 
     def __check_init__(self) -> None:
+        check_types(self)
         if is_concrete(self.sigma_min, self.sigma_max) and not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise InputError(
                 f"EDM got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}; expected 0 < sigma_min < sigma_max."
@@ -186,6 +192,7 @@ class RectifiedFlow(SDE):
     t_max: float = eqx.field(default=1.0, converter=as_float)
 
     def __check_init__(self) -> None:
+        check_types(self)
         if is_concrete(self.t_max) and not 0 < self.t_max <= 1:
             raise InputError(f"RectifiedFlow got t_max={self.t_max}; expected 0 < t_max <= 1.")
 
