@@ -204,7 +204,7 @@ def test_a_clipped_denoiser_keeps_both_halves_consistent_and_an_exact_one_as_it_
     assert np.abs(cut.x0).max() == 0.5
     np.testing.assert_allclose(sde.alpha(0.3) * cut.x0 + sde.sigma(0.3) * cut.noise, x, rtol=2e-4, atol=2e-4)
     for low, high in ((1, -1), (0, 0), (0, np.inf), (np.nan, 1)):
-        with pytest.raises(ss.InputError, match="low below high|low of Clipped is nan; expected a number"):
+        with pytest.raises(ss.InputError, match=r"low below high|low of Clipped is nan; expected a number"):
             ss.Clipped(mixture, low, high)
 
 
