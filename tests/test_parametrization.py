@@ -110,3 +110,22 @@ def test_labels_of_published_networks():
         ss.Preconditioned(data_std=None)
     with pytest.raises(ss.InputError, match=r"inf at t_max of RectifiedFlow.*scaled_time"):
         ss.NetworkDenoiser(ss.RectifiedFlow(), ss.Preconditioned(), lambda *a: a, ())
+
+
+@pytest.mark.parametrize(
+    ("sde", "meaning", "stated", "embedding"),
+    [
+        ("EDM", dict(name="Preconditioned"), {}, "fourier"),
+        ("EDM", dict(name="Preconditioned"), dict(embedding="positional"), "positional"),
+        ("EDM", dict(name="Preconditioned", time_label="scaled_log_snr"), {}, "positional"),
+        ("VE", dict(name="Noise", time_label="log_sigma"), {}, "fourier"),
+        ("VP", dict(name="Noise"), {}, "positional"),
+        ("DDPM", dict(name="Noise", time_label="index"), {}, "positional"),
+    ],
+)
+def test_the_embedding_fits_the_labels(sde, meaning, stated, embedding):
+    """Chosen by the parametrisation, where a config does not state it."""
+    config = dict(data=dict(name="TwoMoons"), sde=dict(name=sde), parametrization=meaning)
+    config["objective"] = dict(name="Denoising", times="knots" if sde == "DDPM" else "uniform")
+    experiment = ss.Experiment.from_config(config | dict(network=dict(name="MLP", width=8) | stated))
+    assert experiment.network.embedding == embedding

@@ -27,6 +27,8 @@ from score_sde.experiment.averages import Average
 from score_sde.experiment.optimizer import Schedule, build_optimizers
 from score_sde.experiment.state import TrainState
 
+_EMBED = ("MLP", "DDPMpp")  # networks whose embedding of the time label follows the parametrisation
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -220,8 +222,21 @@ def _parts(
         for name, value in context.items()
         if value is not None and config_.takes(networks, spec, name, networks.Network)
     }
+    if spec["name"] in _EMBED and "embedding" not in spec and _is_narrow(the_sde, meaning):
+        taken["embedding"] = "fourier"
     network = config_.build(networks, spec, base=networks.Network, **taken)
     return losses.Parts(the_sde, meaning, network, codec, Conditions(every), config.data.batch_size)
+
+
+def _is_narrow(the_sde: sde.SDE, meaning: Parametrization) -> bool:
+    """Whether the time labels lie within 20 units, and are no numbers of levels.
+
+    They are all alike to a positional embedding, whose sines turn by at most one radian a unit.
+    """
+    if the_sde.levels is not None or meaning.time_label == "index":
+        return False
+    first, last = (float(meaning.label(the_sde, jnp.asarray(float(t)))) for t in (the_sde.t_stop, the_sde.t_max))
+    return bool(abs(last - first) < 20)
 
 
 def _check_conditions(objective: losses.Objective, parts: losses.Parts) -> None:

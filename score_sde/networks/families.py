@@ -131,7 +131,8 @@ class DDPMpp(UNetNetwork):
     of one set of them, except that 'fourier' embeds any time label as it is.
 
     Attributes:
-        embedding: 'positional' or 'fourier' embedding of the time label.
+        embedding: 'positional' or 'fourier' embedding of the time label; of a config that does not state it, 'fourier'
+            where the labels lie within 20 units, such as logarithms of sigma.
         fourier_scale: standard deviation of the Fourier frequencies.
     """
 

@@ -30,7 +30,8 @@ class MLP(ModuleNetwork):
         octaves: the network also sees sines and cosines of x at angular frequencies 2^0 .. 2^(octaves - 1)
             (Mildenhall et al. 2020, arXiv:2003.08934, Sec. 5.1), which sharp edges need; 0 for x alone.
         dropout: dropout rate in the blocks.
-        embedding: 'positional' or 'fourier' embedding of the time label.
+        embedding: 'positional' or 'fourier' embedding of the time label; of a config that does not state it, 'fourier'
+            where the labels lie within 20 units, such as logarithms of sigma.
         fourier_scale: standard deviation of the Fourier frequencies.
         dtype, remat: as in ModuleNetwork.
     """
