@@ -50,5 +50,10 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
         "tqdm>=4.66",
     ],
-    extras_require={"test": test, "cuda": ["jax[cuda12]>=0.10,<0.13"], "tpu": ["jax[tpu]>=0.10,<0.13"]},
+    extras_require={
+        "test": test,
+        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        "cuda12": ["jax[cuda12]>=0.10,<0.13"],
+        "tpu": ["jax[tpu]>=0.10,<0.13"],
+    },
 )

@@ -131,12 +131,13 @@ WRONG = [
 CASES = [(call, name) for call, names in CALLS.items() for name in names]
 
 
-# Of the arguments of `fit` most values make a training of their own.
-TRAINING = ("cond", "label", "learning_rate", "network", "sde", "seed", "steps")
+# Of these arguments of `fit` most values make a training of their own.
+TRAINING = {"cond": "slow", "label": "slow", "network": "slow", "sde": "slow", "learning_rate": "long", "seed": "long",
+            "steps": "long"}  # fmt: skip
 
 
 def case(call, name):
-    marks = [pytest.mark.slow] if call is fit and name in TRAINING else []
+    marks = [getattr(pytest.mark, TRAINING[name])] if call is fit and name in TRAINING else []
     return pytest.param(call, name, id=f"{call.__name__}-{name}", marks=marks)
 
 
@@ -176,7 +177,7 @@ ANYTHING = PLAIN | ARRAYS | THINGS
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(CASES), ANYTHING)
 def test_random_input(chosen, wrong):
     call, name = chosen

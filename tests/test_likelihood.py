@@ -235,3 +235,35 @@ def test_bad_input_is_refused(change, words):
     arguments = {"x": np.zeros((2, 3), np.float32), "keys": KEYS[:2]} | change
     with pytest.raises(ss.InputError, match=words):
         ss.log_prob(denoiser, arguments.pop("x"), arguments.pop("keys"), **arguments)
+
+
+def products(jaxpr):
+    """The precisions of all matrix products and convolutions, however deep."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation.params["precision"]
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from products(inner)
+
+
+def test_what_is_solved_is_solved_with_full_products():
+    """On GPUs and TPUs float32 products have 10 or 8 bits unless told; this says so whatever the platform."""
+    network = ss.networks.DDPMpp((4, 4, 1), channels=4, multipliers=(1,), blocks=1, attention=(4,), dropout=0.0)
+    params = network.init(jax.random.key(0))
+    denoiser = ss.NetworkDenoiser(ss.VP(), ss.Noise(), network, params)
+    x, keys = jnp.zeros((2, 4, 4, 1)), jax.random.split(jax.random.key(0), 2)
+    grid = jnp.asarray([1.0, 1e-3])
+    for name, function in {
+        "log_prob": lambda x: ss.log_prob(denoiser, x, keys).value,
+        "log_prob, exact": lambda x: ss.log_prob(denoiser, x, None, trace="exact").value,
+        "encode": lambda x: ss.encode(denoiser, x).x,
+        "ProbabilityFlow": lambda x: ss.ProbabilityFlow().step(keys, denoiser, x, grid[0], grid[1], ())[0],
+    }.items():
+        asked = list(products(jax.make_jaxpr(function)(x).jaxpr))
+        assert len(asked) > 10, name
+        assert all(precision == (jax.lax.Precision.HIGHEST,) * 2 for precision in asked), (name, set(asked))
+    bare = list(products(jax.make_jaxpr(lambda x: network.apply(params, x, jnp.ones(2)))(x).jaxpr))
+    assert any(precision != (jax.lax.Precision.HIGHEST,) * 2 for precision in bare)

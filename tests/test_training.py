@@ -156,8 +156,8 @@ def test_an_example_is_keyed_by_its_place_in_the_whole_batch(unet):
     assert len(np.unique(np.asarray(whole).round(5))) == 6
 
 
-def test_the_held_out_loss_counts_every_example_once(config):
-    """Padding has no weight: the mean does not depend on the batch size."""
+def test_the_held_out_loss_counts_every_example_once(config, monkeypatch):
+    """Padding has no weight: the mean does not depend on the batch size. Products are full ones on all platforms."""
     experiment = Experiment.from_config(config)
 
     class Source:
@@ -170,8 +170,17 @@ def test_the_held_out_loss_counts_every_example_once(config):
     params = {"network": lively(experiment.network)}
     examples = experiment.examples("test", Source())
     common = experiment.objective, experiment.conditioning, examples, experiment.frozen(), parallel.Jit()
+    precisions, kind = set(), type(experiment.network)
+    apply = kind.apply
+
+    def asked(*args, **kwargs):
+        precisions.add(jax.config.jax_default_matmul_precision)
+        return apply(*args, **kwargs)
+
+    monkeypatch.setattr(kind, "apply", asked)
     values = [HeldOut(*common, size, seed=0)(params) for size in (2, 6, 16)]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
+    assert precisions == {"highest"}
 
 
 @pytest.mark.slow

@@ -19,11 +19,11 @@ from score_sde.verify.__main__ import main
 QUICK = {"ClaimsTwo", "NotFinite", "OneKey", "Loose", "Raises", "Still", "WrongSign"}
 
 
-def cases(rows):
-    """One test for each row, named after its first entry: quick, or slow, and of the slow ones every second long."""
+def cases(rows, in_ci=2):
+    """A test for each row, named after its first entry: quick, or slow; of these one in `in_ci`, the others long."""
     rows = [row if isinstance(row, tuple) else (row,) for row in rows]
     late = [row for row in rows if type(row[0]).__name__ not in QUICK]
-    marks = {id(row): [pytest.mark.long if place % 2 else pytest.mark.slow] for place, row in enumerate(late)}
+    marks = {id(row): [pytest.mark.long if place % in_ci else pytest.mark.slow] for place, row in enumerate(late)}
     return [pytest.param(*row, id=str(row[0]), marks=marks.get(id(row), [])) for row in rows]
 
 
@@ -236,7 +236,7 @@ def test_a_wrong_sde_fails_for_no_other_reason(sde, reasons, sound):
     assert set(report.failed) == reasons, report
 
 
-@pytest.mark.parametrize("sde", cases(RIGHT_SDES))
+@pytest.mark.parametrize("sde", cases(RIGHT_SDES, in_ci=5))
 def test_a_right_sde_passes(sde):
     report = verify(sde, mixture=ss.Mixture([1.0, 1.0, 2.0], [[0.5, 0, 1], [-1, 1, 0], [0, 0, -1]], [0.2, 0.4, 0.3]))
     assert report.passed, report
