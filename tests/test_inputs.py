@@ -174,10 +174,12 @@ PLAIN = st.one_of(
 )  # fmt: skip
 THINGS = st.sampled_from([ss.VP, ss.VP(), ss.Heun(), ss.Noise(), ss.Label(3), MIXTURE, ss, len, 1j, object()])
 ANYTHING = PLAIN | ARRAYS | THINGS
+# The tests below try the same examples each time (derandomize), so that CI says of a commit what it said before; others
+# are tried by hand, without it.
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.sampled_from(CASES), ANYTHING)
 def test_random_input(chosen, wrong):
     call, name = chosen
@@ -216,7 +218,7 @@ def test_constructors_are_found():
     assert len(kinds) > 50
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(st.sampled_from(constructors()), ANYTHING)
 def test_random_arguments_of_constructors(chosen, wrong):
     kind, needed, name = chosen
@@ -241,7 +243,7 @@ SPECS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 1), st.data())
 def test_random_settings(which, data):
     """All that a run checks before its first step."""
