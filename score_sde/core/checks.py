@@ -77,12 +77,12 @@ def check_types(thing: Any) -> None:
     """Refuse what is of another type than its field is declared as, of a dataclass.
 
     Looked at are fields declared int, float, bool, str or tuple[int, ...], or one of them or None: a subclass of a
-    base that calls this needs no check of its own for what is no number at all.
+    base that calls this needs no check of its own for what is no number at all. A class that is no dataclass has none.
 
     Raises:
         InputError: for the first such field, with what was expected.
     """
-    for field in dataclasses.fields(thing):
+    for field in dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ():
         declared = getattr(field.type, "__name__", str(field.type)).replace(" ", "").split("|")
         kinds = [kind for kind in declared if kind != "None"]
         value = getattr(thing, field.name, None)

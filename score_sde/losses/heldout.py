@@ -102,38 +102,25 @@ class HeldOut:
         arrays: Any,
         t: Array | None,
     ) -> Array:
-        # Else a GPU or TPU would multiply float32 numbers with 10 or 8 bits, during training too.
-        with jax.default_matmul_precision("highest"):
-            return self._exactly(params, state, averages, step, batch, key, arrays, t)
-
-    def _exactly(
-        self,
-        params: Any,
-        state: Any,
-        averages: Any,
-        step: Array,
-        batch: Batch,
-        key: Array,
-        arrays: Any,
-        t: Array | None,
-    ) -> Array:
         frozen = self._join(arrays)
         keys = keys_.examples(key, batch["index"])
-        batch = batch | {"cond": self._conditioning(batch["values"], batch["cond"], keys, train=False)}
-        if t is not None:
-            return at_time_of(self._objective)(t, params, batch, key, frozen=frozen)
-        losses, _, _ = self._objective(
-            params,
-            state,
-            batch,
-            key,
-            step=step,
-            averages=averages,
-            frozen=frozen,
-            across=WholeBatch(),
-            train=False,
-        )
-        return self._objective.total(losses)
+        # Else a GPU or TPU would multiply float32 numbers with 10 or 8 bits, during training too.
+        with jax.default_matmul_precision("highest"):
+            batch = batch | {"cond": self._conditioning(batch["values"], batch["cond"], keys, train=False)}
+            if t is not None:
+                return at_time_of(self._objective)(t, params, batch, key, frozen=frozen)
+            losses, _, _ = self._objective(
+                params,
+                state,
+                batch,
+                key,
+                step=step,
+                averages=averages,
+                frozen=frozen,
+                across=WholeBatch(),
+                train=False,
+            )
+            return self._objective.total(losses)
 
 
 def at_time_of(objective: Objective) -> Callable[..., Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -37,8 +36,7 @@ class Sampler(abc.ABC):
 
     def __post_init__(self) -> None:
         """Check the parameters of a dataclass; a subclass with checks of its own calls this first."""
-        if dataclasses.is_dataclass(self):
-            check_types(self)
+        check_types(self)
 
     def init(self, x: Array) -> State:
         """What a multistep method remembers between steps, before the first one."""

@@ -32,8 +32,7 @@ class Corrector(abc.ABC):
 
     def __post_init__(self) -> None:
         """Check the parameters of a dataclass; a subclass with checks of its own calls this first."""
-        if dataclasses.is_dataclass(self):
-            check_types(self)
+        check_types(self)
 
     @abc.abstractmethod
     def correct(self, keys: Array, denoiser: Denoiser, x: Array, t: Array, cond: Cond = None) -> tuple[Array, Array]:
