@@ -118,15 +118,24 @@ def objective(sde: str, parametrization: str, weighting: str | None, data_std: f
     return entry
 
 
-def sampling(sde: str, parametrization: str, sampler: str | None, steps: int) -> dict[str, Any]:
-    """The entries sampler and grid of config.sample; 'pc' is the predictor-corrector sampler of Song et al. 2021."""
+def sampling(
+    sde: str,
+    parametrization: str,
+    sampler: str | None,
+    steps: int,
+    deterministic: Collection[str] = ("edm", "rectified_flow"),
+) -> dict[str, Any]:
+    """The entries sampler and grid of config.sample; 'pc' is the predictor-corrector sampler of Song et al. 2021.
+
+    The SDEs of `deterministic` are sampled by Heun's method on the probability flow in 40 steps, others by Ancestral.
+    """
     if sampler == "pc":
         corrector = dict(name="Langevin", snr=0.16, steps=1, norms="expected")
         pair = dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
         return dict(sampler=pair, grid=dict(name="default", n=steps))
     # On a straight line an error of x_0 is one of velocity over t: a step in time to t near 0 would enlarge it.
-    deterministic = sde == "edm" or (sde == "rectified_flow" and parametrization != "X0")
+    by_flow = sde in deterministic and not (sde == "rectified_flow" and parametrization == "X0")
     return dict(
-        sampler=dict(name="Heun" if deterministic else "Ancestral"),
-        grid=dict(name="default", n=40 if deterministic else steps),
+        sampler=dict(name="Heun" if by_flow else "Ancestral"),
+        grid=dict(name="default", n=40 if by_flow else steps),
     )

@@ -48,7 +48,7 @@ def the_likelihood_is_right(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant", "steps"), [("edm", 700)])
+@pytest.mark.parametrize(("variant", "steps"), [("edm", 500)])
 def test_a_person_would_read_digits(tmp_path, variant, steps):
     keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
     conditional = "conditional" in variant
