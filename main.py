@@ -19,6 +19,10 @@ from score_sde.experiment import Experiment, read_config
 from score_sde.jobs import Job
 from score_sde.parallel import processes
 
+_SMALLER = (
+    "to need less: more train.microbatches, network.remat='full', network.dtype='bfloat16', or a smaller batch_size of "
+    "data, eval or sample (--mode=describe estimates a training step)."
+)
 BUILT_IN = {job.name: job for job in (jobs.Train, jobs.Evaluate, jobs.Sample, jobs.Import, jobs.Describe)}
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, log, samples.")
@@ -105,6 +109,8 @@ def _run(argv: list[str]) -> None:
     except KeyboardInterrupt:
         processes.leave("stopped; training goes on from its last checkpoint with the same command")
     except Exception as error:
+        if str(error).startswith("RESOURCE_EXHAUSTED"):  # XLA's word for a device without memory
+            processes.leave(f"error: the device has too little memory ({_one_line(error)[:200]}); {_SMALLER}")
         processes.leave_after(error)
 
 

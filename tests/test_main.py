@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -172,3 +173,16 @@ def test_a_published_checkpoint_from_the_command_line(cache, tmp_path):
     assert np.load(workdir / "samples" / "samples.npz")["images"].shape == (2, 8, 8, 3)
     again = run(cache, *job)
     assert again.returncode == 0 and "nothing left to import" in again.stdout, again.stderr
+
+
+def test_too_little_memory_is_one_line(monkeypatch):
+    import main as command_line  # it defines flags, which the processes that this file starts do themselves
+
+    def exhausted(argv):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 68719476736 bytes.")
+
+    monkeypatch.setattr(command_line, "main", exhausted)
+    with pytest.raises(
+        SystemExit, match=r"^error: the device .* allocating 68719476736 bytes\.\); .*train\.microbatches"
+    ):
+        command_line._run([])

@@ -83,31 +83,12 @@ def _normalised(kernel: Sequence[float]) -> np.ndarray:
 
 
 def _fir(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int]) -> Array:
-    """One depthwise convolution; on a CPU, where XLA takes 10 to 100 times as long for it, sums of shifted images."""
-    return jax.lax.platform_dependent(
-        x,
-        cpu=lambda x: _fir_by_shifts(x, taps, up, down, pad),
-        default=lambda x: _fir_by_convolution(x, taps, up, down, pad),
-    )
+    """The filter along each axis as a sum of shifted images, of shape (batch, height, width, channels).
 
-
-def _fir_by_convolution(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int]) -> Array:
-    """`up` and `down` are 1 or 2; pad is the zeros before and after the image that already has zeros in between."""
-    channels, size = x.shape[-1], len(taps)
-    # XLA correlates, so the taps go in backwards.
-    weight = np.broadcast_to(np.outer(taps, taps)[::-1, ::-1, None, None], (size, size, 1, channels))
-    return jax.lax.conv_general_dilated(
-        x,
-        jnp.asarray(weight, x.dtype),
-        (down, down),
-        ((pad[0], pad[1] + up - 1),) * 2,
-        lhs_dilation=(up, up),
-        dimension_numbers=_IMAGES,
-        feature_group_count=channels,
-    )
-
-
-def _fir_by_shifts(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int]) -> Array:
+    `up` and `down` are 1 or 2; pad is the zeros before and after the image that already has zeros in between.
+    A depthwise convolution takes XLA:CPU 10 to 100 times as long, and is slow on accelerators too, where XLA gives its
+    gradients to no fast kernel.
+    """
     for axis in _AXES:
         length = (up * x.shape[axis] + sum(pad) - len(taps)) // down + 1
         phases = [
