@@ -1,6 +1,7 @@
 """Digits of a short run, judged by a classifier that has seen only the real ones.
 
-CI has the variant that learns fastest; `python -m tests.test_digits` has the others.
+It takes ten minutes on two busy cores: `python -m pytest -m long tests/test_digits.py`, before a release;
+`python -m tests.test_digits` has other variants.
 """
 
 import json
@@ -47,7 +48,7 @@ def the_likelihood_is_right(workdir):
     assert (np.abs(exact.value - estimated.value) < 4.07 * estimated.stderr + 0.005).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("variant", "steps"), [("edm", 500)])
 def test_a_person_would_read_digits(tmp_path, variant, steps):
     keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}

@@ -146,7 +146,7 @@ def processes():
 @pytest.mark.parametrize(("change", "words"), BAD, ids=[change[-1] for change, _ in BAD])
 def test_bad_input_gets_one_clear_line(processes, cache, tmp_path, change, words):
     workdir, stderr = tmp_path / "run", tmp_path / "stderr"
-    arguments = ["--config=configs/digits.py", f"--workdir={workdir}", "--mode=train", *TINY, *change]
+    arguments = ["--config=configs/digits.py:vp", f"--workdir={workdir}", "--mode=train", *TINY, *change]
     process = processes.Process(target=call, args=(arguments, str(cache), str(stderr)))
     process.start()
     process.join()
