@@ -134,7 +134,7 @@ def sampling(
         pair = dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
         return dict(sampler=pair, grid=dict(name="default", n=steps))
     # On a straight line an error of x_0 is one of velocity over t: a step in time to t near 0 would enlarge it.
-    by_flow = sde in deterministic and not (sde == "rectified_flow" and parametrization == "X0")
+    by_flow = sde in deterministic and (sde, parametrization) != ("rectified_flow", "X0")
     return dict(
         sampler=dict(name="Heun" if by_flow else "Ancestral"),
         grid=dict(name="default", n=40 if by_flow else steps),

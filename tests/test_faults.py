@@ -28,7 +28,7 @@ def test_no_run_is_lost(tmp_path, made):
     assert sum(tried for tried, _ in suite.table.values()) >= 3
 
 
-@pytest.mark.long  # test_no_run_is_lost compares the same digests after kills
+@pytest.mark.long  # CI has kills in test_no_run_is_lost, without another number of steps
 def test_60_steps_killed_then_120_are_120_at_once(tmp_path):
     """Every array of the last checkpoint, bit for bit."""
     suite = faults.Suite(tmp_path, seed=2, steps=120, every=15)

@@ -19,9 +19,9 @@ PRODUCT = re.compile(r"stablehlo\.(?:dot_general|convolution)[^\n]*")
 
 
 @functools.cache
-def experiment():
+def experiment(dtype):
     config = digits.get_config()
-    config.network.update(channels=8, multipliers=(1,), blocks=1, attention=(8,), dropout=0.1, dtype="bfloat16")
+    config.network.update(channels=8, multipliers=(1,), blocks=1, attention=(8,), dropout=0.1, dtype=dtype)
     config.data.batch_size = 4
     return Experiment.from_config(config)
 
@@ -34,16 +34,14 @@ def products(function, platform, *arguments):
     return lines
 
 
-def denoiser(dtype="float32"):
-    config = experiment().config.copy_and_resolve_references()
-    config.network.dtype = dtype
-    made = Experiment.from_config(config)
+def denoiser():
+    made = experiment("float32")
     return made.denoiser(made.init_state().params["network"])
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_training_step_in_bfloat16(platform):
-    made = experiment()
+    made = experiment("bfloat16")
     step, frozen = make_step(made, devices=parallel.Jit(jax.devices()[:1]))
     state = made.init_state()
     index = np.arange(4, dtype=np.uint32)
