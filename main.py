@@ -55,7 +55,6 @@ def main(argv: list[str]) -> None:
             if flags.FLAGS[name].value and job.name not in (each.name for each in chosen.values()):
                 raise InputError(f"--{name} is for --mode={job.name}, and --mode is {','.join(modes)}.")
     config = config_.complete(config)
-    parallel.choose_cpu_kernels()
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or plain != (None, None, None):
         processes.connect(*plain)

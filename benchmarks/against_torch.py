@@ -185,7 +185,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
-    parallel.choose_cpu_kernels()
     parallel.request_cpu_devices(16)
     torch.set_num_threads(parallel.usable_cores())
     print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")

@@ -69,7 +69,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    parallel.choose_cpu_kernels()
     parallel.request_cpu_devices(arguments.batch)
     print(machine())
     model = ss.load(arguments.workdir)

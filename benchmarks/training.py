@@ -79,7 +79,6 @@ class OneByOne:
 
 def main() -> None:
     config = digits.get_config()
-    parallel.choose_cpu_kernels()
     parallel.request_cpu_devices(config.data.batch_size)
     print(machine())
     both = parallel.Jit()

@@ -16,9 +16,6 @@ import jax
 import pytest
 
 import score_sde as ss
-from score_sde import parallel
-
-parallel.choose_cpu_kernels()
 
 
 def pytest_unconfigure():

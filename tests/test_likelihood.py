@@ -1,6 +1,10 @@
 """Likelihoods against closed forms: log-densities, error bars, the terms of bits per dimension."""
 
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -267,3 +271,19 @@ def test_what_is_solved_is_solved_with_full_products():
         assert all(precision == (jax.lax.Precision.HIGHEST,) * 2 for precision in asked), (name, set(asked))
     bare = list(products(jax.make_jaxpr(lambda x: network.apply(params, x, jnp.ones(2)))(x).jaxpr))
     assert any(precision != (jax.lax.Precision.HIGHEST,) * 2 for precision in bare)
+
+
+@pytest.mark.slow
+def test_what_two_devices_solve_is_what_one_solves():
+    """Outside this process, whose XLA has more threads than devices."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
+    command = [sys.executable, "-m", "tests.sharded_likelihood"]
+    run = subprocess.run(
+        command,
+        cwd=pathlib.Path(__file__).parent.parent,
+        env=environment | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 2e-3

@@ -54,36 +54,6 @@ def test_devices_asked_for_leave_room_for_other_processes(monkeypatch):
     assert asked["jax_num_cpu_devices"] == 3
 
 
-CONVOLUTION = """
-import jax, jax.numpy as jnp
-from score_sde import parallel
-parallel.choose_cpu_kernels()
-images, kernel = jnp.ones((32, 8, 8, 64)), jnp.ones((3, 3, 64, 64))
-convolve = lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-print("ynn_fusion" in jax.jit(convolve).lower(images, kernel).compile().as_text())
-"""
-
-
-@pytest.mark.parametrize(
-    ("flags", "by_ynnpack"), [("", "False"), ("--xla_cpu_experimental_ynn_fusion_type=individual_convolution", "True")]
-)
-def test_convolutions_are_not_left_to_ynnpack_unless_the_user_says_so(flags, by_ynnpack):
-    run = subprocess.run(
-        [sys.executable, "-c", CONVOLUTION], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True
-    )
-    assert run.stdout.strip() == by_ynnpack, run.stderr
-
-
-def test_an_unknown_version_of_jax_is_given_no_flag(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_one=1")
-    monkeypatch.setattr("jax.__version__", "0.13.0")
-    parallel.choose_cpu_kernels()
-    assert os.environ["XLA_FLAGS"] == "--xla_one=1"
-    monkeypatch.setattr("jax.__version__", "0.12.0.1")
-    parallel.choose_cpu_kernels()
-    assert os.environ["XLA_FLAGS"].startswith("--xla_one=1 --xla_cpu_experimental_ynn_fusion_type=")
-
-
 def test_an_unknown_strategy():
     with pytest.raises(ss.InputError, match="'pmapp'; expected one of jit, fsdp, pmap"):
         parallel.strategy("pmapp")

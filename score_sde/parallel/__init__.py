@@ -1,13 +1,7 @@
 """Devices and processes: how many there are, and how one run uses all of them."""
 
 from score_sde.parallel import processes
-from score_sde.parallel.host import (
-    choose_cpu_kernels,
-    host_device,
-    request_cpu_devices,
-    usable_cores,
-    use_compile_cache,
-)
+from score_sde.parallel.host import host_device, request_cpu_devices, usable_cores, use_compile_cache
 from score_sde.parallel.strategy import Fsdp, Jit, Pmap, ahead, check_batch, strategy
 
 __all__ = [
@@ -16,7 +10,6 @@ __all__ = [
     "Pmap",
     "ahead",
     "check_batch",
-    "choose_cpu_kernels",
     "host_device",
     "processes",
     "request_cpu_devices",

@@ -9,10 +9,6 @@ import jax
 
 _TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
-# XLA ends a process that gives it a flag that it does not know: those that the tested versions of JAX know.
-_FUSIONS_FLAG = "xla_cpu_experimental_ynn_fusion_type"
-_KNOWN_TO = ((0, 10), (0, 13))
-
 
 def usable_cores() -> int:
     """Processor cores this process may use: its affinity, and its control group's quota."""
@@ -53,18 +49,6 @@ def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:
     cores = usable_cores()
     fits = [d for d in range(1, cores + 1) if batch_size % (d * processes) == 0]
     jax.config.update("jax_num_cpu_devices", max(fits, default=1))
-
-
-def choose_cpu_kernels() -> None:
-    """Have XLA:CPU take convolutions by Eigen and not by its YNNPACK; before JAX starts, for CPUs only.
-
-    Gradients of small convolutions then take about 0.6 of the time on one device (docs/performance.md). Sets
-    XLA_FLAGS; a choice of the user's there is left alone.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-    if _FUSIONS_FLAG not in flags and _KNOWN_TO[0] <= version < _KNOWN_TO[1]:
-        os.environ["XLA_FLAGS"] = f"{flags} --{_FUSIONS_FLAG}=individual_dot,reduce".strip()
 
 
 def host_device() -> jax.Device:
