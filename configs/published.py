@@ -121,7 +121,7 @@ def config(
                 data_std=None,
                 scale_by_sigma=ve and kind != "ncsn",
             ),
-            network=_network(words, discrete, data_set) | network | dict(dtype="float32", remat="none"),
+            network=_network(words, discrete, data_set) | network | dict(dtype="auto", remat="none"),
             objective=dict(
                 name="Denoising",
                 target="noise",

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from score_sde.core.arrays import Array, is_concrete
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.precision import products
 from score_sde.denoisers import Denoiser
 
 # One example's dy/dt: (t of shape (), y, args) -> the structure of y.
@@ -52,14 +53,21 @@ class Solution(NamedTuple):
 
 
 def solve(
-    field: Field, y0: Any, t0: ArrayLike, t1: ArrayLike, args: Any = None, *, rtol: ArrayLike, atol: ArrayLike
+    field: Field,
+    y0: Any,
+    t0: ArrayLike,
+    t1: ArrayLike,
+    args: Any = None,
+    *,
+    rtol: ArrayLike,
+    atol: ArrayLike,
+    precision: str = "highest",
 ) -> Solution:
     """Integrate dy/dt = field(t, y, args) from t0 to t1 for every example of a batch; meant for use inside jit.
 
     A step is accepted where every leaf of y has an error whose root mean square, in units of
     atol + rtol |y|, is below 1: a leaf of few numbers counts as much as one of many. Steps are chosen by the power of
-    two that the error lies above (`coarse`), so that rounding does not change them. Products of float32 numbers are
-    made in full precision on every platform; a network of dtype 'bfloat16' computes in bfloat16 all the same.
+    two that the error lies above (`coarse`), so that rounding does not change them.
 
     Args:
         field: dy/dt of one example.
@@ -67,8 +75,9 @@ def solve(
         t0, t1: times of shape (), at least 0; t1 may be smaller.
         args: what the field is given beside the state, a pytree with leading axis batch.
         rtol, atol: relative and absolute tolerance.
+        precision: of float32 products, as in `core.precision.products`; 'highest' is full float32 on every platform. A
+            network of dtype 'bfloat16' computes in bfloat16 all the same.
     """
-
     u0, u1 = jnp.sqrt(jnp.asarray(t0)), jnp.sqrt(jnp.asarray(t1))
     controller = _controller(jnp.asarray(rtol), jnp.asarray(atol))
 
@@ -103,8 +112,7 @@ def solve(
         y = jax.tree.map(lambda leaf: jnp.where(solved, leaf, jnp.nan), y)
         return y, solution.stats["num_accepted_steps"], solution.stats["num_rejected_steps"], status
 
-    # GPUs and TPUs multiply float32 numbers with 10 or 8 bits unless told, far more coarsely than the tolerances.
-    with jax.default_matmul_precision("highest"):
+    with products(precision):
         y, accepted, rejected, status = jax.vmap(one)(y0, args)
     accepted, rejected = accepted.astype(jnp.int32), rejected.astype(jnp.int32)
     return Solution(y, 1 + _STAGES * (accepted + rejected), accepted, rejected, status)
@@ -143,11 +151,23 @@ def velocity(denoiser: Denoiser, t: Array, x: Array, cond: Cond) -> Array:
 
 
 def flow(
-    denoiser: Denoiser, x: Array, t0: ArrayLike, t1: ArrayLike, cond: Cond = None, *, rtol: ArrayLike, atol: ArrayLike
+    denoiser: Denoiser,
+    x: Array,
+    t0: ArrayLike,
+    t1: ArrayLike,
+    cond: Cond = None,
+    *,
+    rtol: ArrayLike,
+    atol: ArrayLike,
+    precision: str = "highest",
 ) -> Solution:
-    """Carry x, shape (batch, *shape), along the probability flow from time t0 to t1; meant for use inside jit."""
+    """Carry x, shape (batch, *shape), along the probability flow from time t0 to t1; meant for use inside jit.
+
+    The other arguments are those of `solve`.
+    """
     t0, t1 = jnp.asarray(t0, x.dtype), jnp.asarray(t1, x.dtype)
-    solution = solve(lambda t, x, cond: velocity(denoiser, t, x, cond), x, t0, t1, cond, rtol=rtol, atol=atol)
+    options: dict[str, Any] = {"rtol": rtol, "atol": atol, "precision": precision}
+    solution = solve(lambda t, x, cond: velocity(denoiser, t, x, cond), x, t0, t1, cond, **options)
     return solution._replace(nfe=solution.nfe * network_evaluations(denoiser, t0, t1))
 
 

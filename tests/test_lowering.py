@@ -19,8 +19,9 @@ PRODUCT = re.compile(r"stablehlo\.(?:dot_general|convolution)[^\n]*")
 
 
 @functools.cache
-def experiment(dtype):
+def experiment(dtype, precision="default"):
     config = digits.get_config()
+    config.train.precision = precision
     config.network.update(channels=8, multipliers=(1,), blocks=1, attention=(8,), dropout=0.1, dtype=dtype)
     config.data.batch_size = 4
     return Experiment.from_config(config)
@@ -39,16 +40,25 @@ def denoiser():
     return made.denoiser(made.init_state().params["network"])
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_a_training_step_in_bfloat16(platform):
-    made = experiment("bfloat16")
+def step_products(made, platform):
     step, frozen = make_step(made, devices=parallel.Jit(jax.devices()[:1]))
     state = made.init_state()
     index = np.arange(4, dtype=np.uint32)
     batch = {"values": np.zeros((4, 8, 8, 1), np.uint8), "cond": None, "index": index}
-    lines = products(step, platform, state, batch, frozen)
+    return products(step, platform, state, batch, frozen)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_training_step_in_bfloat16(platform):
+    lines = step_products(experiment("bfloat16"), platform)
     convolutions = [line for line in lines if "convolution" in line]
     assert convolutions and all("bf16" in line for line in convolutions)
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("highest", "HIGHEST"), ("high", "HIGH")])
+def test_a_training_step_multiplies_as_the_config_says(precision, asked):
+    lines = step_products(experiment("float32", precision), "tpu")
+    assert [line for line in lines if re.findall(r"HIGH\w*", line) != [asked] * 2] == []
 
 
 class Lowered(Exception):
@@ -90,3 +100,12 @@ def test_likelihoods_and_latents_in_full_float32(lowering, platform):
             call()
         (lines,) = made.value.args
         assert [line for line in lines if line.count("HIGHEST") != 2] == []
+
+
+def test_a_likelihood_is_less_exact_only_where_one_asks(lowering):
+    model, keys = denoiser(), jax.random.split(jax.random.key(0), 2)
+    lowering(density, "_solve", density._solve_batch, "tpu")
+    with pytest.raises(Lowered) as made:
+        ss.log_prob(model, np.zeros((2, 8, 8, 1), np.float32), keys, precision="default")
+    convolutions = [line for line in made.value.args[0] if "convolution" in line]  # products of its own diffrax decides
+    assert convolutions and not any("HIGH" in line for line in convolutions)

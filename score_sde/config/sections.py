@@ -11,6 +11,7 @@ import ml_collections
 from score_sde.config.files import to_dict
 from score_sde.config.text import read_arguments, read_specs, read_value, write_specs
 from score_sde.core.errors import InputError
+from score_sde.core.precision import check_precision
 
 VERSION = 2  # of configs and workdirs; those of score_sde 0.1 have none
 
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, Any] = dict(
         checkpoint_every=1000,
         fused=1,
         microbatches=1,
+        precision="default",
         keep=dict(last=1, every=0),
     ),
     sample=dict(
@@ -46,9 +48,10 @@ DEFAULTS: dict[str, Any] = dict(
         guidance="",
         clip=True,
         cond="",
+        precision="default",
         checkpoints="newest",
     ),
-    eval=dict(what="HeldOutLoss", batch_size=64, seed=0, checkpoints="newest"),
+    eval=dict(what="HeldOutLoss", batch_size=64, seed=0, precision="highest", checkpoints="newest"),
     parallel="jit",
 )
 # Entries that are lists of specs, kept as text, so that a flag may give another list.
@@ -126,6 +129,8 @@ def _check_kinds(merged: Mapping[str, Any]) -> None:
     names = (given,) if isinstance(given, str) else given
     if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
         raise InputError(f"data.given is {given!r}; expected names of conditions, such as ('label',).")
+    for section in ("train", "sample", "eval"):
+        check_precision(f"{section}.precision", merged[section]["precision"])
     start = merged["train"]["start_from"]
     if not isinstance(start, str):
         raise InputError(f"train.start_from is {start!r}; expected the folder of a trained workdir, or '' for none.")

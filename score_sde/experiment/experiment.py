@@ -21,6 +21,7 @@ from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Condition, Conditions
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
+from score_sde.core.precision import fitting_dtype
 from score_sde.denoisers import NetworkDenoiser, Parametrization, parametrization
 from score_sde.experiment import averages as averages_
 from score_sde.experiment.averages import Average
@@ -212,6 +213,8 @@ def _parts(
     spec = config_.to_dict(config.network)
     if dtype is not None and "dtype" in spec:
         spec["dtype"] = dtype
+    if spec.get("dtype") == "auto":
+        spec["dtype"] = fitting_dtype()
     context = {
         "shape": codec.model_shape,
         "conditions": Conditions(every).only((given,) if isinstance(given, str) else given),

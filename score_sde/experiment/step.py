@@ -12,6 +12,7 @@ import optax
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, split_arrays
 from score_sde.core.errors import InputError
+from score_sde.core.precision import products
 from score_sde.data import Batch
 from score_sde.experiment.experiment import Experiment
 from score_sde.experiment.state import TrainState
@@ -38,13 +39,14 @@ def make_step(
         name = type(experiment.objective).__name__
         raise InputError(f"train.microbatches is {microbatches}, and {name} needs the whole batch: use 1.")
     arrays, join = split_arrays(dict(experiment.frozen() if frozen is None else frozen))
-    gradients = _Gradients(experiment, devices, join)
+    gradients, precision = _Gradients(experiment, devices, join), experiment.config.train.precision
 
     def step(state: TrainState, batch: Batch, arrays: Any) -> tuple[TrainState, dict[str, Array]]:
-        if microbatches == 1:
-            of_batch, objective_state = gradients(state.objective, batch, state, arrays)
-        else:
-            of_batch, objective_state = gradients.in_parts(microbatches, batch, state, arrays)
+        with products(precision):
+            if microbatches == 1:
+                of_batch, objective_state = gradients(state.objective, batch, state, arrays)
+            else:
+                of_batch, objective_state = gradients.in_parts(microbatches, batch, state, arrays)
         losses, pulled, metrics = devices.mean(of_batch)
         params, optimizer = {}, {}
         for group, transformation in experiment.optimizers.items():

@@ -211,7 +211,9 @@ def _trained(experiment: Experiment, progress: bool) -> Model:
         print(f"trained {steps:,} steps in {time.perf_counter() - began:.1f} s: loss {loss:.4f}", file=sys.stderr)
     averages = next(iter(state.averages.values()), state.params)
     params = jax.device_get(devices.on_local(averages))["network"]
-    return Model(experiment.denoiser(params), experiment.codec, config, steps, digest({"network": params}))
+    # Likelihoods of it are in float32, whatever it was trained in: as `load` returns it.
+    used = Experiment.from_config(config, dtype="float32").denoiser(params)
+    return Model(used, experiment.codec, config, steps, digest({"network": params}))
 
 
 def _mean(losses: list[Any], number: int) -> float:

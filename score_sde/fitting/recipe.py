@@ -109,7 +109,8 @@ def _network(shape: tuple[int, ...]) -> dict[str, Any]:
     multipliers = (1, 2, 2, 2)[:levels]
     attention = tuple(height >> level for level in range(levels) if height >> level in (4, 8))[-1:]
     channels = 16 if height * width <= 256 else 32
-    return dict(name="DDPMpp", channels=channels, multipliers=multipliers, blocks=1, attention=attention, dropout=0.0)
+    sizes = dict(channels=channels, multipliers=multipliers, blocks=1, attention=attention)
+    return dict(name="DDPMpp", **sizes, dropout=0.0, dtype="auto")
 
 
 def _batch(shape: tuple[int, ...]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import time
@@ -16,6 +15,7 @@ from score_sde import data, parallel
 from score_sde.core.checks import require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
+from score_sde.core.precision import products
 from score_sde.experiment import Experiment, check_same, load_trained
 from score_sde.jobs import evaluations, results
 from score_sde.jobs.base import Job
@@ -57,12 +57,10 @@ def evaluate(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathL
     settings, workdir = experiment.config.eval, pathlib.Path(workdir)
     wanted = read_evaluations(settings)
     processes.check_agreed("the config", config_.to_json(experiment.config))
-    # Else a GPU or TPU would multiply float32 numbers with 8 or 11 bits.
-    with jax.default_matmul_precision("highest"):
-        for step, folder in chosen(workdir, settings.checkpoints, workdir / "eval", "eval"):
-            trained = load_trained(workdir, step, averages=True)
-            check_same(experiment.config, trained.experiment.config, config_.NOT_OF_THE_MODEL, workdir)
-            _evaluate(experiment, wanted, trained, workdir, folder)
+    for step, folder in chosen(workdir, settings.checkpoints, workdir / "eval", "eval"):
+        trained = load_trained(workdir, step, averages=True)
+        check_same(experiment.config, trained.experiment.config, config_.NOT_OF_THE_MODEL, workdir)
+        _evaluate(experiment, wanted, trained, workdir, folder)
     processes.barrier("evaluated")
 
 
@@ -89,12 +87,20 @@ def _evaluate(
     """All of config.eval.what for one checkpoint."""
     # The data and the settings are the command's, the objective and the weights are the workdir's.
     source = processes.first_alone(lambda: experiment.dataset.source("test"))
+    of_jax: Any = jax.config
+    products_outside = of_jax.jax_default_matmul_precision
+
+    def drawn(n: int) -> pathlib.Path:
+        with jax.default_matmul_precision(products_outside):  # samples are as config.sample says, not config.eval
+            return samples_of(experiment, trained, workdir, n)
+
     common = {
         "checkpoint_step": trained.step,
         "checkpoint_digest": trained.digest,
         "split": "test",
         "data": data.digest(source),
         "seed": experiment.config.eval.seed,
+        "precision": experiment.config.eval.precision,
     }
     sample = {"sample": sample_settings(experiment.config)}
     of = [(one, common | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
@@ -103,7 +109,6 @@ def _evaluate(
         root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
     devices = parallel.strategy(experiment.config.parallel)
     examples = trained.experiment.examples("test", source)
-    drawn = functools.partial(samples_of, experiment, trained, workdir)
     eval_ = experiment.config.eval
     for one, identity in of:
         # After the evaluation before it: two may have one name.
@@ -115,9 +120,11 @@ def _evaluate(
         )
         if not done:
             asks = drawn if one.needs_samples else _no_samples
-            at = Context(trained, examples, devices, eval_.batch_size, eval_.seed, root, folder, identity, asks)
+            settings = (eval_.batch_size, eval_.seed, eval_.precision)
+            at = Context(trained, examples, devices, *settings, root, folder, identity, asks)
             began = time.perf_counter()
-            found, line = one.run(at)
+            with products(eval_.precision):
+                found, line = one.run(at)
             seconds = time.perf_counter() - began
             if processes.is_first():
                 results.write(path, {"seconds": round(seconds, 3), "summary": line} | found, identity)

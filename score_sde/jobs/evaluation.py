@@ -30,7 +30,7 @@ class Context:
         trained: the parameters, with their experiment.
         examples: those of the split 'test'.
         devices: where to compute.
-        batch_size, seed: config.eval's.
+        batch_size, seed, precision: config.eval's; `Evaluation.run` is called with the precision in force.
         root: the folder of all results, where an unfinished one keeps its parts.
         folder: where the files of this result go.
         identity: all that the result depends on.
@@ -43,6 +43,7 @@ class Context:
     devices: parallel.Jit
     batch_size: int
     seed: int
+    precision: str
     root: pathlib.Path
     folder: pathlib.Path
     identity: Identity
@@ -97,6 +98,7 @@ class Context:
             self.devices,
             size,
             self.seed,
+            self.precision,
         )
 
     @functools.cached_property

@@ -17,6 +17,7 @@ from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
+from score_sde.core.precision import products
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser, Guide, guidance
 from score_sde.parallel import processes
@@ -54,6 +55,7 @@ class Generator:
 
     Attributes:
         sampler, grid, seed, denoise, batch_size, sharding: as in `sample`.
+        precision: of float32 products, as in `core.precision.products`.
         guides: specs of the guides, applied in order.
         asked: the conditions that are asked for, by name.
         codec: from the model's scale to the data's.
@@ -64,6 +66,7 @@ class Generator:
     seed: int
     denoise: bool
     batch_size: int
+    precision: str
     sharding: jax.sharding.Sharding | None
     guides: tuple[dict[str, Any], ...]
     asked: dict[str, Any]
@@ -102,6 +105,7 @@ class Generator:
             seed=spec.seed,
             denoise=spec.denoise,
             batch_size=spec.batch_size,
+            precision=spec.precision,
             sharding=sharding,
             guides=_guides(spec, codec),
             asked=config_.read_arguments("sample.cond", spec.cond),
@@ -121,19 +125,20 @@ class Generator:
         """Draw examples first .. first + n - 1; raises DivergenceError where one is not finite."""
         guided = self.guided(denoiser)
         cond = given.asked_for(self.asked, guided.reads, np.arange(first, first + n))
-        samples = sampling.sample(
-            guided,
-            self.sampler,
-            self.grid,
-            self.codec.model_shape,
-            n=n,
-            first=first,
-            seed=self.seed,
-            cond=cond,
-            denoise=self.denoise,
-            batch_size=self.batch_size,
-            sharding=self.sharding,
-        )
+        with products(self.precision):
+            samples = sampling.sample(
+                guided,
+                self.sampler,
+                self.grid,
+                self.codec.model_shape,
+                n=n,
+                first=first,
+                seed=self.seed,
+                cond=cond,
+                denoise=self.denoise,
+                batch_size=self.batch_size,
+                sharding=self.sharding,
+            )
         return Drawn(np.asarray(self._values(samples.x)), cond, samples.nfe)
 
     def _values(self, x: Any) -> jax.Array:

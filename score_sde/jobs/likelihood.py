@@ -104,6 +104,7 @@ class _OfBatch:
                 probes=settings.probes,
                 rtol=settings.rtol,
                 atol=settings.atol,
+                precision=at.precision,
             )
         except DivergenceError as error:
             bad = ", ".join(map(str, sorted({int(numbers[place[i]]) for i in error.examples})))

@@ -92,6 +92,7 @@ def bits_per_dim(
     rtol: float = 1e-5,
     atol: float = 1e-5,
     chunk: int = 16,
+    precision: str = "highest",
 ) -> BitsPerDim:
     """-log2 of the probability (or the density) of data, per dimension, on the data's own scale.
 
@@ -108,7 +109,7 @@ def bits_per_dim(
         keys: one key per example, shape (batch,), for the codec and the probes; None where neither draws.
         codec: between the data's scale and the model's; None for that of the model, where `denoiser` is one.
         draws: how many of the codec's draws are averaged.
-        cond, prior, trace, probes, probe, rtol, atol, chunk: as in `log_prob`.
+        cond, prior, trace, probes, probe, rtol, atol, chunk, precision: as in `log_prob`.
 
     Raises:
         InputError: for values that are not the codec's, a codec without a bound of one of its terms, and what
@@ -131,7 +132,7 @@ def bits_per_dim(
             f"draws is {draws}, and {type(codec).__name__} draws nothing, so that all are the same: use 1."
         )
     options: dict[str, Any] = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
-    options |= {"rtol": rtol, "atol": atol, "cond": cond, "prior": prior}
+    options |= {"rtol": rtol, "atol": atol, "cond": cond, "prior": prior, "precision": precision}
     size = math.prod(codec.data_shape)
 
     def folded(purpose: str, k: int) -> Array | None:

@@ -15,6 +15,7 @@ from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
+from score_sde.core.precision import check_precision
 from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape
 
@@ -31,7 +32,15 @@ class Flowed(NamedTuple):
     nfe: Array
 
 
-def encode(denoiser: Denoiser, x: ArrayLike, *, cond: Cond = None, rtol: float = 1e-5, atol: float = 1e-5) -> Flowed:
+def encode(
+    denoiser: Denoiser,
+    x: ArrayLike,
+    *,
+    cond: Cond = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    precision: str = "highest",
+) -> Flowed:
     """The latents at t_max of data at t_min (Song et al. 2021, Sec. 4.3); `decode` is the way back.
 
     Args:
@@ -39,17 +48,26 @@ def encode(denoiser: Denoiser, x: ArrayLike, *, cond: Cond = None, rtol: float =
         x: data on the model's scale, shape (batch, *shape).
         cond: None, or conditions by name as `denoiser.reads` declares them.
         rtol, atol: tolerances of the solve.
+        precision: of float32 products, as in `log_prob`.
 
     Raises:
         InputError: for input that cannot be used.
         DivergenceError: for examples whose flow could not be solved, naming them.
     """
-    return _carry(denoiser, x, cond, rtol, atol, forward=True)
+    return _carry(denoiser, x, cond, rtol, atol, precision, forward=True)
 
 
-def decode(denoiser: Denoiser, z: ArrayLike, *, cond: Cond = None, rtol: float = 1e-5, atol: float = 1e-5) -> Flowed:
+def decode(
+    denoiser: Denoiser,
+    z: ArrayLike,
+    *,
+    cond: Cond = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    precision: str = "highest",
+) -> Flowed:
     """The data at t_min of latents at t_max: the inverse of `encode`, with the same arguments and errors."""
-    return _carry(denoiser, z, cond, rtol, atol, forward=False)
+    return _carry(denoiser, z, cond, rtol, atol, precision, forward=False)
 
 
 def interpolate(
@@ -61,6 +79,7 @@ def interpolate(
     cond: Cond = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    precision: str = "highest",
 ) -> Array:
     """n points on the way from a to b, along the great circle between their latents.
 
@@ -76,6 +95,7 @@ def interpolate(
         n: the number of points, both ends among them; at least 2.
         cond: None, or conditions by name as `denoiser.reads` declares them.
         rtol, atol: tolerances of the solves.
+        precision: of float32 products, as in `log_prob`.
 
     Returns:
         Shape (n, batch, *shape); the first and the last are a and b, up to the tolerance.
@@ -84,9 +104,10 @@ def interpolate(
     a, b = as_points(a, "a"), as_points(b, "b")
     if a.shape != b.shape:
         raise InputError(f"a has shape {a.shape} and b {b.shape}; expected the same shape.")
-    z_a, z_b = (encode(denoiser, x, cond=cond, rtol=rtol, atol=atol).x for x in (a, b))
+    options: dict[str, Any] = {"cond": cond, "rtol": rtol, "atol": atol, "precision": precision}
+    z_a, z_b = (encode(denoiser, x, **options).x for x in (a, b))
     path = [great_circle(z_a, z_b, weight) for weight in np.linspace(0.0, 1.0, n)]
-    return jnp.stack([decode(denoiser, z, cond=cond, rtol=rtol, atol=atol).x for z in path])
+    return jnp.stack([decode(denoiser, z, **options).x for z in path])
 
 
 def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
@@ -102,21 +123,28 @@ def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
     return expand(to_a, z_a) * z_a + expand(to_b, z_b) * z_b
 
 
-def _carry(denoiser: Denoiser, x: ArrayLike, cond: Cond, rtol: float, atol: float, *, forward: bool) -> Flowed:
+def _carry(
+    denoiser: Denoiser, x: ArrayLike, cond: Cond, rtol: float, atol: float, precision: str, *, forward: bool
+) -> Flowed:
     ode.check_tolerances(rtol, atol)
+    check_precision("precision", precision)
     denoiser, x = as_denoiser(denoiser), as_points(x)
     check_shape(denoiser, x.shape[1:])
     cond = given.checked(cond, denoiser.reads, len(x))
-    solution = _flow(denoiser, x, cond, jnp.asarray([rtol, atol], x.dtype), forward=forward)
+    tolerances = jnp.asarray([rtol, atol], x.dtype)
+    solution = _flow(denoiser, x, cond, tolerances, precision=precision, forward=forward)
     if is_concrete(solution.status):
         ode.check_solved(solution.status)
     return Flowed(solution.y, solution.nfe)
 
 
-def _flow_batch(denoiser: Denoiser, x: Array, cond: Cond, tolerances: Array, *, forward: bool) -> ode.Solution:
+def _flow_batch(
+    denoiser: Denoiser, x: Array, cond: Cond, tolerances: Array, *, precision: str, forward: bool
+) -> ode.Solution:
     times: tuple[Any, Any] = (denoiser.sde.t_min, denoiser.sde.t_max)
     start, end = times if forward else times[::-1]
-    return ode.flow(denoiser, x, start, end, cond, rtol=tolerances[0], atol=tolerances[1])
+    options: dict[str, Any] = {"rtol": tolerances[0], "atol": tolerances[1], "precision": precision}
+    return ode.flow(denoiser, x, start, end, cond, **options)
 
 
-_flow = module_jit(_flow_batch, static_argnames=("forward",))
+_flow = module_jit(_flow_batch, static_argnames=("precision", "forward"))

@@ -13,6 +13,7 @@ from score_sde import data
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, split_arrays
 from score_sde.core.errors import InputError
+from score_sde.core.precision import products
 from score_sde.data import Batch, Conditioning
 from score_sde.losses.objective import Objective, WholeBatch
 from score_sde.parallel import Jit
@@ -31,6 +32,7 @@ class HeldOut:
         devices: where to compute.
         batch_size: examples per compiled batch; the last one is padded, and padding is not counted.
         seed: of the times and noises.
+        precision: of float32 products, as in `core.precision.products`.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class HeldOut:
         devices: Jit,
         batch_size: int,
         seed: int,
+        precision: str = "highest",
     ) -> None:
-        self._objective, self._conditioning = objective, conditioning
+        self._objective, self._conditioning, self._precision = objective, conditioning, precision
         arrays, self._join = split_arrays(dict(frozen))
         self._arrays = devices.place_state(arrays)
         self._key = keys_.stream(seed, "held out")
@@ -104,8 +107,7 @@ class HeldOut:
     ) -> Array:
         frozen = self._join(arrays)
         keys = keys_.examples(key, batch["index"])
-        # Else a GPU or TPU would multiply float32 numbers with 10 or 8 bits, during training too.
-        with jax.default_matmul_precision("highest"):
+        with products(self._precision):
             batch = batch | {"cond": self._conditioning(batch["values"], batch["cond"], keys, train=False)}
             if t is not None:
                 return at_time_of(self._objective)(t, params, batch, key, frozen=frozen)
