@@ -1,16 +1,17 @@
 """Ours beside the twin in PyTorch (benchmarks/torch_unet.py): the same networks, parameters and batches, in turn.
 
-python benchmarks/against_torch.py [--size=8] [--size=32] [--repeats=15] [--compile]
+python benchmarks/against_torch.py [--size=8] [--size=32] [--repeats=15] [--precision=float32] [--compile] [--write]
 
-Every core, or the GPU, for both. `--compile` adds torch.compile, which takes a compiler and minutes.
+Every core, or the GPU, for both, in float32, tf32 (on a GPU) and bfloat16; on a CPU in float32 unless told. `--compile`
+adds torch.compile, which takes a compiler and minutes. `--write` puts the table into docs/performance.md.
 PyTorch is in no extra: pip install torch --index-url https://download.pytorch.org/whl/cpu
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import itertools
+import datetime
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -23,109 +24,48 @@ import jax.numpy as jnp
 import numpy as np
 
 import score_sde as ss
-from benchmarks.common import advance, interleaved, machine, report
+from benchmarks.common import advance, interleaved, machine, report, write_section
 from configs import cifar10, digits
 from score_sde import parallel
+from score_sde.core.precision import products
 
 try:
     import torch
 
-    from benchmarks import torch_unet
+    from benchmarks.torch_twin import PRECISIONS, STEPS, Twin
 except ImportError as error:
     sys.exit(f"error: {error}; install it: pip install torch --index-url https://download.pytorch.org/whl/cpu")
 
-STEPS = 20  # of a sampler
+# (what the network computes in, float32 products) by the name that both sides have.
+OURS = {"float32": ("float32", "highest"), "tf32": ("float32", "high"), "bfloat16": ("bfloat16", "default")}
 
 
-def config_of(size: int) -> Any:
+def config_of(size: int, precision: str) -> Any:
     """The digits at batch 128, or 2.47 M parameters on 32 x 32 images at batch 16; VP, noise prediction."""
     if size == 8:
         config = digits.get_config("vp")
         config.data.batch_size = 128
-        return config
-    config = cifar10.get_config("vp,ddpmpp")
-    config.network.update(channels=32, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
-    config.data.batch_size = 16
+    else:
+        config = cifar10.get_config("vp,ddpmpp")
+        config.network.update(channels=32, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
+        config.data.batch_size = 16
+    config.network.dtype, config.train.precision = OURS[precision]
     return config
 
 
-class Twin:
-    """The twin's side: what a PyTorch user would write for one device."""
+def in_products(precision: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """A call whose float32 products are of this precision."""
 
-    def __init__(self, experiment: ss.Experiment, params: Any, values: np.ndarray) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.sde, self.codec = experiment.sde, experiment.codec
-        unet = torch_unet.with_parameters(torch_unet.UNet(experiment.network.spec()), params)
-        self.unet = unet.to(self.device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.unet).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.unet.parameters(), lr=2e-4, fused=True)
-        self.values = torch.tensor(values, device=self.device).permute(0, 3, 1, 2)
-        self.network: Callable[..., Any] = self.unet
+    def call() -> Any:
+        with products(precision):
+            return function(*arguments)
 
-    def compiled(self) -> Twin:
-        """The same through torch.compile."""
-        twin = copy.copy(self)
-        twin.network = torch.compile(self.unet)
-        return twin
-
-    def times(self) -> Any:
-        return torch.rand(len(self.values), device=self.device) * (1 - 1e-5) + 1e-5
-
-    def marginal(self, t: Any) -> tuple[Any, Any]:
-        """(alpha, sigma) of VP, in the shape that multiplies images."""
-        log_alpha = -t * self.sde.beta_min / 2 - t**2 * (self.sde.beta_max - self.sde.beta_min) / 4
-        return log_alpha.exp()[:, None, None, None], (-torch.expm1(2 * log_alpha)).sqrt()[:, None, None, None]
-
-    def step(self) -> float:
-        """One training step: dequantise, perturb, predict the noise, clip, Adam, average."""
-        self.unet.train()
-        x0 = 2 * (self.values + torch.rand(self.values.shape, device=self.device) - 0.5) / self.codec.maximum - 1
-        x0 = x0.contiguous(memory_format=torch.channels_last)
-        t, noise = self.times(), torch.randn_like(x0)
-        alpha, sigma = self.marginal(t)
-        loss = (self.network(alpha * x0 + sigma * noise, 999 * t) - noise).square().mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0, foreach=True)
-        self.optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.unet.parameters()), 0.001)
-        return float(loss.detach())
-
-    def evaluate(self, x: Any) -> Any:
-        self.unet.eval()
-        with torch.no_grad():
-            out = self.network(x, torch.full((len(x),), 500.0, device=self.device))
-        return out.flatten()[0].item()
-
-    def likelihood_field(self, x: Any) -> float:
-        """Drift and divergence of the probability flow with one probe, by one vector-Jacobian product.
-
-        Forward mode, as ours has it, is not implemented for scaled_dot_product_attention on a CPU.
-        """
-        self.unet.eval()
-        probe, label = torch.sign(x), torch.full((len(x),), 500.0, device=self.device)
-        x = x.detach().requires_grad_(True)
-        out = self.network(x, label)
-        (pulled,) = torch.autograd.grad(out, x, probe)
-        return float((out + pulled * probe).detach().flatten()[0])
-
-    def sample(self, x: Any) -> float:
-        """Euler's method on the probability flow, as a loop in Python."""
-        self.unet.eval()
-        times = torch.linspace(1, 1e-3, STEPS + 1, device=self.device)
-        with torch.no_grad():
-            for t, s in itertools.pairwise(times):
-                beta = self.sde.beta_min + t * (self.sde.beta_max - self.sde.beta_min)
-                _, sigma = self.marginal(t[None])
-                noise = self.network(x, (999 * t).expand(len(x)))
-                x = x + (s - t) * (-beta * x / 2 + beta * noise / (2 * sigma))
-        return float(x.flatten()[0])
+    return call
 
 
-def rows(size: int, with_compile: bool) -> dict[str, dict[str, Callable[[], Any]]]:
+def rows(size: int, precision: str, with_compile: bool) -> dict[str, dict[str, Callable[[], Any]]]:
     """{what is measured: {who: a call of it}}."""
-    config = config_of(size)
+    config = config_of(size, precision)
     experiment = ss.Experiment.from_config(config)
     devices, index = parallel.Jit(), np.arange(config.data.batch_size)
     shape = experiment.codec.model_shape
@@ -145,55 +85,84 @@ def rows(size: int, with_compile: bool) -> dict[str, dict[str, Callable[[], Any]
         probe = jnp.sign(x)
         return jax.jvp(lambda x: network(params, x, 999 * t), (x,), (probe,))
 
+    options = dict(n=len(index), seed=0, denoise=False, sharding=devices.sharded)
+    draw = functools.partial(ss.sample, denoiser, ss.Euler(), grid, shape, **options)
+    ours, by = functools.partial(in_products, OURS[precision][1]), f"{STEPS} steps of Euler"
     found = {
-        "a training step": {"ours": lambda: step(batch)},
-        "an evaluation": {"ours": lambda: evaluate(placed, x, t)},
-        "drift and divergence": {"ours": lambda: field(placed, x, t)},
-        f"{STEPS} steps of Euler": {
-            "ours": lambda: (
-                ss.sample(
-                    denoiser, ss.Euler(), grid, shape, n=len(index), seed=0, denoise=False, sharding=devices.sharded
-                ).x
-            )
-        },
+        "a training step": {"ours": functools.partial(step, batch)},
+        "an evaluation": {"ours": ours(evaluate, placed, x, t)},
+        "drift and divergence": {"ours": ours(field, placed, x, t)},
+        by: {"ours": ours(lambda: draw().x)},
     }
-    twin = Twin(experiment, params, values)
+    twin = Twin(experiment, params, values, precision)
     given = torch.tensor(np.asarray(x), device=twin.device).permute(0, 3, 1, 2)
     twins = {"PyTorch": twin} | ({"PyTorch, compiled": twin.compiled()} if with_compile else {})
     for name, one in twins.items():
-        found["a training step"][name] = one.step
-        found["an evaluation"][name] = lambda one=one: one.evaluate(given)
+        found["a training step"][name] = lambda one=one: one.step().item()
+        found["an evaluation"][name] = lambda one=one: one.evaluate(given).item()
         found["drift and divergence"][name] = lambda one=one: one.likelihood_field(given)
-        found[f"{STEPS} steps of Euler"][name] = lambda one=one: one.sample(given)
-    _same(evaluate(placed, x, t), twin, given)
+        found[by][name] = lambda one=one: one.sample(given)
+    _same(ours(evaluate, placed, x, t)(), twin, given)
     return found
+
+
+# The largest difference of outputs, as a part of the largest output.
+_APART = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 
 
 def _same(ours: jax.Array, twin: Twin, given: Any) -> None:
     """Refuse to compare what is not the same."""
     twin.unet.eval()
     with torch.no_grad():
-        theirs = twin.unet(given, torch.full((len(given),), 999 * 0.5, device=twin.device))
-    apart = np.abs(np.asarray(ours) - theirs.permute(0, 2, 3, 1).cpu().numpy()).max()
-    if not apart < 1e-4:
-        sys.exit(f"error: the outputs of both differ by {apart:g}; expected less than 1e-4.")
+        theirs = twin.outputs(given, torch.full((len(given),), 999 * 0.5, device=twin.device))
+    theirs = theirs.permute(0, 2, 3, 1).cpu().numpy()
+    apart, bound = np.abs(np.asarray(ours) - theirs).max(), _APART[twin.precision] * max(1.0, np.abs(theirs).max())
+    if not apart < bound:
+        sys.exit(f"error: the outputs of both differ by {apart:g}; expected less than {bound:g}.")
+
+
+def table(measured: dict[tuple[int, str, str], dict[str, float]]) -> str:
+    """A row for each size, precision and thing that is measured."""
+    names = list(next(iter(measured.values())))
+    lines = [
+        "| images | precision | what | " + " | ".join(f"{name}, ms" for name in names) + " | PyTorch / ours |",
+        "| --- " * (4 + len(names)) + "|",
+    ]
+    for (size, precision, what), seconds in measured.items():
+        spent = " | ".join(f"{1e3 * seconds[name]:.1f}" for name in names)
+        ratios = " and ".join(f"{seconds[name] / seconds['ours']:.2f}" for name in names[1:])
+        lines.append(f"| {size} x {size} | {precision} | {what} | {spent} | {ratios} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, action="append", choices=(8, 32))
+    parser.add_argument("--precision", action="append", choices=PRECISIONS)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     parallel.request_cpu_devices(16)
     torch.set_num_threads(parallel.usable_cores())
-    print(f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+    where = f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(where)
+    on_gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    if torch.cuda.is_available() != on_gpu:
+        sys.exit("error: one side sees a GPU and the other does not; expected both or none: install JAX for CUDA.")
+    measured = {}
     for size in options.size or (8, 32):
-        config = config_of(size)
-        print(f"\n{size} x {size}, batch {config.data.batch_size}")
-        for what, calls in rows(size, options.compile).items():
-            print(f"{what}:")
-            report(interleaved(calls, options.repeats))
+        for precision in options.precision or (PRECISIONS if on_gpu else ("float32",)):
+            print(f"\n{size} x {size}, {precision}, batch {config_of(size, precision).data.batch_size}")
+            for what, calls in rows(size, precision, options.compile).items():
+                measured[size, precision, what] = interleaved(calls, options.repeats)
+                print(f"{what}:")
+                report(measured[size, precision, what])
+    if options.write:
+        today = datetime.date.today().isoformat()
+        write_section(
+            "against_torch", f"{table(measured)}\n\nOn {today}: {where}; medians of {options.repeats} runs in turn."
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import platform
 import statistics
 import time
@@ -66,3 +67,20 @@ def report(rows: dict[str, float], unit: float = 1e3, name: str = "ms") -> None:
     first = next(iter(rows.values()))
     for row, seconds in rows.items():
         print(f"{row:<32} {seconds * unit:9.2f} {name}   {seconds / first:6.3f} x")
+
+
+PERFORMANCE = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"
+
+
+def write_section(name: str, text: str, path: pathlib.Path = PERFORMANCE) -> None:
+    """Put text between the lines <!-- begin NAME --> and <!-- end NAME --> of docs/performance.md.
+
+    Raises:
+        SystemExit: for a file without these lines; it stays as it is.
+    """
+    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
+    content = path.read_text()
+    if begin not in content or end not in content:
+        raise SystemExit(f"error: {path} has no lines {begin.strip()} and {end.strip()}; expected both, for the table.")
+    before, after = content[: content.index(begin)], content[content.index(end) :]
+    path.write_text(f"{before}{begin}{text}\n{after}")

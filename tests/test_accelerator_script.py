@@ -21,19 +21,25 @@ def test_it_ends_with_every_part_made_or_left_out(minutes, tmp_path):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    told, _, table = run.stdout.partition("| what | result |")
+    assert table.count("right: ") == told.count('"right": true')
+    lines = [json.loads(line) for line in told.splitlines()]
     assert lines == [json.loads(line) for line in out.read_text().splitlines()]
     assert "device" in lines[0] and lines[-1]["wrong"] == 0
     checks = [line for line in lines if "check" in line]
     assert checks[0]["check"].startswith("outputs") and all(line["right"] for line in checks)
-    parts = {line.get("left_out", line.get("training")) for line in lines}
+    parts = {f"training: {line['training']}" if "training" in line else line.get("left_out") for line in lines}
     assert {
-        f"{name}, {kind}, batch 2" for name in ("NCSN++", "DDPM++") for kind in ("bfloat16", "tf32", "float32")
+        f"training: {name}, {kind}, batch 2"
+        for name in ("NCSN++", "DDPM++")
+        for kind in ("bfloat16", "tf32", "float32")
     } <= parts
+    for kind in ("twin", "kernels", "evaluation", "likelihood", "sampling", "remat", "fused"):
+        assert any(kind in line or str(line.get("left_out", "")).startswith(kind) for line in lines), kind
     if minutes < 1:
         assert any("s are left" in line.get("why", "") for line in lines)
     else:
-        assert len(checks) == 7
+        assert len(checks) == 8
 
 
 def test_what_is_missing_is_one_line(tmp_path):
