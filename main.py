@@ -4,6 +4,8 @@ python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eva
 python main.py --workdir=runs/digits --mode=sample --config.sample.n=16   (the config is the workdir's)
 """
 
+import contextlib
+import os
 import pathlib
 import sys
 import warnings
@@ -15,7 +17,7 @@ from ml_collections import config_flags
 from score_sde import config as config_
 from score_sde import data, jobs, parallel
 from score_sde.core.errors import DivergenceError, InputError, Stopped
-from score_sde.experiment import Experiment, read_config
+from score_sde.experiment import Experiment, opened, read_config
 from score_sde.jobs import Job
 from score_sde.parallel import processes
 
@@ -25,7 +27,9 @@ _SMALLER = (
 )
 BUILT_IN = {job.name: job for job in (jobs.Train, jobs.Evaluate, jobs.Sample, jobs.Import, jobs.Describe)}
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, log, samples.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: config, checkpoints, log, samples; or its address, such as gs://bucket/run."
+)
 _DISTRIBUTED = flags.DEFINE_boolean(
     "distributed", False, "Several processes make one run; Slurm, Open MPI, Kubernetes or the TPU pod says which."
 )
@@ -62,11 +66,13 @@ def main(argv: list[str]) -> None:
     parallel.request_cpu_devices(config.data.batch_size // max(config.train.microbatches, 1), count)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     experiment = Experiment.from_config(config)
-    workdir = pathlib.Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None
     for job in chosen.values():
         job.check(experiment)
-    for job in chosen.values():
-        job.run(experiment, workdir, **{name: flags.FLAGS[name].value for name in job.flags})
+    if _WORKDIR.value and set(chosen) - {"train", "describe"}:
+        jobs.check_shared(_WORKDIR.value)
+    with opened(_WORKDIR.value, writes=needs_workdir) if _WORKDIR.value else contextlib.nullcontext() as workdir:
+        for job in chosen.values():
+            job.run(experiment, workdir, **{name: flags.FLAGS[name].value for name in job.flags})
     processes.disconnect()
 
 
@@ -123,7 +129,7 @@ def _parse(argv: list[str]) -> list[str]:
         argv = [word for word in argv if not word.startswith(("--config=", "-config="))]
         config = config_.read_file(paths[-1]) if paths else None
         if config is None and workdirs:
-            config = read_config(pathlib.Path(workdirs[-1]).expanduser())
+            config = read_config(os.path.expanduser(workdirs[-1]))
         if config is not None:
             argv = [word for word in argv if not _is_added(config, word)]
             config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)

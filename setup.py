@@ -9,6 +9,7 @@ here = pathlib.Path(__file__).parent
 [version] = re.findall(r'^__version__ = "(.+)"$', (here / "score_sde" / "__init__.py").read_text(), re.MULTILINE)
 
 test = [
+    "fsspec>=2024.6",
     "hypothesis>=6.100",
     "ipykernel>=6.29",
     "mypy>=1.11",
@@ -54,6 +55,7 @@ setup(
         "test": test,
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "cuda12": ["jax[cuda12]>=0.10,<0.13"],
+        "cloud": ["fsspec>=2024.6", "gcsfs>=2024.6", "s3fs>=2024.6"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
 )

@@ -8,7 +8,7 @@ from score_sde.experiment.optimizer import build_optimizer, build_optimizers, ch
 from score_sde.experiment.start import started_from
 from score_sde.experiment.state import TrainState, average_item, items_of, state_of
 from score_sde.experiment.step import make_step
-from score_sde.experiment.workdir import load, load_trained, made_of, read_config, write_config
+from score_sde.experiment.workdir import load, load_trained, made_of, opened, read_config, write_config
 
 __all__ = [
     "Average",
@@ -30,6 +30,7 @@ __all__ = [
     "load_trained",
     "made_of",
     "make_step",
+    "opened",
     "read_config",
     "started_from",
     "state_of",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 
 from score_sde import config as config_
-from score_sde.core import files
+from score_sde.core import files, remote
 from score_sde.core.errors import InputError
+from score_sde.data import cache_dir
 from score_sde.denoisers import Denoiser
 from score_sde.experiment.checkpoint import Checkpoints, Restored, describe
 from score_sde.experiment.experiment import Experiment
 from score_sde.experiment.model import Model
 from score_sde.experiment.state import average_item, items_of
 from score_sde.losses import Trained
+from score_sde.parallel import processes
 
 
 def write_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> None:
@@ -25,11 +29,40 @@ def write_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigD
     files.write_text(pathlib.Path(workdir) / "config.json", config_.to_json(config))
 
 
+@contextlib.contextmanager
+def opened(workdir: str | os.PathLike[str], writes: bool = False) -> Iterator[pathlib.Path]:
+    """A workdir as a folder of this machine: itself, or the copy of one at an address such as gs://bucket/run.
+
+    Of several processes the first alone sends what changes, and the others fetch after it has opened the workdir.
+
+    Args:
+        workdir: a folder, or an address.
+        writes: whether what changes in the copy is sent to the address.
+    """
+    if not remote.is_address(workdir) or processes.count() == 1:
+        with remote.here(workdir, cache_dir(), writes=writes) as folder:
+            yield folder
+    elif processes.is_first():
+        with remote.here(workdir, cache_dir(), writes=writes) as folder:
+            processes.barrier("opened")
+            yield folder
+    else:
+        processes.barrier("opened")
+        with remote.here(workdir, cache_dir(), writes=False, owner=f"-process{processes.index()}") as folder:
+            yield folder
+
+
 def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | None:
     """The config of a workdir, or None where there is none."""
-    path = pathlib.Path(workdir) / "config.json"
+    path = f"{os.fspath(workdir)}/config.json"
     try:
-        text = path.read_text()
+        if remote.is_address(workdir):
+            content = remote.read_bytes(workdir, "config.json")
+            if content is None:
+                return None
+            text = content.decode()
+        else:
+            text = pathlib.Path(path).read_text()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
@@ -88,6 +121,13 @@ def load_trained(
 
     Other arguments and the errors are those of `load`.
     """
+    with opened(workdir) as folder:
+        return _trained(folder, step, average, dtype, averages)
+
+
+def _trained(
+    workdir: pathlib.Path, step: int | None, average: str | None, dtype: str | None, averages: bool
+) -> Trained:
     config = read_config(workdir)
     if config is None:
         raise InputError(f"{workdir} is no workdir of a trained model (no config.json): train there first.")

@@ -2,6 +2,7 @@
 
 from score_sde.jobs.actions import Action, Moment
 from score_sde.jobs.base import Job
+from score_sde.jobs.checkpoints import check_shared
 from score_sde.jobs.describe import Describe, describe
 from score_sde.jobs.evaluate import Evaluate, evaluate
 from score_sde.jobs.evaluation import Context, Evaluation
@@ -21,6 +22,7 @@ __all__ = [
     "Sample",
     "Train",
     "Trainer",
+    "check_shared",
     "describe",
     "draw_samples",
     "evaluate",

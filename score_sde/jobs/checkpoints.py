@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
+from score_sde.core import remote
 from score_sde.core.errors import InputError
 from score_sde.experiment import Checkpoints
 from score_sde.parallel import processes
@@ -40,3 +42,12 @@ def chosen(
         raise InputError(f"{workdir} has no checkpoint {what}, which {section}.checkpoints asks for; it has {have}.")
     processes.check_agreed(f"the checkpoints of {workdir}", str(steps))
     return [(step, folder / f"step_{step:07d}") for step in steps]
+
+
+def check_shared(workdir: str | os.PathLike[str]) -> None:
+    """Refuse a job of several processes in a workdir at an address, where one does not see another's parts."""
+    if processes.count() > 1 and remote.is_address(workdir):
+        raise InputError(
+            f"{os.fspath(workdir)} is an address, and {processes.count()} processes share the job; expected one "
+            "process, or a folder that all of them see."
+        )

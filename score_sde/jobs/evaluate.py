@@ -16,10 +16,10 @@ from score_sde.core.checks import require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.core.precision import products
-from score_sde.experiment import Experiment, check_same, load_trained
+from score_sde.experiment import Experiment, check_same, load_trained, opened
 from score_sde.jobs import evaluations, results
 from score_sde.jobs.base import Job
-from score_sde.jobs.checkpoints import chosen
+from score_sde.jobs.checkpoints import check_shared, chosen
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.parts import Parts
 from score_sde.jobs.sample import sample_settings, samples_of
@@ -54,8 +54,14 @@ def evaluate(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathL
         Stopped: after SIGTERM, with what is done so far kept.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
-    settings, workdir = experiment.config.eval, pathlib.Path(workdir)
-    wanted = read_evaluations(settings)
+    wanted = read_evaluations(experiment.config.eval)
+    check_shared(workdir)
+    with opened(workdir, writes=True) as folder:
+        _evaluate_checkpoints(experiment, wanted, folder)
+
+
+def _evaluate_checkpoints(experiment: Experiment, wanted: tuple[Evaluation, ...], workdir: pathlib.Path) -> None:
+    settings = experiment.config.eval
     processes.check_agreed("the config", config_.to_json(experiment.config))
     for step, folder in chosen(workdir, settings.checkpoints, workdir / "eval", "eval"):
         trained = load_trained(workdir, step, averages=True)

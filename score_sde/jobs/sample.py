@@ -14,10 +14,10 @@ import numpy as np
 from score_sde import config as config_
 from score_sde import parallel, plots
 from score_sde.core.errors import InputError
-from score_sde.experiment import Experiment, Model, check_same, load_trained, made_of
+from score_sde.experiment import Experiment, Model, check_same, load_trained, made_of, opened
 from score_sde.jobs import results, runner
 from score_sde.jobs.base import Job
-from score_sde.jobs.checkpoints import chosen
+from score_sde.jobs.checkpoints import check_shared, chosen
 from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.parts import Columns, Parts
@@ -54,7 +54,13 @@ def draw_samples(experiment: Experiment | Mapping[str, Any], workdir: str | os.P
         Stopped: after SIGTERM, with what is done so far kept.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
-    workdir, config = pathlib.Path(workdir), experiment.config
+    check_shared(workdir)
+    with opened(workdir, writes=True) as folder:
+        _draw_samples(experiment, folder)
+
+
+def _draw_samples(experiment: Experiment, workdir: pathlib.Path) -> None:
+    config = experiment.config
     processes.check_agreed("the config", config_.to_json(config))
     for step, root in chosen(workdir, config.sample.checkpoints, workdir / "samples", "sample"):
         began = time.perf_counter()

@@ -19,7 +19,6 @@ import numpy as np
 from score_sde import config as config_
 from score_sde import data, parallel
 from score_sde.core import files
-from score_sde.core.checks import require_whole
 from score_sde.core.errors import DivergenceError, InputError, Stopped
 from score_sde.data import Batch
 from score_sde.denoisers import Denoiser
@@ -34,6 +33,7 @@ from score_sde.experiment import (
     items_of,
     load,
     make_step,
+    opened,
     read_config,
     started_from,
     state_of,
@@ -46,6 +46,7 @@ from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.log import Log, LogOfAnother, read_records
 from score_sde.jobs.progress import StepProgress
+from score_sde.jobs.train_settings import check_train
 from score_sde.losses import Trained
 from score_sde.parallel import processes
 from score_sde.sampling import checks
@@ -77,7 +78,12 @@ def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike
         Stopped: after SIGTERM (to any of the processes), once the step it came in is saved.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
-    trainer, config = Trainer(experiment, pathlib.Path(workdir)), experiment.config
+    with opened(workdir, writes=True) as folder:
+        _train(experiment, folder)
+
+
+def _train(experiment: Experiment, workdir: pathlib.Path) -> None:
+    trainer, config = Trainer(experiment, workdir), experiment.config
     keep, first = config.train.keep, processes.is_first()
     with (
         processes.stopping() as stop,
@@ -116,7 +122,7 @@ def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike
             raise Stopped(f"stopped by SIGTERM: step {config.train.steps}, the last one, is saved")
     if first:
         print(trainer.summary(log))
-        print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {pathlib.Path(workdir) / 'checkpoints'}")
+        print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {workdir / 'checkpoints'}")
 
 
 class Trainer:
@@ -124,7 +130,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, workdir: pathlib.Path) -> None:
         config = experiment.config
-        _check(config)
+        check_train(config)
         self.experiment, self.config, self.workdir = experiment, config, workdir
         self.devices = parallel.strategy(config.parallel)
         self.fused, self.microbatches = config.train.fused, config.train.microbatches
@@ -295,25 +301,3 @@ class Trainer:
                 "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
             )
         return metrics
-
-
-_EVERY = ("log_every", "eval_every", "sample_every", "checkpoint_every")
-
-
-def _check(config: Any) -> None:
-    """Refuse numbers that make no run, before anything is written."""
-    numbers = {"train.steps": 1, "data.batch_size": 1, "train.keep.last": 1, "train.checkpoint_every": 1}
-    numbers |= {f"train.{name}": 0 for name in ("log_every", "eval_every", "sample_every", "keep.every")}
-    numbers |= {f"train.{name}": 1 for name in ("fused", "microbatches")}
-    for name, least in numbers.items():
-        value: Any = config
-        for part in name.split("."):
-            value = value[part]
-        require_whole(name, value, least)
-    fused = config.train.fused
-    for name in ("steps", *_EVERY):
-        if config.train[name] % fused:
-            raise InputError(
-                f"train.fused is {fused}, and train.{name} = {config.train[name]} is no multiple of it: what is due "
-                "can be done only between calls of so many steps; use another train.fused, or 1."
-            )

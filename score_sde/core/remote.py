@@ -1,0 +1,282 @@
+"""Workdirs at an address such as gs://bucket/run: a folder of this machine that is a copy of what is there.
+
+The copy is brought up to date before a job begins, and what the job writes is sent while it works and at its end. An
+object store puts single objects whole or not at all, and has no rename. So a checkpoint is sent file by file, and
+checkpoints/STEP.json, which lists its files with their sizes, is written last: a checkpoint without it does not exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from score_sde.core.errors import InputError, StorageError
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(.+)")  # pathlib makes one slash of two
+_CHECKPOINTS = "checkpoints"
+_TOKEN, _ALL_SENT = ".token", ".all-sent"
+_EVERY_S = 10.0
+_INSTALL = "pip install 'score_sde[cloud]' has fsspec with gs:// and s3://"
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a place in a store that fsspec knows, such as gs://bucket/run."""
+    return _ADDRESS.fullmatch(os.fspath(path)) is not None
+
+
+def read_bytes(address: str | os.PathLike[str], name: str) -> bytes | None:
+    """A file of a folder at an address; None where there is none."""
+    fs, root = _store(address)
+    try:
+        content: bytes = fs.cat_file(f"{root}/{name}")
+    except FileNotFoundError:
+        return None
+    return content
+
+
+@contextlib.contextmanager
+def here(
+    workdir: str | os.PathLike[str], cache: pathlib.Path, *, writes: bool, owner: str = "", every_s: float = _EVERY_S
+) -> Iterator[pathlib.Path]:
+    """A workdir as a folder of this machine: itself, or the copy of one at an address.
+
+    Args:
+        workdir: a folder, or an address.
+        cache: where copies are kept.
+        owner: of this copy, where several are kept on one machine.
+        writes: whether what changes in the copy is sent to the address, every `every_s` seconds and at the end.
+        every_s: seconds.
+
+    Raises:
+        InputError: for an address that cannot be read, or whose store needs a package that is not installed.
+        StorageError: where something could not be sent; the copy keeps it.
+    """
+    if not is_address(workdir):
+        yield pathlib.Path(workdir).expanduser()
+        return
+    copy = Copy(workdir, cache, owner)
+    copy.open(writes)
+    if not writes:
+        yield copy.folder
+        return
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(every_s):
+            with contextlib.suppress(StorageError):  # tried again, and raised at the end
+                copy.send()
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield copy.folder
+    finally:
+        ended.set()
+        follower.join()
+        copy.close()
+
+
+class Copy:
+    """The copy of a workdir at an address, in a folder of the cache.
+
+    Args:
+        address: such as gs://bucket/run.
+        cache: where copies are kept, each in a folder of its own.
+        owner: as of `here`.
+    """
+
+    def __init__(self, address: str | os.PathLike[str], cache: pathlib.Path, owner: str = "") -> None:
+        self.address, (self._fs, self._root) = os.fspath(address), _store(address)
+        name = self._root.rstrip("/").rpartition("/")[2] or "workdir"
+        digest = hashlib.blake2b(f"{os.fspath(address)}".encode(), digest_size=6).hexdigest()
+        self.folder = cache / "workdirs" / f"{name}-{digest}{owner}"
+        self._sent: dict[str, Any] = {}  # by name: what of a file, or of a checkpoint, is at the address
+
+    def open(self, writes: bool) -> None:
+        """Make the folder what is at the address; where this folder was the last to write there, it is so or ahead.
+
+        Who writes leaves a token of its own at the address first. A folder that has this token may hold what its
+        process, killed, could not send any more; a folder with another one is of no use, and is put aside if not all
+        of it was sent.
+        """
+        try:
+            there, mine = read_bytes(self.address, _TOKEN), _read(self.folder / _TOKEN)
+            ahead = mine is not None and there == mine
+            if not ahead:
+                self._put_aside()
+                self._fetch()
+            if writes:
+                self._sent = self._whole(self._sizes()) if ahead else self._sent
+                token = secrets.token_hex(8).encode()
+                self._fs.pipe_file(f"{self._root}/{_TOKEN}", token)
+                (self.folder / _TOKEN).write_bytes(token)
+                (self.folder / _ALL_SENT).unlink(missing_ok=True)
+                if ahead:
+                    self.send()
+        except (StorageError, InputError):
+            raise
+        except Exception as error:  # of any store
+            raise InputError(
+                f"{self.address} cannot be opened ({_told(error)}): is it there, and is it yours?"
+            ) from error
+
+    def close(self) -> None:
+        """Send what is left."""
+        self.send()
+        (self.folder / _ALL_SENT).touch()
+
+    def _put_aside(self) -> None:
+        if self.folder.exists() and not (self.folder / _ALL_SENT).exists():
+            aside = self.folder.with_name(f"{self.folder.name}-unsent-{secrets.token_hex(4)}")
+            self.folder.rename(aside)
+            warnings.warn(
+                f"{self.address} was written from elsewhere since; what could not be sent from here is in {aside}.",
+                stacklevel=2,
+            )
+
+    def _fetch(self) -> None:
+        """The folder anew: files, and checkpoints that are whole."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        sizes = self._sizes()
+        self._sent = self._whole(sizes)
+        for step, listed in self._sent.items():
+            for name in listed:
+                self._get(f"{_CHECKPOINTS}/{step}/{name}")
+        for name in sizes:
+            if not name.startswith((f"{_CHECKPOINTS}/", ".")):
+                self._get(name)
+                self._sent[name] = _state(self.folder / name)
+        # Of an address that nobody has written to, nothing is ahead.
+        (self.folder / _TOKEN).write_bytes(read_bytes(self.address, _TOKEN) or b"")
+        (self.folder / _ALL_SENT).touch()
+
+    def send(self) -> None:
+        """Bring the address up to date with the folder; a checkpoint's list is written when all of it is there."""
+        try:
+            self._send_checkpoints()
+            files = sorted(self._files(), key=lambda name: (self.folder / name).stat().st_mtime_ns)
+            for name in files:
+                state = _state(self.folder / name)
+                if self._sent.get(name) != state:
+                    self._put(name)
+                    self._sent[name] = state
+            for name in [name for name in self._sent if not name.isdecimal() and name not in files]:
+                self._remove(name)
+        except FileNotFoundError:
+            return  # what the job has removed meanwhile: the next time sees it
+        except Exception as error:  # of any store
+            raise StorageError(
+                f"{self.address} cannot be written ({_told(error)}); all is kept in {self.folder}: give the same "
+                "command again once it can."
+            ) from error
+
+    def _send_checkpoints(self) -> None:
+        folder = self.folder / _CHECKPOINTS
+        # orbax gives a folder its name when it is whole.
+        steps = sorted((path.name for path in folder.glob("*") if path.name.isdecimal()), key=int)
+        for step in steps:
+            listed = {
+                path.relative_to(folder / step).as_posix(): path.stat().st_size
+                for path in sorted((folder / step).rglob("*"))
+                if path.is_file()
+            }
+            if self._sent.get(step) == listed:
+                continue
+            for name in listed:
+                self._put(f"{_CHECKPOINTS}/{step}/{name}")
+            self._fs.pipe_file(f"{self._root}/{_CHECKPOINTS}/{step}.json", json.dumps(listed).encode())
+            self._sent[step] = listed
+        for step in [name for name in self._sent if name.isdecimal() and name not in steps]:
+            self._remove(f"{_CHECKPOINTS}/{step}.json")  # first: without it there is none
+            for name in self._sent.pop(step):
+                self._remove(f"{_CHECKPOINTS}/{step}/{name}")
+
+    def _files(self) -> list[str]:
+        """What is to be at the address, but for checkpoints and what is being written."""
+        names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
+        return [name for name in names if not re.search(r"(^|/)\.", name) and not name.startswith(f"{_CHECKPOINTS}/")]
+
+    def _sizes(self) -> dict[str, int]:
+        """The files at the address by name, with their sizes."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(self._root, detail=True)
+        except FileNotFoundError:
+            return {}
+        start = len(self._fs._strip_protocol(self._root).rstrip("/")) + 1
+        return {path[start:]: info["size"] for path, info in found.items() if path[start:]}
+
+    def _whole(self, sizes: dict[str, int]) -> dict[str, Any]:
+        """The checkpoints at the address that are whole, each with its files."""
+        listed = {step: self._listed(step, sizes) for step in _steps_of(sizes)}
+        return {step: files for step, files in listed.items() if files is not None}
+
+    def _listed(self, step: str, sizes: dict[str, int]) -> dict[str, int] | None:
+        """The files of a checkpoint, if all of them are there."""
+        try:
+            listed: dict[str, int] = dict(json.loads(self._fs.cat_file(f"{self._root}/{_CHECKPOINTS}/{step}.json")))
+        except ValueError:
+            return None
+        whole = all(sizes.get(f"{_CHECKPOINTS}/{step}/{name}") == size for name, size in listed.items())
+        return listed if whole else None
+
+    def _get(self, name: str) -> None:
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{name!r} leads out of the workdir")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fs.get_file(f"{self._root}/{name}", str(path))
+
+    def _put(self, name: str) -> None:
+        self._fs.put_file(str(self.folder / name), f"{self._root}/{name}")
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{name}")
+        self._sent.pop(name, None)
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _steps_of(names: dict[str, int]) -> list[str]:
+    """The checkpoints whose list is there."""
+    matches = (re.fullmatch(rf"{_CHECKPOINTS}/(\d+)\.json", name) for name in names)
+    return [match[1] for match in matches if match]
+
+
+def _state(path: pathlib.Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _store(address: str | os.PathLike[str]) -> tuple[Any, str]:
+    """(the filesystem of an address, the path in it)."""
+    match = _ADDRESS.fullmatch(os.fspath(address))
+    assert match is not None
+    try:
+        import fsspec
+
+        store, root = fsspec.core.url_to_fs(f"{match[1]}://{match[2].rstrip('/')}")
+    except (ImportError, ValueError) as error:  # ValueError: a scheme that fsspec does not know
+        raise InputError(f"{os.fspath(address)} cannot be opened: {error}; {_INSTALL}.") from error
+    return store, root
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
