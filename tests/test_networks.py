@@ -78,6 +78,7 @@ def test_shapes_and_gradients(shape, options):
     assert bool(fixed) == (options.get("embedding") == "fourier")
 
 
+@pytest.mark.slow
 def test_examples_do_not_know_each_other():
     network = small(dropout=0.3)
     params, keys = random_params(network), jax.random.split(jax.random.key(0), 6)
@@ -94,10 +95,27 @@ def test_examples_do_not_know_each_other():
 def test_dropout_keeps_the_mean_at_its_rate():
     x = jnp.ones((4000, 5))
     kept = np.asarray(layers.dropout(x, 0.2, jax.random.split(jax.random.key(0), 4000), layer=3))
-    np.testing.assert_allclose(np.unique(kept), [0, 1.25])
+    np.testing.assert_allclose(np.unique(kept), [0, 1.25], rtol=1e-5)  # 0.2 to 16 bits
     assert abs((kept == 0).mean() - 0.2) < 4 * np.sqrt(0.16 / kept.size)
     other = np.asarray(layers.dropout(x, 0.2, jax.random.split(jax.random.key(0), 4000), layer=4))
     assert not np.array_equal(kept, other)
+
+
+def test_random_halves_of_words():
+    """Uniform, without correlation between neighbours, halves of a word and examples, and of its key alone."""
+    keys = jax.random.split(jax.random.key(1), 300)
+    bits = np.asarray(keys_.halves_of_words(keys, (3, 111)))
+    assert bits.dtype == np.uint16 and bits.shape == (300, 3, 111)
+    n = bits.size
+    for bins in (bits >> 12, bits & 15):  # chi-squared with 15 degrees of freedom: mean 15, deviation 5.5
+        counts = np.bincount(bins.ravel(), minlength=16)
+        assert ((counts - n / 16) ** 2 / (n / 16)).sum() < 15 + 5 * 5.5
+    flat = (bits.reshape(300, -1) - 32767.5) / (65536 / np.sqrt(12))
+    for shift in (1, 167):  # the next one, and the other half of the same word
+        assert abs((flat[:, shift:] * flat[:, :-shift]).mean()) < 4 / np.sqrt(n)
+    assert abs((flat[1:] * flat[:-1]).mean()) < 4 / np.sqrt(n)
+    np.testing.assert_array_equal(keys_.halves_of_words(keys[7:9], (3, 111)), bits[7:9])
+    assert keys_.halves_of_words(keys[:2], (1,)).shape == (2, 1)
 
 
 def test_an_absent_class_is_the_networks_own_none():
@@ -139,6 +157,7 @@ def test_equal_networks_share_a_program(compiles):
     assert len(compiles) == before
 
 
+@pytest.mark.slow
 def test_initialisation():
     network = small(channels=64, conditions={"label": ss.Label(4)})
     params = network.init(keys_.stream(3, "init"))
@@ -177,6 +196,28 @@ def test_group_norm(channels, groups):
     mean, var = split.mean(axis=(1, 3), keepdims=True), split.var(axis=(1, 3), keepdims=True)
     expected = ((split - mean) / np.sqrt(var + 1e-6)).reshape(x.shape)
     np.testing.assert_allclose(norm(jnp.asarray(x)), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-5), ("bfloat16", 2e-2)])
+def test_group_norm_and_its_gradients_against_flax(dtype, bound):
+    from flax import nnx
+
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(1.0, 2.0, (2, 6, 4, 20)), dtype)
+    cotangent = jnp.asarray(rng.normal(size=x.shape), dtype)
+    found = []
+    for norm in (layers.group_norm(20, nnx.Rngs(0)), nnx.GroupNorm(20, num_groups=5, epsilon=1e-6, rngs=nnx.Rngs(0))):
+        norm.scale[...], norm.bias[...] = (jnp.asarray(np.random.default_rng(s).normal(size=20)) for s in (1, 2))
+        graph, params = nnx.split(norm)
+
+        def apply(params, x, graph=graph):
+            return nnx.merge(graph, params)(x).astype(dtype)
+
+        out, back = jax.vjp(apply, params, x)
+        found.append([out, *jax.tree.leaves(back(cotangent))])
+    for ours, theirs in zip(*found, strict=True):
+        ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
+        assert np.abs(ours - theirs).max() < bound * np.abs(theirs).max()
 
 
 def test_resampling():
