@@ -26,7 +26,8 @@ def pytest_unconfigure():
 SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0)}
 
 
-@pytest.fixture(params=SDES, ids=list(SDES))
+# SubVP is like VP in all that VP and VE differ in.
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name == "subvp" else ()) for name in SDES])
 def sde(request):
     return SDES[request.param]
 

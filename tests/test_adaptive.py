@@ -78,6 +78,7 @@ def test_the_same_path_by_diffrax(x64):
         pytest.param(ss.DDPM(1000).smooth(), id="ddpm", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_steps_of_a_part_of_sigma_near_the_data(sde):
     """Narrow data far below the range of noise: the spread that the SDE leaves at t_stop."""
     model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.02)
@@ -109,6 +110,7 @@ def test_evaluations_are_counted():
     assert out.nfe.tolist() == [len(count)] and len(count) > 20
 
 
+@pytest.mark.slow
 def test_trying_again_does_not_favour_small_increments():
     """Brownian motion itself, tried with steps that are all but always rejected: its variance is the closed form's.
 
@@ -158,6 +160,7 @@ class RoundedOtherwise(ss.Guide):
         return ss.Prediction(other(inner.x0), other(inner.noise))
 
 
+@pytest.mark.slow
 def test_rounding_does_not_change_the_steps():
     """What is solved to a tolerance stays what it is to rounding, and does not move by the tolerance."""
     rng = np.random.default_rng(0)

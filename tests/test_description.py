@@ -38,6 +38,7 @@ def test_operations_against_xla(words):
     assert 0.9 < lowered.cost_analysis()["flops"] / describe(config).flops < 1
 
 
+@pytest.mark.slow
 def test_what_the_gradient_keeps():
     config = digits.get_config()
     config.data.batch_size = 8
@@ -52,6 +53,7 @@ def test_what_the_gradient_keeps():
     assert describe(config).kept_bytes < 0.6 * once.kept_bytes
 
 
+@pytest.mark.slow
 def test_the_table_is_whole():
     found = describe(cifar10.get_config("ve,ncsnpp,deep"))
     assert found.parameters == 107_587_075 == sum(layer.parameters for layer in found.layers)

@@ -110,7 +110,9 @@ def test_what_an_evaluation_writes(run, capsys):
     assert (workdir / "eval" / "likelihood.json").read_text() == before
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 3, 100])
+@pytest.mark.parametrize(
+    "size", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_every_example_once_whatever_the_batch(run, size):
     config, workdir = run
     config.eval.update(what="Likelihood(probes=2, rtol=1e-3, atol=1e-3, draws=2)", batch_size=size)

@@ -54,6 +54,7 @@ def test_each_is_one_file_of_at_most_forty_lines(title):
     assert BLOCKS[title].count("\n") <= 40
 
 
+@pytest.mark.slow
 def test_a_condition_of_ones_own(files, tmp_path):
     data = dict(name="tests.few_digits.FewDigits", batch_size=16, dir="", conditions="mycolours.Brightness")
     config = small(data=data | dict(drop=dict(brightness=0.5)), network=dict(name="mycolours.Told"))
@@ -134,6 +135,7 @@ def run_of_two(config, workdir, stop):
     return load_trained(workdir)
 
 
+@pytest.mark.slow
 def test_an_objective_with_state(files, tmp_path):
     """It moves with what it sees, is the same on one device as on two, under fsdp, and after a stop, bit for bit."""
     config = small(objective=dict(name="mylosses.Balanced", target="noise"))

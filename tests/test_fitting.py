@@ -39,6 +39,7 @@ def test_a_model_is_saved_loaded_and_the_same(tmp_path):
         jobs.train(config_.complete(loaded.config.to_dict() | {"train": {"steps": 5}}), tmp_path / "kept")
 
 
+@pytest.mark.slow
 def test_images_with_labels(tmp_path):
     images = RNG.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
     model = ss.fit(images, ss.VP(), SMALL, label=np.arange(40) % 3, **QUICK)
@@ -51,6 +52,7 @@ def test_images_with_labels(tmp_path):
     np.testing.assert_array_equal(ss.load(tmp_path).sample(4, label=2, grid=ss.time_grid.uniform(ss.VP(), 3)).x, drawn)
 
 
+@pytest.mark.slow
 def test_a_data_set_is_fitted_and_known_by_its_workdir(tmp_path):
     """Its workdir trains on and is evaluated, for its config makes the data set again."""
     model = ss.fit(ss.data.TwoMoons(), data=dict(given=("label",)), **QUICK)
@@ -71,6 +73,7 @@ def test_a_data_set_is_fitted_and_known_by_its_workdir(tmp_path):
         ss.fit(Local(), **QUICK)
 
 
+@pytest.mark.slow
 def test_density_on_the_scale_of_real_data():
     """Data of another size are standardised inside, and the density is that of the data: log p(x) - D log std."""
     far = 1000 + 50 * POINTS

@@ -49,6 +49,7 @@ def test_evaluations_are_counted_through_guides():
     assert ss.sample(once, pair, grid, (2,), n=3, seed=0, cond=cond).nfe.tolist() == [2 * (5 * 4 + 1)] * 3
 
 
+@pytest.mark.slow
 def test_the_adaptive_solves_count_guides_too():
     sde = ss.VP()
     model = ss.GaussianMixture(sde, *MIXTURE)

@@ -110,6 +110,7 @@ def test_the_chunk_changes_nothing():
     np.testing.assert_allclose(values, np.broadcast_to(values[0], (3, 3)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_example_is_alone_in_its_batch(x64):
     """Its value and its steps are a function of itself and its key, beside an easy or a hard neighbour."""
     denoiser = ss.GaussianMixture(ss.VP(), [0.5, 0.5], [[1.0, 1.0], [-1.0, -1.0]], [0.05, 0.2])
@@ -253,6 +254,7 @@ def products(jaxpr):
                     yield from products(inner)
 
 
+@pytest.mark.slow
 def test_what_is_solved_is_solved_with_full_products():
     """On GPUs and TPUs float32 products have 10 or 8 bits unless told; this says so whatever the platform."""
     network = ss.networks.DDPMpp((4, 4, 1), channels=4, multipliers=(1,), blocks=1, attention=(4,), dropout=0.0)

@@ -257,6 +257,7 @@ def points(**objective):
     )
 
 
+@pytest.mark.slow
 def test_a_state_averages_and_a_teacher_are_there_when_it_is_evaluated(tmp_path):
     """On two devices, and with the numbers of training; a teacher's weights are arguments of the step."""
     train(points(name="Denoising"), tmp_path / "teacher")

@@ -74,6 +74,7 @@ def test_fused_accumulated_and_cut_runs_are_the_plain_one(config, plain, tmp_pat
     check_same(tmp_path, plain)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_other_options(config, plain, tmp_path):
     """From a step that is no multiple of the fused number too, and with the log of the plain run."""
     config.train.update(steps=6, microbatches=2)

@@ -116,6 +116,7 @@ def check_same(workdir, whole):
     assert not any("parts" in name for name in left)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(cache, whole, tmp_path):
     said = complete(*start_two(cache, tmp_path / "two", "--mode=train,eval,sample", devices=2))
     assert "on 4 cpu device(s) of 2 processes" in said and "on 1 cpu device(s)" in whole[1]
@@ -217,6 +218,7 @@ def test_flags_that_make_no_run(cache, tmp_path, arguments, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_must_agree(cache, tmp_path):
     """On the config, on the checkpoint, and on how many devices each has."""
     where = ["--mode=train", f"--workdir={tmp_path / 'run'}", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]

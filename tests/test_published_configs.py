@@ -23,7 +23,13 @@ def test_there_are_39():
     assert len({old for _, old, _ in ALL}) == 39
 
 
-@pytest.mark.parametrize(("module", "old", "new"), ALL, ids=[old for _, old, _ in ALL])
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        pytest.param(*case, id=case[1], marks=() if number % 5 == 0 else pytest.mark.slow)
+        for number, case in enumerate(ALL)
+    ],
+)
 def test_each_builds_under_all_its_names(module, old, new):
     config = module.get_config(new)
     for name in (published._short(old, module.DATA_SET), old, old + ".py"):

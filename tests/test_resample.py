@@ -95,6 +95,7 @@ def test_precisions_are_kept(x64):
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=7).filter(sum), st.integers(1, 4), st.integers(1, 4))
+@pytest.mark.slow
 def test_any_filter_against_scipy(kernel, height, width):
     x = np.random.default_rng(0).standard_normal((1, 2 * height, 2 * width, 2)).astype("f")
     for function, reference in ((resample.fir_downsample, reference_down), (resample.fir_upsample, reference_up)):

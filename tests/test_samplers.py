@@ -242,6 +242,7 @@ def test_bad_samplers_are_refused(make, words):
         make()
 
 
+@pytest.mark.slow
 def test_where_alpha_is_0():
     """Defined: DDIM, Ancestral, Euler, Heun, DPM-Solver++ (2M); refused by name: the others."""
     sde = ss.RectifiedFlow()

@@ -71,7 +71,7 @@ needs_main_thread = pytest.mark.skipif(
 
 
 @needs_main_thread
-@pytest.mark.parametrize("at", [3, 5])
+@pytest.mark.parametrize("at", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_sigterm_saves_at_once_and_the_run_goes_on_as_if_nothing_had_been(config, whole, tmp_path, monkeypatch, at):
     """Between two records of the log: what it does not hold yet goes with the checkpoint."""
     before = signal.getsignal(signal.SIGTERM)

@@ -105,7 +105,7 @@ REFUSED = {(sde, meaning) for sde in ("rectified_flow", "cosine_ddpm") for meani
 }
 
 
-@pytest.mark.parametrize("module", [digits, toy], ids=["digits", "toy"])
+@pytest.mark.parametrize("module", [digits, pytest.param(toy, marks=pytest.mark.slow)], ids=["digits", "toy"])
 @pytest.mark.parametrize("sde", variants.SDES)
 def test_every_variant_builds_or_says_why_not(module, sde):
     parts(module.get_config(sde))

@@ -366,6 +366,7 @@ def test_a_wrong_sampler_fails_for_its_own_reason(sampler, reasons, sound):
     check(sampler, reasons, sound, on=["VP"])
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_no_question_of_steps():
     report = verify(NotFinite(0.01), on=["VP"])
     notes = {each.name: each.note for each in report.checks if each.result == "FAIL"}

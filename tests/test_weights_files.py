@@ -256,6 +256,7 @@ def test_long_arguments_are_refused(tmp_path):
         read_weights(tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 def test_deep_nesting_ends_in_one_line(tmp_path):
     """A million tuples in one another, which hashing or comparing would end the process with."""
     deep = b"\x80\x02)" + b"\x85" * 10**6
