@@ -21,7 +21,7 @@ def draw(sde, sampler, n=N, x=None, grid=None, model=None, **options):
     return ss.sample(model or mixture(sde), sampler, grid, (2,), n=n, x=x, **options)
 
 
-@pytest.mark.parametrize("tolerance", [0.05, pytest.param(0.01, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tolerance", [0.05, pytest.param(0.01, marks=pytest.mark.long)])
 def test_the_law_of_a_mixture(sde, tolerance):
     keys = jax.random.split(jax.random.key(1), N), jax.random.split(jax.random.key(2), N)
     model = mixture(sde)
@@ -73,12 +73,11 @@ def test_the_same_path_by_diffrax(x64):
 @pytest.mark.parametrize(
     "sde",
     [
-        pytest.param(ss.EDM(), id="karras"),
-        pytest.param(ss.VE(sigma_max=348.0), id="ve", marks=pytest.mark.slow),
-        pytest.param(ss.DDPM(1000).smooth(), id="ddpm", marks=pytest.mark.slow),
+        pytest.param(ss.EDM(), id="karras", marks=pytest.mark.slow),
+        pytest.param(ss.VE(sigma_max=348.0), id="ve", marks=pytest.mark.long),
+        pytest.param(ss.DDPM(1000).smooth(), id="ddpm", marks=pytest.mark.long),
     ],
 )
-@pytest.mark.slow
 def test_steps_of_a_part_of_sigma_near_the_data(sde):
     """Narrow data far below the range of noise: the spread that the SDE leaves at t_stop."""
     model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.02)

@@ -131,22 +131,25 @@ def test_eight_devices_are_one(cache, whole, tmp_path):
     check_same(tmp_path / "eight", whole[0])
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path):
-    """Ten steps in one process and ten in two, several in a call, in parts and cut; and the other way round."""
+@pytest.mark.parametrize(
+    "first", [pytest.param("one", marks=pytest.mark.long), pytest.param("two", marks=pytest.mark.slow)]
+)
+def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path, first):
+    """Ten steps in one process and ten in two, several in a call, in parts and cut; or the other way round."""
     two = ["--config.train.fused=5", "--config.train.microbatches=2", "--config.parallel=fsdp"]
-    short, there, back = "--config.train.steps=10", tmp_path / "there", tmp_path / "back"
-    complete(start(cache, there, "--mode=train", short))
-    complete(*start_two(cache, there, "--mode=train,eval,sample", *two, devices=2))
-    complete(*start_by_slurm(cache, back, "--mode=train", short, *two, devices=2))
-    complete(start(cache, back, "--mode=train,eval,sample", devices=2))
-    for workdir in (there, back):
-        # A run that ends at step 10 has looked at held-out data and drawn a picture there too.
-        records = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
-        kept = [record for record in records if record["step"] != 10 or "loss" in record]
-        (workdir / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
-        (workdir / "samples" / "step_0000010.png").unlink()
-        check_same(workdir, whole[0])
+    short = "--config.train.steps=10"
+    if first == "one":
+        complete(start(cache, tmp_path, "--mode=train", short))
+        complete(*start_two(cache, tmp_path, "--mode=train,eval,sample", *two, devices=2))
+    else:
+        complete(*start_by_slurm(cache, tmp_path, "--mode=train", short, *two, devices=2))
+        complete(start(cache, tmp_path, "--mode=train,eval,sample", devices=2))
+    # A run that ends at step 10 has looked at held-out data and drawn a picture there too.
+    records = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    kept = [record for record in records if record["step"] != 10 or "loss" in record]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
+    (tmp_path / "samples" / "step_0000010.png").unlink()
+    check_same(tmp_path, whole[0])
 
 
 def wait_for(condition, running, seconds=60):

@@ -26,7 +26,7 @@ def test_there_are_39():
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        pytest.param(*case, id=case[1], marks=() if number % 5 == 0 else pytest.mark.slow)
+        pytest.param(*case, id=case[1], marks=() if number % 5 == 0 else pytest.mark.long)
         for number, case in enumerate(ALL)
     ],
 )
