@@ -160,7 +160,7 @@ def test_a_solve_is_one_program_without_the_host(compiles):
     denoiser = ss.GaussianMixture(ss.VP(), [0.5, 0.5], [[1.0, 1.0], [-1.0, -1.0]], 0.3)
     x = jnp.ones((4, 2))
     arguments = (x, KEYS[:4], None, jnp.asarray([1e-5, 1e-5]))
-    options = {"trace": "hutchinson", "probes": 2, "probe": "rademacher", "chunk": 4}
+    options = {"trace": "hutchinson", "probes": 2, "probe": "rademacher", "chunk": 4, "precision": "highest"}
     jax.block_until_ready(_solve(denoiser, *arguments, **options))
     # The module's own floats are handed to the program at the start, as arrays: nothing moves after that.
     denoiser = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, denoiser)

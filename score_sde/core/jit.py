@@ -8,31 +8,68 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from score_sde.core.arrays import is_concrete
+
+_Spread = tuple[Mesh, Any]  # a mesh, and its axes that rows are split along
+
+
+def _spread_of(rows: Any) -> _Spread | None:
+    """How rows are spread over devices; None for one device, for traced arrays, and for rows that are not split."""
+    for leaf in jax.tree.leaves(rows):
+        if not (isinstance(leaf, jax.Array) and is_concrete(leaf) and isinstance(leaf.sharding, NamedSharding)):
+            continue
+        axes = (*leaf.sharding.spec, None)[0]
+        if axes is not None and len(leaf.sharding.device_set) > 1:
+            mesh: Any = leaf.sharding.mesh
+            return mesh, axes
+    return None
 
 
 def _is_dynamic(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
 
 
-def module_jit(function: Callable[..., Any], static_argnames: tuple[str, ...] = ()) -> Callable[..., Any]:
+def module_jit(
+    function: Callable[..., Any], static_argnames: tuple[str, ...] = (), rows: tuple[int, ...] = ()
+) -> Callable[..., Any]:
     """jax.jit of `function(module, ...)` in which the module's arrays and floats are arguments.
 
     Its other leaves (names, callables, integers, flags) are static. So another set of weights, or
     another beta_max, compiles nothing, and no weight is baked into the program. The module comes
     first and by position; the arguments named in `static_argnames` go by keyword.
+
+    Args:
+        function: what is compiled.
+        static_argnames: its static arguments.
+        rows: which of the arguments after the module, from 0, have one row for each example, as all of the result has.
+            Where they are spread over devices, each device runs the function on its own rows, without a word to the
+            others: no loop waits for another device's examples.
     """
 
-    @functools.partial(jax.jit, static_argnames=("treedef_", "fixed_", *static_argnames))
-    def compiled(dynamic: list[Any], *args: Any, treedef_: Any, fixed_: tuple[Any, ...], **kwargs: Any) -> Any:
-        remaining = iter(dynamic)
-        leaves = [next(remaining) if known is None else known[0] for known in fixed_]
-        return function(jax.tree.unflatten(treedef_, leaves), *args, **kwargs)
+    @functools.partial(jax.jit, static_argnames=("treedef_", "fixed_", "spread_", *static_argnames))
+    def compiled(
+        dynamic: list[Any], *args: Any, treedef_: Any, fixed_: tuple[Any, ...], spread_: _Spread | None, **kwargs: Any
+    ) -> Any:
+        def on_rows(dynamic: list[Any], *args: Any) -> Any:
+            remaining = iter(dynamic)
+            leaves = [next(remaining) if known is None else known[0] for known in fixed_]
+            return function(jax.tree.unflatten(treedef_, leaves), *args, **kwargs)
+
+        if spread_ is None:
+            return on_rows(dynamic, *args)
+        mesh, axes = spread_
+        split, whole = PartitionSpec(axes), PartitionSpec()
+        specs = (whole, *(split if place in rows else whole for place in range(len(args))))
+        return jax.shard_map(on_rows, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(dynamic, *args)
 
     @functools.wraps(function)
     def call(module: Any, *args: Any, **kwargs: Any) -> Any:
         leaves, treedef = jax.tree.flatten(module)
         dynamic = [leaf for leaf in leaves if _is_dynamic(leaf)]
         fixed = tuple(None if _is_dynamic(leaf) else (leaf,) for leaf in leaves)
-        return compiled(dynamic, *args, treedef_=treedef, fixed_=fixed, **kwargs)
+        spread = _spread_of([args[place] for place in rows])
+        return compiled(dynamic, *args, treedef_=treedef, fixed_=fixed, spread_=spread, **kwargs)
 
     return call

@@ -175,7 +175,8 @@ def _solve_batch(
     return solution, stderr, sde.prior_log_prob(latent)
 
 
-_solve = module_jit(_solve_batch, static_argnames=("trace", "probes", "probe", "chunk", "precision"))
+_STATIC = ("trace", "probes", "probe", "chunk", "precision")
+_solve = module_jit(_solve_batch, static_argnames=_STATIC, rows=(0, 1, 2))
 
 
 def _hutchinson(v: Any, x: Array, tangents: Array) -> tuple[Array, Array]:

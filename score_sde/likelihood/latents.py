@@ -147,4 +147,4 @@ def _flow_batch(
     return ode.flow(denoiser, x, start, end, cond, **options)
 
 
-_flow = module_jit(_flow_batch, static_argnames=("precision", "forward"))
+_flow = module_jit(_flow_batch, static_argnames=("precision", "forward"), rows=(0, 1))

@@ -240,7 +240,8 @@ def _walk_batch(
     return temperature * x, nfe, temperature * path
 
 
-_walk = module_jit(_walk_batch, static_argnames=("sampler", "shape", "denoise", "trajectory"))
+_STATIC = ("sampler", "shape", "denoise", "trajectory")
+_walk = module_jit(_walk_batch, static_argnames=_STATIC, rows=(3, 4, 5))
 
 
 def _check_finite(x: np.ndarray, first: int) -> None:
