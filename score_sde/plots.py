@@ -81,13 +81,17 @@ def save_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
 
 
 def save_curves(
-    path: str | os.PathLike[str], curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str
+    path: str | os.PathLike[str],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    xscale: str = "linear",
 ) -> None:
     """Write a plot of named curves {name: (xs, ys)} with a logarithmic y axis as a PNG file."""
     from matplotlib.figure import Figure  # no pyplot: it keeps global state and wants a display
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel=x, ylabel=y, yscale="log")
+    axes = figure.add_subplot(xlabel=x, ylabel=y, xscale=xscale, yscale="log")
     for name, (xs, ys) in curves.items():
         axes.plot(xs, ys, label=name, marker="o" if len(xs) < 20 else None, markersize=3)
     axes.grid(alpha=0.3)

@@ -49,7 +49,9 @@ class LossPerLevel(Evaluation):
         means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
         picture = at.folder / "loss_per_level.png"
         if processes.is_first():
-            plots.save_curves(picture, {"held-out loss": (times.tolist(), means)}, "t", "loss")
+            # Half of EDM's times lie below a thirtieth of the last one.
+            xscale = "log" if times[len(times) // 2] < 0.1 * times[-1] and times[0] > 0 else "linear"
+            plots.save_curves(picture, {"held-out loss": (times.tolist(), means)}, "t", "loss", xscale)
         found = {
             "t": times.tolist(),
             "log_snr": np.asarray(sde.log_snr(times), np.float64).tolist(),
