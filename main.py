@@ -36,6 +36,9 @@ _DISTRIBUTED = flags.DEFINE_boolean(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a run of several, on plain hosts.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes make the run, on plain hosts.")
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0, on plain hosts.")
+_DETERMINISTIC = flags.DEFINE_boolean(
+    "deterministic", False, "On a GPU, the same numbers at each run, at the cost of speed (docs/reliability.md)."
+)
 _MODE = flags.DEFINE_list(
     "mode", None, f"What to do, one or several, in order: {', '.join(BUILT_IN)}, or the dotted path of a job of yours."
 )
@@ -59,6 +62,8 @@ def main(argv: list[str]) -> None:
             if flags.FLAGS[name].value and job.name not in (each.name for each in chosen.values()):
                 raise InputError(f"--{name} is for --mode={job.name}, and --mode is {','.join(modes)}.")
     config = config_.complete(config)
+    if _DETERMINISTIC.value:
+        parallel.ask_determinism()
     plain = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or plain != (None, None, None):
         processes.connect(*plain)

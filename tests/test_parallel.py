@@ -93,3 +93,29 @@ def test_every_core_is_a_device_as_far_as_the_batch_divides():
     assert devices_of(9, 4) == 3
     assert devices_of(128, 4, XLA_FLAGS="--xla_force_host_platform_device_count=1") == 1
     assert devices_of(128, 4, JAX_NUM_CPU_DEVICES="3") == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "--xla_gpu_deterministic_ops=true"),
+        ("--xla_a=1", "--xla_a=1 --xla_gpu_deterministic_ops=true"),
+        ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
+    ],
+)
+def test_determinism_is_asked_of_xla_unless_the_user_has(monkeypatch, before, after):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    parallel.ask_determinism()
+    assert os.environ["XLA_FLAGS"] == after
+
+
+def test_xla_knows_the_flag_for_determinism():
+    """An unknown flag would end the process."""
+    program = (
+        "from score_sde import parallel; parallel.ask_determinism(); import jax; print(jax.numpy.ones(2).sum(), "
+        "jax.devices()[0].platform)"
+    )
+    out = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert out.stdout.startswith("2.0")

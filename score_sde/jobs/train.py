@@ -290,6 +290,7 @@ class Trainer:
 
     def _finite(self, step: int, pending: list[Any]) -> Metrics:
         """The metrics of the last steps, by name; a value that is not finite ends the run."""
+        pending = jax.device_get(pending)  # all on their way at once: one by one each waits for a GPU
         names = pending[0] if pending else {}
         # One number of each step, or of a call of several steps one after another.
         metrics = {name: np.concatenate([np.atleast_1d(np.asarray(m[name], float)) for m in pending]) for name in names}

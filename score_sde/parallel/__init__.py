@@ -1,7 +1,7 @@
 """Devices and processes: how many there are, and how one run uses all of them."""
 
 from score_sde.parallel import processes
-from score_sde.parallel.host import host_device, request_cpu_devices, usable_cores, use_compile_cache
+from score_sde.parallel.host import ask_determinism, host_device, request_cpu_devices, usable_cores, use_compile_cache
 from score_sde.parallel.strategy import Fsdp, Jit, Pmap, ahead, check_batch, strategy
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Jit",
     "Pmap",
     "ahead",
+    "ask_determinism",
     "check_batch",
     "host_device",
     "processes",

@@ -51,6 +51,20 @@ def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", max(fits, default=1))
 
 
+_DETERMINISTIC = "--xla_gpu_deterministic_ops"
+
+
+def ask_determinism() -> None:
+    """Have a GPU compute the same numbers at each run; before JAX starts. CPUs and TPUs do so anyway.
+
+    XLA then takes no kernels that add in any order, and does not choose among kernels by their time. A value that the
+    user gave to this flag in XLA_FLAGS is left alone.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC}=true".strip()
+
+
 def host_device() -> jax.Device:
     """Where a state is made before it is placed: in the host's memory, so that no one device must hold all of it."""
     try:

@@ -124,12 +124,15 @@ class Jit:
 
     def one_copy(self, tree: Any) -> Any:
         """A state as numpy arrays, whole, in every process; all of them call it, and the state may be donated after."""
-        return jax.tree.map(self._one_copy, tree)
+        whole = jax.tree.map(self._one_device, tree)
+        for leaf in jax.tree.leaves(whole):  # all on their way before the first is waited for
+            leaf.copy_to_host_async()
+        return jax.tree.map(np.array, whole)
 
-    def _one_copy(self, leaf: jax.Array) -> np.ndarray:
+    def _one_device(self, leaf: jax.Array) -> jax.Array:
         if not leaf.is_fully_replicated:
             leaf = _gathering(self.replicated)(leaf)
-        return np.array(leaf.addressable_data(0))
+        return leaf.addressable_data(0)
 
     def on_local(self, tree: Any) -> Any:
         """A part of the state whole on each device of this process; all processes call it."""
