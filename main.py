@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from score_sde import config as config_
 from score_sde import data, jobs, parallel
+from score_sde.core import remote
 from score_sde.core.errors import DivergenceError, InputError, Stopped
 from score_sde.experiment import Experiment, opened, read_config
 from score_sde.jobs import Job
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> None:
     with opened(_WORKDIR.value, writes=needs_workdir) if _WORKDIR.value else contextlib.nullcontext() as workdir:
         for job in chosen.values():
             job.run(experiment, workdir, **{name: flags.FLAGS[name].value for name in job.flags})
+    if workdir is not None and remote.is_address(_WORKDIR.value) and processes.is_first():
+        print(f"all of it is at {_WORKDIR.value}")
     processes.disconnect()
 
 

@@ -200,3 +200,19 @@ def test_several_processes_do_not_share_a_job_there(config, monkeypatch):
     monkeypatch.setattr(checkpoints.processes, "count", lambda: 2)
     with pytest.raises(ss.InputError, match="memory://bucket/run is an address, and 2 processes share the job"):
         evaluate(Experiment.from_config(config), ADDRESS)
+
+
+def test_a_store_with_folders(tmp_path):
+    """Such as a disk, where an object needs its folder first."""
+    address = f"file://{tmp_path}/store/run"
+    with remote.here(address, tmp_path / "one", writes=True) as folder:
+        (folder / "checkpoints" / "5" / "params").mkdir(parents=True)
+        (folder / "checkpoints" / "5" / "params" / "a").write_text("weights")
+        (folder / "eval").mkdir()
+        (folder / "eval" / "loss.json").write_text("{}")
+    with remote.here(address, tmp_path / "two", writes=False) as folder:
+        assert (folder / "checkpoints" / "5" / "params" / "a").read_text() == "weights"
+        assert (folder / "eval" / "loss.json").read_text() == "{}"
+    (tmp_path / "store" / "run" / "checkpoints" / "5.json").unlink()
+    with remote.here(address, tmp_path / "three", writes=False) as folder:
+        assert not (folder / "checkpoints").exists()

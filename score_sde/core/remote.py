@@ -17,7 +17,7 @@ import secrets
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from score_sde.core.errors import InputError, StorageError
@@ -118,7 +118,7 @@ class Copy:
             if writes:
                 self._sent = self._whole(self._sizes()) if ahead else self._sent
                 token = secrets.token_hex(8).encode()
-                self._fs.pipe_file(f"{self._root}/{_TOKEN}", token)
+                self._write(_TOKEN, token)
                 (self.folder / _TOKEN).write_bytes(token)
                 (self.folder / _ALL_SENT).unlink(missing_ok=True)
                 if ahead:
@@ -195,7 +195,7 @@ class Copy:
                 continue
             for name in listed:
                 self._put(f"{_CHECKPOINTS}/{step}/{name}")
-            self._fs.pipe_file(f"{self._root}/{_CHECKPOINTS}/{step}.json", json.dumps(listed).encode())
+            self._write(f"{_CHECKPOINTS}/{step}.json", json.dumps(listed).encode())
             self._sent[step] = listed
         for step in [name for name in self._sent if name.isdecimal() and name not in steps]:
             self._remove(f"{_CHECKPOINTS}/{step}.json")  # first: without it there is none
@@ -239,7 +239,22 @@ class Copy:
         self._fs.get_file(f"{self._root}/{name}", str(path))
 
     def _put(self, name: str) -> None:
-        self._fs.put_file(str(self.folder / name), f"{self._root}/{name}")
+        self._in_folder(name, lambda path: self._fs.put_file(str(self.folder / name), path))
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._in_folder(name, lambda path: self._fs.pipe_file(path, content))
+
+    def _in_folder(self, name: str, put: Callable[[str], Any]) -> None:
+        """Put an object; where a store has folders, into one that is made for it."""
+        path = f"{self._root}/{name}"
+        try:
+            put(path)
+        except FileNotFoundError:
+            parent = path.rpartition("/")[0]
+            if self._fs.exists(parent):
+                raise  # it is the file here that has gone
+            self._fs.makedirs(parent, exist_ok=True)
+            put(path)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
