@@ -16,7 +16,7 @@ test = [
     "nbclient>=0.10",
     "nbformat>=5.10",
     "pytest>=8",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "ruff>=0.8",
     "scipy>=1.11",
 ]

@@ -17,6 +17,14 @@ import pytest
 
 import score_sde as ss
 
+# Files that take longest come first: whatever comes last keeps one worker busy while the others wait.
+LONGEST = ("faults", "verify", "processes", "docs", "main", "likelihood", "laws", "accelerator_script", "published")
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
 
 def pytest_unconfigure():
     if OWNS_CACHE:
