@@ -39,7 +39,7 @@ def test_a_model_is_saved_loaded_and_the_same(tmp_path):
         jobs.train(config_.complete(loaded.config.to_dict() | {"train": {"steps": 5}}), tmp_path / "kept")
 
 
-@pytest.mark.slow
+@pytest.mark.long  # CI fits points with labels, and digits
 def test_images_with_labels(tmp_path):
     images = RNG.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
     model = ss.fit(images, ss.VP(), SMALL, label=np.arange(40) % 3, **QUICK)

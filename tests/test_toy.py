@@ -190,7 +190,7 @@ def test_bad_variants_are_named(variant, words):
 @pytest.mark.parametrize(
     "variant",
     [
-        pytest.param("mixture,edm", marks=pytest.mark.slow),
+        pytest.param("mixture,edm", marks=pytest.mark.long),
         pytest.param("mixture,ddpm,v", marks=pytest.mark.slow),
         pytest.param("two_moons,rectified_flow", marks=pytest.mark.long),
         pytest.param("swiss_roll,vp,likelihood", marks=pytest.mark.long),

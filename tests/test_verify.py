@@ -19,7 +19,7 @@ from score_sde.verify.__main__ import main
 QUICK = {"ClaimsTwo", "NotFinite", "OneKey", "Loose", "Raises", "Still", "WrongSign"}
 
 
-def cases(rows, in_ci=3):
+def cases(rows, in_ci=5):
     """A test for each row, named after its first entry: quick, or slow; of these one in `in_ci`, the others long."""
     rows = [row if isinstance(row, tuple) else (row,) for row in rows]
     late = [row for row in rows if type(row[0]).__name__ not in QUICK]
