@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import score_sde as ss
-from benchmarks.accelerator_run import NETWORKS, PRECISIONS, Run, batch_of, config_of, peak_of
-from benchmarks.common import advance
+from benchmarks.accelerator_run import NETWORKS, Run, batch_of, config_of, peak_of
+from benchmarks.common import PRECISIONS, advance
 from score_sde import parallel
 from score_sde.core.precision import products
 from score_sde.jobs import describe

@@ -108,7 +108,7 @@ def laws(run: Run, device: jax.Device, cpu: jax.Device, tiny: bool) -> None:
 
 
 def bits(run: Run, device: jax.Device, cpu: jax.Device, tiny: bool) -> None:
-    """Of eight pictures, with a small NCSN++ of random weights: the solve chooses its own steps on either device."""
+    """Of eight pictures, with a small DDPM++ of random weights: the solve chooses its own steps on either device."""
     experiment = Experiment.from_config(config_of("vp,ddpmpp", True, "float32", 8))
     params = experiment.init_state().params["network"]
     found = []

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.common import PRECISIONS
 from configs import cifar10
 
 # Dense peaks in TFLOP/s of data sheets: bfloat16, TF32, float32.
@@ -19,8 +20,6 @@ PEAKS = {
     "H100": (989, 495, 67), "H200": (989, 495, 67), "A100": (312, 156, 19.5), "v4": (275,) * 3, "v5e": (197,) * 3,
     "v5 lite": (197,) * 3, "v5p": (459,) * 3, "v6e": (918,) * 3,
 }  # fmt: skip
-# (what the network computes in, float32 products)
-PRECISIONS = {"bfloat16": ("bfloat16", "default"), "tf32": ("float32", "high"), "float32": ("float32", "highest")}
 NETWORKS = {"NCSN++": "ve,ncsnpp", "DDPM++": "vp,ddpmpp"}
 TINY = dict(channels=8, multipliers=(1, 2), blocks=1, attention=(16,))
 

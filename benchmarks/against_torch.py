@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import score_sde as ss
-from benchmarks.common import advance, interleaved, machine, report, write_section
+from benchmarks.common import PRECISIONS, advance, interleaved, machine, report, write_section
 from configs import cifar10, digits
 from score_sde import parallel
 from score_sde.core.precision import products
@@ -32,12 +32,9 @@ from score_sde.core.precision import products
 try:
     import torch
 
-    from benchmarks.torch_twin import PRECISIONS, STEPS, Twin
+    from benchmarks.torch_twin import STEPS, Twin
 except ImportError as error:
     sys.exit(f"error: {error}; install it: pip install torch --index-url https://download.pytorch.org/whl/cpu")
-
-# (what the network computes in, float32 products) by the name that both sides have.
-OURS = {"float32": ("float32", "highest"), "tf32": ("float32", "high"), "bfloat16": ("bfloat16", "default")}
 
 
 def config_of(size: int, precision: str) -> Any:
@@ -49,7 +46,7 @@ def config_of(size: int, precision: str) -> Any:
         config = cifar10.get_config("vp,ddpmpp")
         config.network.update(channels=32, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
         config.data.batch_size = 16
-    config.network.dtype, config.train.precision = OURS[precision]
+    config.network.dtype, config.train.precision = PRECISIONS[precision]
     return config
 
 
@@ -87,7 +84,7 @@ def rows(size: int, precision: str, with_compile: bool) -> dict[str, dict[str, C
 
     options = dict(n=len(index), seed=0, denoise=False, sharding=devices.sharded)
     draw = functools.partial(ss.sample, denoiser, ss.Euler(), grid, shape, **options)
-    ours, by = functools.partial(in_products, OURS[precision][1]), f"{STEPS} steps of Euler"
+    ours, by = functools.partial(in_products, PRECISIONS[precision][1]), f"{STEPS} steps of Euler"
     found = {
         "a training step": {"ours": functools.partial(step, batch)},
         "an evaluation": {"ours": ours(evaluate, placed, x, t)},
@@ -152,7 +149,7 @@ def main() -> None:
         sys.exit("error: one side sees a GPU and the other does not; expected both or none: install JAX for CUDA.")
     measured = {}
     for size in options.size or (8, 32):
-        for precision in options.precision or (PRECISIONS if on_gpu else ("float32",)):
+        for precision in options.precision or (tuple(PRECISIONS) if on_gpu else ("float32",)):
             print(f"\n{size} x {size}, {precision}, batch {config_of(size, precision).data.batch_size}")
             for what, calls in rows(size, precision, options.compile).items():
                 measured[size, precision, what] = interleaved(calls, options.repeats)

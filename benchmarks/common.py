@@ -12,6 +12,9 @@ from typing import Any
 
 import jax
 
+# (what the network computes in, float32 products) by the name that tables have.
+PRECISIONS = {"bfloat16": ("bfloat16", "default"), "tf32": ("float32", "high"), "float32": ("float32", "highest")}
+
 
 def machine() -> str:
     """One line: processor, cores, Python, JAX, devices."""

@@ -17,7 +17,6 @@ import score_sde as ss
 from benchmarks import torch_unet
 
 STEPS = 20  # of a sampler
-PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 class Twin:

@@ -202,6 +202,22 @@ def test_several_processes_do_not_share_a_job_there(config, monkeypatch):
         evaluate(Experiment.from_config(config), ADDRESS)
 
 
+def test_what_is_missing_at_the_end_is_not_taken_for_sent(store, tmp_path, monkeypatch):
+    """A store that has gone may say so by the word for a file that is not there."""
+
+    def gone(*arguments, **options):
+        raise FileNotFoundError("no bucket")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StorageError, match="no bucket"),
+        remote.here(ADDRESS, tmp_path / "cache", writes=True) as folder,
+    ):
+        (folder / "a.txt").write_text("text")
+        patch.setattr(type(store), "put_file", gone)
+    assert not (folder / ".all-sent").exists()
+
+
 def test_a_store_with_folders(tmp_path):
     """Such as a disk, where an object needs its folder first."""
     address = f"file://{tmp_path}/store/run"

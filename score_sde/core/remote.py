@@ -173,9 +173,7 @@ class Copy:
                     self._sent[name] = state
             for name in [name for name in self._sent if not name.isdecimal() and name not in files]:
                 self._remove(name)
-        except FileNotFoundError:
-            return  # what the job has removed meanwhile: the next time sees it
-        except Exception as error:  # of any store
+        except Exception as error:  # of any store, or of a file that the job has removed meanwhile
             raise StorageError(
                 f"{self.address} cannot be written ({_told(error)}); all is kept in {self.folder}: give the same "
                 "command again once it can."
