@@ -1,6 +1,7 @@
 """Two CPU devices for every test, and cheaper compiles; set before JAX is imported."""
 
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -10,7 +11,11 @@ if OWNS_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="score_sde-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
 os.environ.setdefault("NPROC", "8")  # threads of XLA's: docs/performance.md, Threads of a CPU
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0")
+# Compiling is most of what tests wait for; without fusion emitters it takes half as long.
+FLAGS = (
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import jax
 import pytest
@@ -21,7 +26,18 @@ import score_sde as ss
 LONGEST = ("faults", "verify", "processes", "docs", "main", "likelihood", "laws", "accelerator_script", "published")
 
 
+# Tests that take more than about 4 s on two cores, beside those that are marked where they stand: `slow`, or `long`
+# where a test of the same kind stays quick or slow. `python -m pytest --durations=0` tells the seconds.
+LISTED = dict(
+    reversed(line.split(" ", 1)) for line in (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
+)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid in LISTED:
+            item.add_marker(LISTED[item.nodeid])
     place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 

@@ -77,6 +77,15 @@ def test_the_table_in_the_docs_is_this_one():
         assert f"`{room}" in row, f"docs/architecture.md does not show {room} on floor {floor}"
 
 
+def test_what_is_listed_as_slow_is_there():
+    """tests/slow.txt names tests by file and name; a test that is renamed must not become quick unseen."""
+    for line in (ROOT / "tests" / "slow.txt").read_text().splitlines():
+        mark, _, node = line.partition(" ")
+        file, _, name = node.partition("::")
+        assert mark in ("slow", "long")
+        assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(), line
+
+
 def test_files_and_functions_stay_small():
     for path in MODULES:
         source = path.read_text()

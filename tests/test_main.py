@@ -40,7 +40,10 @@ def cache(tmp_path_factory):
 
 def run(cache, *arguments):
     keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    environment = keep | {"XDG_CACHE_HOME": str(cache), "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    environment = keep | {
+        "XDG_CACHE_HOME": str(cache),
+        "XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false",
+    }
     return subprocess.run(
         [sys.executable, str(ROOT / "main.py"), *arguments], env=environment, capture_output=True, text=True, cwd=ROOT
     )

@@ -32,7 +32,7 @@ def cache(tmp_path_factory):
 def start(cache, workdir, *arguments, devices=1, **environment):
     keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     keep |= {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": str(devices)}
-    keep |= {"XLA_FLAGS": "--xla_backend_optimization_level=1"}
+    keep |= {"XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"}
     command = [sys.executable, "main.py", "--config=tests/small_job.py", f"--workdir={workdir}", *arguments]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, cwd=ROOT, env=keep | environment, **pipes)
