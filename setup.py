@@ -12,6 +12,7 @@ test = [
     "fsspec>=2024.6",
     "hypothesis>=6.100",
     "ipykernel>=6.29",
+    "lmdb>=1.4",
     "mypy>=1.11",
     "nbclient>=0.10",
     "nbformat>=5.10",
@@ -46,6 +47,7 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=10",
+        "pyarrow>=15",
         "scikit-learn>=1.4",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10,<5",
@@ -56,6 +58,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "cuda12": ["jax[cuda12]>=0.10,<0.13"],
         "cloud": ["fsspec>=2024.6", "gcsfs>=2024.6", "s3fs>=2024.6"],
+        "lmdb": ["lmdb>=1.4"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
 )

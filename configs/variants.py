@@ -80,7 +80,7 @@ def data(words: dict[str, str | None], **entries: Any) -> dict[str, Any]:
     return dict(**entries, flip=False, **conditional)
 
 
-def model(sde: str, parametrization: str | None, data_std: float) -> dict[str, Any]:
+def model(sde: str, parametrization: str | None, data_std: float | str) -> dict[str, Any]:
     """The entries sde and parametrization; None is what the SDE is best known with."""
     meaning = parametrization or {"edm": "preconditioned", "rectified_flow": "velocity", "cosine_ddpm": "v"}.get(
         sde, "noise"
@@ -97,7 +97,7 @@ def embedding(sde: str) -> dict[str, Any]:
     return dict(embedding="fourier" if sde == "edm" else "positional", fourier_scale=1.0)
 
 
-def objective(sde: str, parametrization: str, weighting: str | None, data_std: float) -> dict[str, Any]:
+def objective(sde: str, parametrization: str, weighting: str | None, data_std: float | str) -> dict[str, Any]:
     """The entry objective: the error of the network's own output F where that is evenly spread, else of the noise."""
     entry = dict(name="Denoising", target="noise", weight="unit", times="uniform", stratified=False, reduction="mean")
     if weighting == "likelihood":

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import score_sde as ss
+from score_sde.core import progress as progress_
 from score_sde.core.errors import Stopped
 from score_sde.jobs import draw_samples, evaluate, train
-from score_sde.jobs import progress as progress_
 from score_sde.jobs import runner as room
 from score_sde.jobs.parts import Parts
 from score_sde.parallel import processes

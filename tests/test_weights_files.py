@@ -229,7 +229,7 @@ def repeated(value, call, times=2000):
 @pytest.mark.parametrize(
     ("value", "call", "words"),
     [
-        ("a" * 50_000, b"c_codecs\nencode\n", "as NumPy writes them"),
+        ("a" * 50_000, b"c_codecs\nencode\n", "holds no dictionary"),
         (list(range(20_000)), b"ctorch\nSize\n", "as PyTorch makes them"),
     ],
 )

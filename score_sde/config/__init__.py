@@ -3,6 +3,7 @@
 from score_sde.config.files import differences, flatten, from_json, to_dict, to_json
 from score_sde.config.loading import read_file
 from score_sde.config.sections import (
+    AUTO,
     DEFAULTS,
     NOT_OF_THE_MODEL,
     NOT_OF_THE_RUN,
@@ -15,6 +16,7 @@ from score_sde.config.specs import build, construct, lookup, names, rule, spec_o
 from score_sde.config.text import read_arguments, read_specs, write_specs
 
 __all__ = [
+    "AUTO",
     "DEFAULTS",
     "NOT_OF_THE_MODEL",
     "NOT_OF_THE_RUN",

@@ -13,6 +13,7 @@ from score_sde.config.text import read_arguments, read_specs, read_value, write_
 from score_sde.core.errors import InputError
 from score_sde.core.precision import check_precision
 
+AUTO = "auto"  # an entry that is left to the data or to the platform; any value may take its place
 VERSION = 2  # of configs and workdirs; those of score_sde 0.1 have none
 
 # An entry whose default is a dictionary with a name is a spec: any other arguments may stand beside the name.
@@ -65,11 +66,22 @@ _OPEN = {
 
 # What may change between the training of a model and its use; all other entries say what its weights mean.
 NOT_OF_THE_MODEL = (
-    *("version", "seed", "data.dir", "data.batch_size", "data.flip", "data.drop", "optimizer", "averages", "train"),
+    *(
+        "version",
+        "seed",
+        "data.dir",
+        "data.path",
+        "data.batch_size",
+        "data.flip",
+        "data.drop",
+        "optimizer",
+        "averages",
+        "train",
+    ),
     *("sample", "eval", "parallel", "network.dtype", "network.remat"),
 )
 # What may change when a run goes on; with any other entry it would be neither the old run nor a new one.
-NOT_OF_THE_RUN = ("data.dir", "train", "sample", "eval", "parallel", "network.dtype", "network.remat")
+NOT_OF_THE_RUN = ("data.dir", "data.path", "train", "sample", "eval", "parallel", "network.dtype", "network.remat")
 
 
 def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -151,7 +163,7 @@ def arguments(config: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> bool:
-    """Give a spec of a config an argument that it does not state yet, such as sde.beta_max; False for other entries.
+    """Give a spec of a config an argument that it does not state yet, or as 'auto'; False for other entries.
 
     Args:
         config: a complete config, which is changed.
@@ -166,7 +178,11 @@ def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> boo
     for section in sections:
         parent = parent.get(section) if isinstance(parent, ml_collections.ConfigDict) else None
     if isinstance(parent, ml_collections.ConfigDict) and entry in parent:
-        return False
+        if parent[entry] != AUTO:
+            return False
+        with parent.ignore_type():
+            parent[entry] = read_value(text)
+        return True
     if not isinstance(parent, ml_collections.ConfigDict) or not ("name" in parent or ".".join(sections) in _OPEN):
         raise InputError(_unknown(name))
     parent[entry] = read_value(text)

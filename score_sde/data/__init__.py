@@ -17,6 +17,7 @@ from score_sde.data.conditioning import ComputedCondition, Conditioning
 from score_sde.data.digits import Digits
 from score_sde.data.examples import Examples
 from score_sde.data.in_memory import InMemory
+from score_sde.data.own import Files
 from score_sde.data.pictures import CIFAR10, ImageFolder
 from score_sde.data.stream import training_batches
 from score_sde.data.toy import Checkerboard, GaussianRing, Plane, SwissRoll, TwoMoons
@@ -33,6 +34,7 @@ __all__ = [
     "Dataset",
     "Digits",
     "Examples",
+    "Files",
     "GaussianRing",
     "ImageFolder",
     "InMemory",

@@ -52,6 +52,8 @@ class Records:
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         try:
             return self._source[index]
+        except InputError:
+            raise  # which says what it is of
         except Exception as error:  # whatever the reader of a damaged file raises
             remedy = f"delete {self._folder}, and it is prepared again" if self._folder else "mend or leave it out"
             raise InputError(
@@ -212,6 +214,14 @@ class Dataset(abc.ABC):
     @abc.abstractmethod
     def source(self, split: str) -> Source:
         """The examples of a split, 'train' or 'test', in a fixed order; prepares the data if need be."""
+
+    def count(self) -> int:
+        """The number of examples; of those for training where there is no other way to know."""
+        return len(self.source("train"))
+
+    def lines(self) -> list[str]:
+        """What the data are, in sentences, where there is more to say than a config does."""
+        return []
 
 
 def folder_of(dir: str | os.PathLike[str] | None) -> pathlib.Path:

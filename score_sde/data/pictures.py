@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -13,10 +14,9 @@ import numpy as np
 from score_sde.core.checks import require_whole, shown
 from score_sde.core.conditions import Conditions, Label
 from score_sde.core.errors import InputError
-from score_sde.data.base import Arrays, Dataset, Records, Source, folder_of
+from score_sde.data.base import Arrays, Dataset, Source, folder_of
 from score_sde.data.codec import QuantizedCodec
-
-_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from score_sde.readers.pictures import ENDINGS, Fit, FolderTree, Unreadable, decode, ending, header
 
 
 class CIFAR10(Dataset):
@@ -66,7 +66,8 @@ class CIFAR10(Dataset):
 class ImageFolder(Dataset):
     """Image files in the folders train/ and test/, cut to their middle square and scaled to one size.
 
-    Files are taken in the order of their names and decoded as they are needed.
+    Files are taken in the order of their names and decoded as they are needed: turned as their EXIF orientation says,
+    in 8 bits, and blended over white where they are transparent. `Files` reads more, and decodes once.
 
     Args:
         dir: where `folder` is; None for the user's cache.
@@ -89,45 +90,44 @@ class ImageFolder(Dataset):
         if not isinstance(folder, str):
             raise InputError(f"ImageFolder got folder={shown(folder)}; expected the name of a folder.")
         self.dir = folder_of(dir) / folder
-        self.crop = crop
+        self.fit = Fit(size, size, crop=crop)
         self.codec = QuantizedCodec((size, size, 3), 255, centered)
 
     def source(self, split: str) -> Source:
         folder = self.dir / split
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
-        if not files:
+        tree = FolderTree(folder) if folder.is_dir() else None
+        names = [name for name in tree.names if ending(name) in ENDINGS] if tree is not None else []
+        if tree is None or not names:
             raise InputError(
-                f"There are no images in {folder}: put files ({', '.join(_ENDINGS)}) there, or name the folder that "
-                f"holds {self.dir.name}/{split} with --config.data.dir."
+                f"There are no images in {folder}: put files ({', '.join(sorted(ENDINGS))}) there, or name the folder "
+                f"that holds {self.dir.name}/{split} with --config.data.dir."
             )
-        return Records(_Files(files, self.shape[0], self.crop), f"the images of {folder}")
+        return _Files(tree, names, self.fit)
 
 
 class _Files:
     """Image files by number."""
 
-    def __init__(self, files: list[pathlib.Path], size: int, crop: int) -> None:
-        self.files, self.size, self.crop = files, size, crop
+    def __init__(self, tree: FolderTree, names: list[str], fit: Fit) -> None:
+        self.tree, self.names, self.fit = tree, names, fit
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        from PIL import Image
-
-        with Image.open(self.files[index]) as file:
-            side = self.crop or min(file.size)
-            if side > min(file.size):
-                raise InputError(f"a square of {side} pixels cannot be cut from {file.size}: {self.files[index].name}")
-            left, top = ((length - side) // 2 for length in file.size)
-            square = file.convert("RGB").crop((left, top, left + side, top + side))
-            small = square.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        return {"values": np.asarray(small, np.uint8)}
+        name = self.names[index]
+        try:
+            content = self.tree.read(name)
+            # The largest square in whole pixels, which 2021's data sets are cut to.
+            found = header(content)
+            fit = dataclasses.replace(self.fit, crop=self.fit.crop or min(found.height, found.width))
+            return {"values": decode(content, fit)}
+        except Unreadable as error:
+            raise InputError(f"{self.tree.where / name} {error}: mend or remove it.") from error
 
     def digest(self) -> str:
         """A BLAKE2b digest of the files' bytes, which are not decoded."""
         total = hashlib.blake2b(digest_size=16)
-        for path in self.files:
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "blake2b").digest())
+        for name in self.names:
+            total.update(hashlib.blake2b(self.tree.read(name)).digest())
         return total.hexdigest()

@@ -26,6 +26,7 @@ from score_sde.denoisers import NetworkDenoiser, Parametrization, parametrizatio
 from score_sde.experiment import averages as averages_
 from score_sde.experiment.averages import Average
 from score_sde.experiment.optimizer import Schedule, build_optimizers
+from score_sde.experiment.settle import settle
 from score_sde.experiment.state import TrainState
 
 _EMBED = ("MLP", "DDPMpp")  # networks whose embedding of the time label follows the parametrisation
@@ -41,6 +42,7 @@ class Experiment:
         objective: what training minimises; its `parts` are the SDE, the parametrisation and the network.
         conditioning: what the conditions of a batch go through.
         averages: averages of the parameters by name, in alphabetical order; the first is evaluated and sampled.
+        chosen: the entries of the config that were left to the data, by their dotted names, and what they became.
     """
 
     config: ml_collections.ConfigDict
@@ -48,6 +50,7 @@ class Experiment:
     objective: losses.Objective
     conditioning: data.Conditioning
     averages: dict[str, Average]
+    chosen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_config(cls, given: Mapping[str, Any], dtype: str | None = None) -> Experiment:
@@ -66,6 +69,7 @@ class Experiment:
         if not isinstance(config.data.flip, bool):
             raise InputError(f"data.flip is {config.data.flip!r}; expected True or False.")
         dataset = config_.build(data, config_.arguments(config, "data"), base=data.Dataset)
+        chosen = settle(config, dataset)
         computed = tuple(
             config_.build(data, spec, base=data.ComputedCondition)
             for spec in config_.read_specs("data.conditions", config.data.conditions)
@@ -86,7 +90,7 @@ class Experiment:
             name: config_.build(averages_, spec, base=Average)
             for name, spec in sorted(config_.to_dict(config.averages).items())
         }
-        return cls(config, dataset, objective, conditioning, averages)
+        return cls(config, dataset, objective, conditioning, averages, chosen)
 
     @property
     def parts(self) -> losses.Parts:

@@ -12,6 +12,7 @@ from score_sde import config as config_
 from score_sde import networks, sde
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Parametrization, parametrization
+from score_sde.networks.fitting import fitted
 
 _CONTEXT = ("shape", "conditions", "levels")  # of a network: they come from the data and the SDE
 _SMALL = 16  # numbers in an example, up to which it is a small vector
@@ -46,7 +47,7 @@ def config_of(
     the_sde = _edm(shape, size) if the_sde is None else the_sde
     sde_spec = config_.spec_of(the_sde, sde, sde.SDE)
     if network is None:
-        network_spec = _network(shape)
+        network_spec = fitted(shape)
     else:
         network_spec = config_.spec_of(network, networks, networks.Network, skip=_CONTEXT)
         own = getattr(network, "shape", shape)
@@ -94,23 +95,6 @@ def _label(the_sde: sde.SDE) -> str:
     if the_sde.levels is not None:
         return "index"
     return "scaled_time" if float(the_sde.alpha(the_sde.t_max)) == 0 else "scaled_log_snr"
-
-
-def _network(shape: tuple[int, ...]) -> dict[str, Any]:
-    if len(shape) != 3:
-        numbers = math.prod(shape)
-        return dict(name="MLP", width=max(64, min(512, 4 * numbers)), blocks=3, octaves=4 if numbers <= 3 else 0)
-    height, width, channels = shape
-    if channels > 4:
-        raise InputError(f"Examples have shape {shape}; expected images (height, width, channels), channels last.")
-    levels = 1
-    while levels < 4 and height % 2**levels == 0 and width % 2**levels == 0 and min(height, width) >> levels >= 4:
-        levels += 1
-    multipliers = (1, 2, 2, 2)[:levels]
-    attention = tuple(height >> level for level in range(levels) if height >> level in (4, 8))[-1:]
-    channels = 16 if height * width <= 256 else 32
-    sizes = dict(channels=channels, multipliers=multipliers, blocks=1, attention=attention)
-    return dict(name="DDPMpp", **sizes, dropout=0.0, dtype="auto")
 
 
 def _batch(shape: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The jobs: train, evaluate, sample, import, describe; resumable, with one policy for results."""
+"""The jobs: prepare, train, evaluate, sample, import, describe; resumable, with one policy for results."""
 
 from score_sde.jobs.actions import Action, Moment
 from score_sde.jobs.base import Job
@@ -7,6 +7,7 @@ from score_sde.jobs.describe import Describe, describe
 from score_sde.jobs.evaluate import Evaluate, evaluate
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.import_weights import Import
+from score_sde.jobs.prepare import Prepare, prepare
 from score_sde.jobs.sample import Sample, draw_samples
 from score_sde.jobs.train import Train, Trainer, train
 
@@ -19,6 +20,7 @@ __all__ = [
     "Import",
     "Job",
     "Moment",
+    "Prepare",
     "Sample",
     "Train",
     "Trainer",
@@ -26,5 +28,6 @@ __all__ = [
     "describe",
     "draw_samples",
     "evaluate",
+    "prepare",
     "train",
 ]

@@ -12,8 +12,8 @@ import numpy as np
 
 from score_sde.core import files
 from score_sde.core.errors import InputError, Stopped
+from score_sde.core.progress import Progress
 from score_sde.jobs.parts import Columns, Parts
-from score_sde.jobs.progress import Progress
 from score_sde.parallel import processes
 
 
@@ -53,7 +53,7 @@ def run(parts: Parts, n: int, batch_size: int, compute: Callable[[np.ndarray], C
         todo = batches(done > 0, batch_size)
         mine = todo[processes.index() :: processes.count()]
         seconds: list[float] = []
-        with Progress(what, n, int(done.sum()), sum(map(len, mine))) as progress:
+        with Progress(what, n, int(done.sum()), sum(map(len, mine)), quiet=not first) as progress:
             for turn in range(math.ceil(len(todo) / processes.count())):
                 if turn < len(mine):
                     began = time.perf_counter()

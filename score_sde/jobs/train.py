@@ -45,6 +45,7 @@ from score_sde.jobs.clock import Clock
 from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.log import Log, LogOfAnother, read_records
+from score_sde.jobs.prepare import prepare
 from score_sde.jobs.progress import StepProgress
 from score_sde.jobs.train_settings import check_train
 from score_sde.losses import Trained
@@ -102,7 +103,8 @@ def _train(experiment: Experiment, workdir: pathlib.Path) -> None:
                 print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
         # Prepared before anything is written.
-        examples = experiment.examples("train", processes.first_alone(lambda: experiment.dataset.source("train")))
+        prepare(experiment)
+        examples = experiment.examples("train", experiment.dataset.source("train"))
         examples.look()
         actions = trainer.actions(checkpoints)
         state, pending = trainer.start(restored)

@@ -1,8 +1,9 @@
-"""The names that a pickle of weights may use, and what stands for each: functions of ours on plain values."""
+"""The names that a pickle of weights or arrays may use, and what stands for each: functions of ours on plain values."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,53 @@ class ScalarType:
     code: str
     order: str = "<"
 
+    def numpy(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.code if self.order in "<>" else self.code)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Bytes that are written as text of Latin-1; they are made when they are asked for, and cost nothing before."""
+
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def content(self) -> bytes:
+        try:
+            return self.text.encode("latin1")
+        except UnicodeEncodeError as error:
+            raise Refused("bytes in it are not written as NumPy writes them") from error
+
+
+@dataclasses.dataclass
+class Array:
+    """An array of NumPy's, whose numbers are made when they are asked for."""
+
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] = dataclasses.field(default_factory=lambda: np.dtype("u1"))
+    raw: bytes | str | Encoded = b""
+    fortran: bool = False
+
+    def set_state(self, state: Any) -> None:
+        """Take the state that NumPy gives its arrays: version, shape, type, order of axes, bytes."""
+        match state:
+            case (int(), tuple() as shape, ScalarType() as kind, bool() | int() as fortran, raw) if (
+                len(shape) <= 8 and all(map(is_count, shape)) and isinstance(raw, bytes | str | Encoded)
+            ):
+                self.shape, self.dtype, self.raw, self.fortran = shape, kind.numpy(), raw, bool(fortran)
+            case _:
+                raise Refused("an array in it is not made as NumPy makes them")
+
+    def numbers(self) -> np.ndarray:
+        """The array; raises Refused where bytes and shape do not fit."""
+        raw = Encoded(self.raw) if isinstance(self.raw, str) else self.raw
+        content = raw if isinstance(raw, bytes) else raw.content()
+        if len(content) != self.dtype.itemsize * math.prod(self.shape):
+            raise Refused("an array in it has too few or too many bytes")
+        return np.frombuffer(content, self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
+
 
 @dataclasses.dataclass(frozen=True)
 class Name:
@@ -84,13 +132,16 @@ def _dictionary(*items: Any) -> dict[Any, Any]:
     return {}
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or len(text) > 64 or encoding != "latin1":
+def _encode(text: Any, encoding: Any = "latin1") -> Encoded:
+    if not isinstance(text, str) or encoding != "latin1":
         raise Refused("bytes in it are not written as NumPy writes them")
-    try:
-        return text.encode("latin1")
-    except UnicodeEncodeError as error:
-        raise Refused("bytes in it are not written as NumPy writes them") from error
+    return Encoded(text)
+
+
+def _array(kind: Any, shape: Any = (), code: Any = b"") -> Array:
+    if not isinstance(kind, Name):
+        raise Refused("an array in it is not made as NumPy makes them")
+    return Array()
 
 
 def _scalar_type(code: Any, *rest: Any) -> ScalarType:
@@ -100,9 +151,9 @@ def _scalar_type(code: Any, *rest: Any) -> ScalarType:
 
 
 def _scalar(kind: Any, raw: Any = b"") -> float | int:
-    if not isinstance(kind, ScalarType) or not isinstance(raw, bytes):
+    if not isinstance(kind, ScalarType) or not isinstance(raw, bytes | Encoded) or len(raw) > 8:
         raise Refused("a number in it is not written as NumPy writes them")
-    dtype = np.dtype(kind.order + kind.code if kind.order in "<>" else kind.code)
+    dtype, raw = kind.numpy(), raw if isinstance(raw, bytes) else raw.content()
     if len(raw) != dtype.itemsize:
         raise Refused("a number in it has too few or too many bytes")
     return np.frombuffer(raw, dtype)[0].item()
@@ -122,7 +173,9 @@ KNOWN: dict[tuple[str, str], Name | np.dtype[Any]] = {
     ("collections", "OrderedDict"): Name("OrderedDict", _dictionary),
     ("_codecs", "encode"): Name("encode", _encode),
     ("numpy", "dtype"): Name("dtype", _scalar_type),
+    ("numpy", "ndarray"): Name("ndarray"),
     ("torch", "Size"): Name("Size", _size),
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): Name("_reconstruct", _array) for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): Name("scalar", _scalar) for core in ("core", "_core")},
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }

@@ -1,4 +1,4 @@
-"""The pickles inside PyTorch's files, read by a small machine of our own.
+"""Pickles of weights and of arrays, read by a small machine of our own.
 
 A pickle is a program: Python's own reader imports and calls what it names. This one knows the few names that weights
 need (known.py); any other name ends the reading. Every instruction costs a bounded amount of memory beyond the bytes
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from score_sde.readers.known import KNOWN, Name, ScalarType, Storage, is_count
+from score_sde.readers.known import KNOWN, Array, Name, ScalarType, Storage, is_count
 from score_sde.readers.refusal import Refused, shown
 
 _MOST_ARGUMENTS = 16
@@ -112,6 +112,8 @@ class _Machine:
         state, value = self.pop(), self.stack[-1]
         if isinstance(value, ScalarType) and isinstance(state, tuple) and state[1] in ("<", ">", "|", "="):
             value.order = state[1]
+        elif isinstance(value, Array):
+            value.set_state(state)
         elif not isinstance(value, dict):  # of a state dict it is the versions of its modules
             raise ValueError("nothing that has a state")
 
@@ -121,9 +123,9 @@ class _Machine:
             raise ValueError("no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Others could be nested so deeply that hashing them would end the process.
-            if not isinstance(key, str | int):
+            if not isinstance(key, str | int | bytes):
                 raise ValueError("a key that is neither text nor a number")
-            target[key] = value
+            target[str(key, "latin1") if isinstance(key, bytes) else key] = value
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -154,6 +156,9 @@ def _instructions() -> dict[int, Instruction]:
 
     def text(form: str) -> Instruction:
         return lambda m: m.push(str(m.take(m.number(form)), "utf-8"))
+
+    def old_text(form: str) -> Instruction:
+        return lambda m: m.push(str(m.take(m.number(form)), "latin1"))
 
     def raw(form: str) -> Instruction:
         return lambda m: m.push(bytes(m.take(m.number(form))))
@@ -191,6 +196,7 @@ def _instructions() -> dict[int, Instruction]:
         **{ord("K"): whole("<B"), ord("M"): whole("<H"), ord("J"): whole("<i"), ord("G"): whole(">d")},
         **{0x8A: lambda m: m.long(m.number("<B")), 0x8B: lambda m: m.long(m.number("<i"))},
         **{ord("X"): text("<I"), 0x8C: text("<B"), 0x8D: text("<Q")},
+        **{ord("U"): old_text("<B"), ord("T"): old_text("<I")},  # Python 2's
         **{ord("B"): raw("<I"), ord("C"): raw("<B"), 0x8E: raw("<Q")},
         **{0x85: tuple_of(1), 0x86: tuple_of(2), 0x87: tuple_of(3)},
         ord("t"): lambda m: m.push(tuple(m.pop_to_mark())),

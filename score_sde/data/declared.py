@@ -1,0 +1,142 @@
+"""From what people write beside their pictures to conditions: a class, a caption, numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from score_sde.core.checks import shown
+from score_sde.core.conditions import ABSENT, Condition, Conditions, Label, Text
+from score_sde.core.errors import InputError
+from score_sde.readers.refusal import shown as plain
+
+_LONGEST_TEXT = 256  # bytes
+_RESERVED = (ABSENT, "values", "index", "label", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """Which conditions the examples have, in plain values that a config can hold.
+
+    Attributes:
+        classes: the names of the classes, or how many there are; 0 for no condition `label`.
+        text: the number of bytes of a caption; 0 for no condition `text`.
+        others: {name: shape} of conditions that are numbers.
+    """
+
+    classes: Any = 0
+    text: int = 0
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """The number of classes."""
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+    def conditions(self) -> Conditions:
+        """The declarations by name."""
+        known: dict[str, Condition] = {name: Condition(shape=tuple(shape)) for name, shape in self.others.items()}
+        if self.count:
+            known["label"] = Label(self.count)
+        if self.text:
+            known["text"] = Text(self.text)
+        return Conditions(known)
+
+
+def declare(columns: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> tuple[Declared, tuple[str, ...]]:
+    """What raw columns are as conditions, and sentences on those that are none.
+
+    Labels are whole numbers from 0, or names, which are numbered in alphabetical order; a caption is text; other
+    columns are numbers, or lists of as many numbers each.
+
+    Raises:
+        InputError: for labels that are neither, and captions that are no text.
+    """
+    found: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    unused = []
+    for name, column in columns.items():
+        present = [entry for entry in column if entry is not None]
+        if name == "label" and not all(isinstance(entry, list | tuple) for entry in present):
+            found["classes"] = _classes(present, classes)
+        elif name == "text":
+            wrong = next((entry for entry in present if not isinstance(entry, str)), None)
+            if wrong is not None:
+                raise InputError(f"A caption is {shown(wrong)}; expected text.")
+            longest = max((len(text.encode("utf-8", "replace")) for text in present), default=0)
+            found["text"] = min(max(longest, 1), _LONGEST_TEXT)
+        elif (shape := _shape(present)) is not None and name.isidentifier() and name not in _RESERVED[:3]:
+            others[name] = shape
+        else:
+            unused.append(name)
+    note = f"{', '.join(map(plain, unused))}: not used, as neither a class, a caption nor numbers of one shape"
+    return Declared(**found, others=others), (note,) if unused else ()
+
+
+def _classes(present: Sequence[Any], names: Sequence[str]) -> Any:
+    whole = [entry for entry in present if isinstance(entry, int) and not isinstance(entry, bool)]
+    if len(whole) == len(present):
+        if min(whole, default=0) < 0:
+            raise InputError(f"A label is {min(whole)}; expected whole numbers from 0, or names of classes.")
+        count = max(whole, default=-1) + 1
+        if count > 4 * len(present) + 1000:
+            raise InputError(f"A label is {count - 1:,} in {len(present):,} examples; expected classes from 0 upwards.")
+        return tuple(names) if len(names) >= count else count
+    if all(isinstance(entry, str) for entry in present):
+        return tuple(sorted(set(present)))
+    raise InputError(f"Labels are {shown(present[0])} and others; expected whole numbers from 0, or names of classes.")
+
+
+def _shape(present: Sequence[Any]) -> tuple[int, ...] | None:
+    """The shape of numbers that all entries have; None for what is no number, or not everywhere of one shape."""
+
+    def one(entry: Any) -> tuple[int, ...] | None:
+        if isinstance(entry, numbers.Real):
+            return () if np.isfinite(float(entry)) else None
+        fits = isinstance(entry, list | tuple) and entry and all(isinstance(x, numbers.Real) for x in entry)
+        return (len(entry),) if fits else None
+
+    shapes = {one(entry) for entry in present}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared) -> dict[str, Any]:
+    """The columns as arrays in the form of their declarations, and under 'absent' which examples lack them.
+
+    Raises:
+        InputError: for a class that is not declared.
+    """
+    arrays: dict[str, Any] = {}
+    absent: dict[str, np.ndarray] = {}
+    numbered = {} if isinstance(declared.classes, int) else {name: i for i, name in enumerate(declared.classes)}
+    for name, condition in declared.conditions().items():
+        column = columns.get(name)
+        if column is None:
+            raise InputError(f"The examples have no {name!r} any more; expected it, as when the run began.")
+        lacking = np.asarray([entry is None for entry in column])
+        if name == "label":
+            values: Any = np.asarray([_number(entry, numbered, declared.count) for entry in column], np.int32)
+        elif name == "text":
+            parsed = [condition.parse("" if entry is None else entry) for entry in column]
+            values = jax.tree.map(lambda *leaves: np.stack(leaves), *parsed)
+        else:
+            none = np.zeros(condition.shape, np.float32)
+            values = np.stack([none if entry is None else np.asarray(entry, np.float32) for entry in column])
+            if values.shape[1:] != condition.shape:
+                raise InputError(f"{name!r} has the shape {values.shape[1:]}; expected {condition.shape}.")
+        arrays[name] = values
+        if lacking.any():
+            absent[name] = lacking
+    return arrays | ({ABSENT: absent} if absent else {})
+
+
+def _number(entry: Any, numbered: Mapping[str, int], count: int) -> int:
+    number = 0 if entry is None else numbered.get(entry, -1) if isinstance(entry, str) else int(entry)
+    if not 0 <= number < count:
+        raise InputError(f"A label is {shown(entry)}, which is none of the {count} classes that the data began with.")
+    return number

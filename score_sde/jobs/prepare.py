@@ -1,0 +1,32 @@
+"""The preparing job: the data are read, decoded where they need to be, and told."""
+
+from __future__ import annotations
+
+import pathlib
+
+from score_sde.experiment import Experiment
+from score_sde.jobs.base import Job
+from score_sde.parallel import processes
+
+
+class Prepare(Job):
+    """Prepare the data of a config, and say what they are."""
+
+    name = "prepare"
+    needs_workdir = False
+
+    def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
+        prepare(experiment)
+        sizes = {split: len(experiment.dataset.source(split)) for split in ("train", "test")}
+        if processes.is_first():
+            told = ", ".join(f"{count:,} in {split}" for split, count in sizes.items())
+            print(f"prepared {experiment.config.data.name}: {told}")
+
+
+def prepare(experiment: Experiment) -> None:
+    """Have the data prepared, by the first process before the others, and say what they are, where there is to say."""
+    processes.first_alone(lambda: experiment.dataset.source("train"))
+    if processes.is_first():
+        print("".join(f"data: {line}\n" for line in experiment.dataset.lines()), end="")
+        told = [f"{name}={value!r}" for name, value in experiment.chosen.items() if not name.startswith("data.")]
+        print(f"chosen for these data: {', '.join(told)}\n" * bool(told), end="", flush=True)

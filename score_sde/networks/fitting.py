@@ -1,0 +1,80 @@
+"""The network that fits examples of a shape, as the entry of a config."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+
+from score_sde.core.errors import InputError
+
+_MOST_LEVELS = 6
+_LEAST_SIDE = 4  # of the lowest level
+_ATTENTION = 16  # the largest side with attention
+# (fewer examples than this, dropout): what is learned by heart is learned of few examples.
+_DROPOUT = ((5_000, 0.2), (100_000, 0.1))
+
+
+def fitted(shape: tuple[int, ...]) -> dict[str, Any]:
+    """The small network of `score_sde.fit`: an MLP for what is no image, else a U-Net of one block a level.
+
+    Raises:
+        InputError: for images of more than 4 channels.
+    """
+    if len(shape) != 3:
+        numbers = math.prod(shape)
+        return dict(name="MLP", width=max(64, min(512, 4 * numbers)), blocks=3, octaves=4 if numbers <= 3 else 0)
+    height, width, _ = _checked(shape)
+    levels = levels_of(height, width, 4)
+    attention = tuple(height >> level for level in range(levels) if height >> level in (4, 8))[-1:]
+    channels = 16 if height * width <= 256 else 32
+    sizes = dict(channels=channels, multipliers=(1, 2, 2, 2)[:levels], blocks=1, attention=attention)
+    return dict(name="DDPMpp", **sizes, dropout=0.0, dtype="auto")
+
+
+def fitted_to(shape: tuple[int, ...], examples: int) -> dict[str, Any]:
+    """The network for a run of many steps on so many examples.
+
+    A level for each factor of two that both sides have, down to 4 pixels; attention where a level has up to 16; on a
+    GPU or TPU 128 channels and two blocks, on a CPU 32 and one; dropout 0.2 up to 5,000 examples, 0.1 up to 100,000.
+
+    Raises:
+        InputError: for images of more than 4 channels.
+    """
+    dropout = next((value for most, value in _DROPOUT if examples < most), 0.0)
+    if len(shape) != 3:
+        return fitted(shape) | dict(width=max(128, min(1024, 8 * math.prod(shape))))
+    height, width, _ = _checked(shape)
+    levels = levels_of(height, width, _MOST_LEVELS)
+    heights = [height >> level for level in range(levels)]
+    attention = tuple(side for side in heights if side <= _ATTENTION)[:2]
+    on_cpu = jax.default_backend() == "cpu"
+    return dict(
+        name="DDPMpp",
+        channels=32 if on_cpu else 128,
+        multipliers=(1, *[2] * (levels - 1)),
+        blocks=1 if on_cpu else 2,
+        attention=attention,
+        dropout=dropout,
+        dtype="auto",
+    )
+
+
+def levels_of(height: int, width: int, most: int) -> int:
+    """How many resolutions a U-Net has: one more for each factor of two of both sides, none below 4 pixels."""
+    levels = 1
+    while (
+        levels < most
+        and height % 2**levels == 0
+        and width % 2**levels == 0
+        and min(height, width) >> levels >= _LEAST_SIDE
+    ):
+        levels += 1
+    return levels
+
+
+def _checked(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if shape[2] > 4:
+        raise InputError(f"Examples have shape {shape}; expected images (height, width, channels), channels last.")
+    return shape

@@ -1,0 +1,167 @@
+"""Arrays of NumPy (.npy, .npz) and IDX files, as those of MNIST."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from score_sde.core.errors import InputError
+from score_sde.readers.pictures.collection import TEST, TRAIN, Collection, of_arrays
+from score_sde.readers.pictures.packed import seekable
+from score_sde.readers.refusal import shown
+
+_MOST_RATIO = 1100  # of deflate
+_VALUES = ("values", "images", "image", "data", "x", "samples", "points", "arr_0")
+_LABELS = ("labels", "label", "y", "classes", "arr_1")
+_IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_IDX = re.compile(r"(?P<part>.*?)(?P<what>images|labels)[-.]idx[13](-ubyte)?(\.gz)?$")
+
+
+def of_npy(where: pathlib.Path) -> Collection:
+    """The examples of an array (n, *shape), which stays on the disk."""
+    try:
+        array = np.load(where, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+        raise InputError(f"{where} is no array of numbers of NumPy's ({shown(error, 120)}).") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{where} is called .npy and is an archive; call it .npz.")
+    values, notes = _examples(array, where)
+    return of_arrays("an array", where, {where.stem: values}, {}, notes=notes)
+
+
+def of_npz(where: pathlib.Path) -> Collection:
+    """The examples of an archive of arrays: one of values, one of labels; or x_train, y_train, x_test, y_test."""
+    arrays = _archive(where)
+    parts = {}
+    for part in (TRAIN, TEST):
+        values = next((arrays[f"{name}_{part}"] for name in _VALUES if f"{name}_{part}" in arrays), None)
+        labels = next((arrays[f"{name}_{part}"] for name in _LABELS if f"{name}_{part}" in arrays), None)
+        if values is not None:
+            parts[part] = (values, labels)
+    if TRAIN not in parts:
+        name = next((name for name in _VALUES if name in arrays), None)
+        if name is None and len(arrays) == 1:
+            name = next(iter(arrays))
+        if name is None:
+            raise InputError(
+                f"{where} has the arrays {shown(', '.join(arrays), 200)}; expected the examples under one of the names "
+                f"{', '.join(_VALUES)}, or x_train and x_test."
+            )
+        labels = next((arrays[other] for other in _LABELS if other in arrays and other != name), None)
+        return _of_parts("an archive of arrays", where, {"": (arrays[name], labels)})
+    return _of_parts("an archive of arrays", where, parts)
+
+
+def _archive(where: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        size = where.stat().st_size
+        with zipfile.ZipFile(where) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+        if total > _MOST_RATIO * size:
+            raise InputError(f"{where} states {total:,} bytes in {size:,}; it is not used.")
+        with np.load(where, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{where} is no archive of arrays of numbers of NumPy's ({shown(error, 120)}).") from error
+    except (SyntaxError, TypeError, KeyError, MemoryError, OverflowError) as error:
+        raise InputError(f"{where} is damaged ({type(error).__name__}): get it again.") from error
+
+
+def _of_parts(
+    kind: str,
+    where: pathlib.Path,
+    parts: dict[str, tuple[np.ndarray, np.ndarray | None]],
+) -> Collection:
+    """One collection of parts of a data set, each of values and labels or None."""
+    values: dict[str, np.ndarray] = {}
+    notes: tuple[str, ...] = ()
+    for part, (array, _) in parts.items():
+        values[part or "example"], notes = _examples(array, where)
+    given = [labels for _, labels in parts.values()]
+    if any(labels is None for labels in given) and not all(labels is None for labels in given):
+        raise InputError(f"{where} has labels in one part of the data alone; expected them in all, or in none.")
+    columns: dict[str, Sequence[Any]] = {}
+    if given[0] is not None:
+        flat = [np.asarray(labels) for labels in given]
+        flat = [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels for labels in flat]
+        columns["label"] = [entry for labels in flat for entry in labels.tolist()]
+    splits = [part for part, array in zip(parts, values.values(), strict=True) for _ in range(len(array))]
+    return of_arrays(kind, where, values, columns, splits if all(parts) else None, notes=notes)
+
+
+def _examples(array: np.ndarray, where: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The array with an axis for examples and channels last, and what was done to it."""
+    if array.ndim < 2 or not array.size:
+        raise InputError(f"{where} has an array of shape {array.shape}; expected (n, *shape), one example or more.")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{where} has an array of {array.dtype}; expected numbers.")
+    array = array.astype(np.uint8) if array.dtype.kind == "b" else array
+    if array.ndim == 4 and array.shape[1] in (1, 3, 4) and array.shape[3] not in (1, 3, 4):
+        return array.transpose(0, 2, 3, 1), ("channels were first, and are put last",)
+    if array.ndim == 3 and array.dtype == np.uint8:
+        return array[..., None], ()
+    return array, ()
+
+
+def idx_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
+    """The IDX files of a folder: for each part of the data, its images and labels."""
+    parts: dict[str, dict[str, pathlib.Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = _IDX.match(path.name)
+        if match and path.is_file():
+            parts.setdefault(match["part"].strip("-_."), {}).setdefault(match["what"], path)
+    return {part: files for part, files in parts.items() if "images" in files}
+
+
+def of_idx(where: pathlib.Path) -> Collection:
+    """The images of IDX files: a folder of train-images-idx3-ubyte, t10k-images-idx3-ubyte and labels; or one file.
+
+    The format is that of http://yann.lecun.com/exdb/mnist: two zero bytes, the type, the number of axes, the axes as
+    big-endian numbers of four bytes, the values.
+    """
+    if where.is_file():
+        return _of_parts("an IDX file", where, {"": (read_idx(where), None)})
+    parts = {}
+    for name, files in idx_files(where).items():
+        part = TEST if name.lower() in ("t10k", "test") else TRAIN if name.lower() in ("train", "") else name
+        images, labels = read_idx(files["images"]), read_idx(files["labels"]) if "labels" in files else None
+        if labels is not None and labels.shape != (len(images),):
+            raise InputError(f"{files['labels']} has labels of shape {labels.shape}; expected ({len(images)},).")
+        parts[part] = (images, labels)
+    if set(parts) - {TRAIN, TEST}:
+        raise InputError(f"{where} has IDX files of {', '.join(parts)}; expected train and t10k, or train and test.")
+    parts = {part: parts[part] for part in sorted(parts, key=(TRAIN, TEST).index)}
+    return _of_parts("IDX files", where, parts if len(parts) > 1 else {"": next(iter(parts.values()))})
+
+
+def read_idx(path: pathlib.Path) -> np.ndarray:
+    """The array of an IDX file, gzipped or not.
+
+    Raises:
+        InputError: for a file that is none, or has fewer or more values than it says.
+    """
+    with seekable(path) as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_DTYPES or not 1 <= head[3] <= 4:
+            raise InputError(
+                f"{path} is no IDX file (it begins with {head!r}); expected two zero bytes, type and axes."
+            )
+        axes = file.read(4 * head[3])
+        if len(axes) < 4 * head[3]:
+            raise InputError(f"{path} is cut off; get it again.")
+        shape, dtype = struct.unpack(f">{head[3]}I", axes), np.dtype(_IDX_DTYPES[head[2]])
+        content = file.read()
+    expected = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if len(content) != expected:
+        raise InputError(f"{path} says {expected:,} bytes of values and has {len(content):,}: get it again.")
+    array = np.frombuffer(content, dtype).reshape(shape)
+    return array if dtype == np.uint8 else array.astype(dtype.newbyteorder("="))

@@ -1,0 +1,102 @@
+"""LSUN's lmdb, and the data sets that tensorflow-datasets has prepared."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+from typing import Any
+
+import numpy as np
+
+from score_sde.core.errors import InputError
+from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection
+from score_sde.readers.refusal import shown
+
+
+def of_lmdb(where: pathlib.Path) -> Collection:
+    """The encoded pictures of an lmdb, by their keys in order.
+
+    Raises:
+        InputError: without the package lmdb, and for a folder that it cannot open.
+    """
+    try:
+        import lmdb
+    except ImportError as error:
+        raise InputError(f"{where} is an lmdb; expected the package for it: pip install 'score_sde[lmdb]'.") from error
+    try:
+        store = lmdb.open(str(where), readonly=True, lock=False, readahead=False)
+        with store.begin() as reading, reading.cursor() as cursor:
+            keys = [bytes(key) for key in cursor.iternext(values=False)]
+    except lmdb.Error as error:
+        raise InputError(f"{where} cannot be opened as an lmdb ({shown(error, 120)}): get it again.") from error
+
+    def get(number: int) -> bytes:
+        try:
+            with store.begin() as reading:
+                return bytes(reading.get(keys[number]) or b"")
+        except lmdb.Error as error:
+            raise InputError(f"{where}, key {shown(keys[number])}, cannot be read ({shown(error, 120)}).") from error
+
+    if not keys:
+        raise InputError(f"{where} is an lmdb without entries; expected pictures.")
+    found = (where / "data.mdb").stat()
+    stamp = f"{found.st_size} {found.st_mtime_ns}"
+    return Collection("an lmdb", where, [key.decode("latin1") for key in keys], get, lambda _: stamp)
+
+
+def of_tfds(where: pathlib.Path) -> Collection:
+    """The pictures of a data set that tensorflow-datasets has prepared as array_record or parquet, without TensorFlow.
+
+    Raises:
+        InputError: for another file format, or features without pictures.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(where)
+        form = str(builder.info.file_format.value)
+        found = {name: SPLITS[name] for name in builder.info.splits if name in SPLITS}
+        if form not in ("array_record", "parquet"):
+            raise InputError(
+                f"{where} was prepared as {form}, which only TensorFlow reads; prepare it again with "
+                "download_and_prepare(file_format='array_record')."
+            )
+        if TRAIN not in found.values():
+            raise InputError(f"{where} has the splits {', '.join(builder.info.splits)}; expected train.")
+        if "test" in found and len(found) > 2:  # one part is held out
+            found = {name: part for name, part in found.items() if name in (TRAIN, "test")}
+        sources = {name: builder.as_data_source(split=name) for name in found}
+        features = dict(builder.info.features.items())
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged folder makes the reader raise
+        raise InputError(
+            f"{where} cannot be read as a data set of tensorflow-datasets ({shown(error, 120)})."
+        ) from error
+    picture = next((name for name, feature in features.items() if isinstance(feature, tfds.features.Image)), None)
+    if picture is None:
+        raise InputError(f"{where} has the features {shown(', '.join(features), 200)}; expected one of pictures.")
+    lock = threading.Lock()
+    places = [(name, row) for name, source in sources.items() for row in range(len(source))]
+
+    def record(number: int) -> dict[str, Any]:
+        name, row = places[number]
+        try:
+            with lock:
+                return dict(sources[name][row])
+        except Exception as error:  # as above
+            raise InputError(f"{where}, record {row} of {name}, cannot be read ({shown(error, 120)}).") from error
+
+    label = next((name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)), None)
+    columns = {"label": [int(record(number)[label]) for number in range(len(places))]} if label else {}
+    info = (where / "dataset_info.json").stat()
+    return Collection(
+        f"a data set of tensorflow-datasets ({form})",
+        where,
+        [f"{name}/{row:08d}" for name, row in places],
+        lambda number: np.asarray(record(number)[picture]),
+        lambda number: f"{info.st_size} {info.st_mtime_ns}",
+        [found[name] for name, _ in places] if len(found) > 1 else None,
+        columns,
+        tuple(features[label].names) if label else (),
+    )

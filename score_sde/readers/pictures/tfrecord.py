@@ -1,0 +1,212 @@
+"""TFRecord files, without TensorFlow: those of StyleGAN (raw pixels) and those that hold encoded pictures.
+
+A record is its length (8 bytes), a checksum of the length, the content, a checksum of the content. The content is a
+message tf.train.Example: a map from names to lists of bytes, floats or whole numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import re
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from score_sde.core.errors import InputError
+from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection
+from score_sde.readers.refusal import shown
+
+NAME = re.compile(r".*\.tfrecords?(-\d+-of-\d+)?$")
+_LEVEL = re.compile(r"-r(\d+)\.tfrecords$")
+_PICTURES = ("image", "image/encoded", "image_raw", "img", "jpg", "png")
+_LABELS = ("label", "image/class/label", "labels", "class")
+_CAPTIONS = ("text", "caption", "image/caption")
+_MOST_BYTES = 2**29
+
+
+def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
+    """The pictures of TFRecord files; of StyleGAN's, which has a file for each resolution, those of the largest.
+
+    Raises:
+        InputError: for files that are cut off or damaged, or whose records have no pictures.
+    """
+    levels = {path: int(match[1]) for path in files if (match := _LEVEL.search(path.name))}
+    notes: tuple[str, ...] = ()
+    if len(levels) == len(files) > 1:
+        largest = max(levels.values())
+        notes = (f"of {len(files)} files that of the largest resolution is used",)
+        files = [path for path in files if levels[path] == largest]
+    places = [(number, offset, length) for number, path in enumerate(files) for offset, length in _records(path)]
+    handles = [path.open("rb") for path in files]
+    lock = threading.Lock()
+
+    def example(number: int) -> dict[str, list[Any]]:
+        file, offset, length = places[number]
+        with lock:
+            handles[file].seek(offset)
+            content = handles[file].read(length)
+        try:
+            return features(content)
+        except (IndexError, ValueError, struct.error) as error:
+            raise InputError(
+                f"{names[number]} of {where} is no tf.train.Example ({error}): get the file again."
+            ) from error
+
+    names = [f"{files[file].name}/{place:08d}" for place, (file, _, _) in enumerate(places)]
+    if not places:
+        raise InputError(f"{where} has no records; expected pictures.")
+    columns: dict[str, list[Any]] = {}
+    for meaning, known in (("label", _LABELS), ("text", _CAPTIONS)):
+        first = example(0)
+        name = next((name for name in known if len(first.get(name, ())) == 1), None)
+        if name is not None:
+            columns[meaning] = [_one(example(number).get(name)) for number in range(len(places))]
+    splits = [_split(files[file].name) for file, _, _ in places]
+    stamps = [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return Collection(
+        "TFRecord files" if len(files) > 1 else "a TFRecord file",
+        where,
+        names,
+        lambda number: _picture(example(number), names[number]),
+        lambda number: stamps[places[number][0]],
+        splits if TRAIN in splits and len(set(splits)) > 1 and "" not in splits else None,
+        columns,
+        notes=notes,
+    )
+
+
+def _split(name: str) -> str:
+    return next((part for word, part in SPLITS.items() if re.search(rf"(^|[-_]){word}[-_.]", name)), "")
+
+
+def _one(entries: list[Any] | None) -> Any:
+    entry = entries[0] if entries else None
+    return entry.decode("utf-8", "replace") if isinstance(entry, bytes) else entry
+
+
+def _picture(example: dict[str, list[Any]], name: str) -> bytes | np.ndarray:
+    shape, data = example.get("shape"), example.get("data")
+    if shape and data and isinstance(data[0], bytes):
+        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+            raise InputError(f"{name} has the shape {shown(shape)}; expected (channels, height, width).")
+        if len(data[0]) != shape[0] * shape[1] * shape[2]:
+            raise InputError(f"{name} has {len(data[0]):,} bytes of pixels; expected those of the shape {shape}.")
+        return np.frombuffer(data[0], np.uint8).reshape(shape).transpose(1, 2, 0)
+    found = next((example[key][0] for key in _PICTURES if example.get(key)), None)
+    if not isinstance(found, bytes):
+        raise InputError(f"{name} has {shown(', '.join(example), 200)}; expected shape and data, or image.")
+    return found
+
+
+def _records(path: pathlib.Path) -> Iterator[tuple[int, int]]:
+    """The offset and the length of each record."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        place = 0
+        while place < size:
+            head = file.read(12)
+            if len(head) < 12 or _masked_crc(head[:8]) != struct.unpack("<I", head[8:])[0]:
+                raise InputError(f"{path} is no TFRecord file, or is damaged near byte {place:,}: get it again.")
+            length = struct.unpack("<Q", head[:8])[0]
+            if place + 16 + length > size or length > _MOST_BYTES:
+                raise InputError(f"{path} is cut off in the record at byte {place:,}: get it again.")
+            yield place + 12, length
+            place += 16 + length
+            file.seek(place)
+
+
+def is_tfrecord(head: bytes) -> bool:
+    """Whether 12 bytes can be the head of a record."""
+    return len(head) >= 12 and _masked_crc(head[:8]) == struct.unpack("<I", head[8:12])[0]
+
+
+@functools.cache
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return tuple(table)
+
+
+def _masked_crc(data: bytes) -> int:
+    """CRC-32C (Castagnoli), rotated and shifted as TFRecord files have it."""
+    crc, table = 0xFFFFFFFF, _crc_table()
+    for byte in data:
+        crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def features(content: bytes) -> dict[str, list[Any]]:
+    """The features of a tf.train.Example: by name bytes, floats or whole numbers.
+
+    Raises:
+        ValueError, IndexError, struct.error: for bytes that are none.
+    """
+    found: dict[str, list[Any]] = {}
+    for _, example in _fields(memoryview(content), 1):
+        for _, entry in _fields(example, 1):
+            key, value = "", memoryview(b"")
+            for number, field in _fields(entry, 1, 2):
+                key, value = (str(field, "utf-8"), value) if number == 1 else (key, field)
+            found[key] = _values(value)
+    return found
+
+
+def _values(feature: memoryview) -> list[Any]:
+    values: list[Any] = []
+    for kind, entries in _fields(feature, 1, 2, 3):
+        if kind == 1:
+            values += [bytes(entry) for _, entry in _fields(entries, 1)]
+        elif kind == 2:
+            packed = b"".join(bytes(entry) for _, entry in _fields(entries, 1))
+            values += np.frombuffer(packed, "<f4").tolist()
+        else:
+            values += [whole for _, entry in _fields(entries, 1) for whole in _varints(entry)]
+    return values
+
+
+def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview]]:
+    """The fields of these numbers; a number that is not packed comes as the bytes that it would have there."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        number, kind = tag >> 3, tag & 7
+        begin = place
+        if kind == 0:
+            _, place = _varint(message, place)
+        elif kind == 2:
+            length, begin = _varint(message, place)
+            place = begin + length
+        elif kind in (1, 5):
+            place += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"field {number} is of an unknown kind")
+        if place > len(message):
+            raise ValueError("it is cut off")
+        if number in wanted:
+            yield number, message[begin:place]
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("a number is too long")
+
+
+def _varints(packed: memoryview) -> Iterator[int]:
+    place = 0
+    while place < len(packed):
+        value, place = _varint(packed, place)
+        yield value - 2**64 if value >= 2**63 else value
