@@ -26,7 +26,10 @@ _SMALLER = (
     "to need less: more train.microbatches, network.remat='full', network.dtype='bfloat16', or a smaller batch_size of "
     "data, eval or sample (--mode=describe estimates a training step)."
 )
-BUILT_IN = {job.name: job for job in (jobs.Train, jobs.Evaluate, jobs.Sample, jobs.Prepare, jobs.Import, jobs.Describe)}
+BUILT_IN = {
+    job.name: job
+    for job in (jobs.Train, jobs.Evaluate, jobs.Sample, jobs.Report, jobs.Prepare, jobs.Import, jobs.Describe)
+}
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: config, checkpoints, log, samples; or its address, such as gs://bucket/run."

@@ -1,6 +1,6 @@
 """Pictures, or arrays, of your own: a folder, an archive or a file that score_sde.data.Files knows.
 
-python main.py --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=train,eval,sample
+python main.py --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=train,eval,sample,report
 
 Size, channels, classes, network and dropout are chosen from what is there and kept in the workdir's config; any
 of them may be given instead: --config.data.size=64, --config.network.channels=64. Where there are classes, the model is

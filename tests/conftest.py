@@ -5,17 +5,15 @@ import pathlib
 import shutil
 import tempfile
 
+from tests import cheap_compiles
+
 # Compiled programs are shared by the workers of one run, and go with it.
 OWNS_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if OWNS_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="score_sde-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
 os.environ.setdefault("NPROC", "8")  # threads of XLA's: docs/performance.md, Threads of a CPU
-# Compiling is most of what tests wait for; without fusion emitters it takes half as long.
-FLAGS = (
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {cheap_compiles.flags(0)}")
 
 import jax
 import pytest

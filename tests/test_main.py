@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import score_sde as ss
+from tests import cheap_compiles
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = [
@@ -42,7 +43,7 @@ def run(cache, *arguments):
     keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     environment = keep | {
         "XDG_CACHE_HOME": str(cache),
-        "XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": cheap_compiles.flags(1),
     }
     return subprocess.run(
         [sys.executable, str(ROOT / "main.py"), *arguments], env=environment, capture_output=True, text=True, cwd=ROOT

@@ -18,6 +18,7 @@ import score_sde as ss
 from score_sde.core import keys as keys_
 from score_sde.jobs.log import read_records
 from score_sde.parallel import native_output
+from tests import cheap_compiles
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("processes")
@@ -32,7 +33,7 @@ def cache(tmp_path_factory):
 def start(cache, workdir, *arguments, devices=1, **environment):
     keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
     keep |= {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": str(devices)}
-    keep |= {"XLA_FLAGS": "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"}
+    keep |= {"XLA_FLAGS": cheap_compiles.flags(1)}
     command = [sys.executable, "main.py", "--config=tests/small_job.py", f"--workdir={workdir}", *arguments]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, cwd=ROOT, env=keep | environment, **pipes)

@@ -1,4 +1,4 @@
-"""The jobs: prepare, train, evaluate, sample, import, describe; resumable, with one policy for results."""
+"""The jobs: prepare, train, evaluate, sample, report, import, describe; resumable, with one policy for results."""
 
 from score_sde.jobs.actions import Action, Moment
 from score_sde.jobs.base import Job
@@ -8,6 +8,7 @@ from score_sde.jobs.evaluate import Evaluate, evaluate
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.import_weights import Import
 from score_sde.jobs.prepare import Prepare, prepare
+from score_sde.jobs.report import Report, write_report
 from score_sde.jobs.sample import Sample, draw_samples
 from score_sde.jobs.train import Train, Trainer, train
 
@@ -21,6 +22,7 @@ __all__ = [
     "Job",
     "Moment",
     "Prepare",
+    "Report",
     "Sample",
     "Train",
     "Trainer",
@@ -30,4 +32,5 @@ __all__ = [
     "evaluate",
     "prepare",
     "train",
+    "write_report",
 ]

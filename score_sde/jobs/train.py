@@ -47,6 +47,7 @@ from score_sde.jobs.generator import Generator
 from score_sde.jobs.log import Log, LogOfAnother, read_records
 from score_sde.jobs.prepare import prepare
 from score_sde.jobs.progress import StepProgress
+from score_sde.jobs.report import write_report
 from score_sde.jobs.train_settings import check_train
 from score_sde.losses import Trained
 from score_sde.parallel import processes
@@ -122,9 +123,13 @@ def _train(experiment: Experiment, workdir: pathlib.Path) -> None:
         processes.barrier("trained")  # what comes next may read the checkpoint
         if stop.asked:
             raise Stopped(f"stopped by SIGTERM: step {config.train.steps}, the last one, is saved")
+    try:
+        page = f"  report:  {write_report(experiment, workdir, draws=False)}"
+    except (InputError, OSError) as error:  # the run is whole without it
+        page = f"  report:  none ({error})"
     if first:
         print(trainer.summary(log))
-        print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {workdir / 'checkpoints'}")
+        print(f"  curve:   {curve}\n  log:     {log.path}\n  weights: {workdir / 'checkpoints'}\n{page}")
 
 
 class Trainer:
