@@ -169,7 +169,7 @@ class Embedding(nn.Module):
             self.register_buffer("frequencies", torch.zeros(spec.channels))
         told = spec.noise_conditional
         self.hidden, self.out = (nn.Linear(size, width) if told else None for size in (inputs, width))
-        self.classes = None if spec.num_classes is None else nn.Embedding(spec.num_classes + 1, width)
+        self.classes = None if spec.reads.classes is None else nn.Embedding(spec.reads.classes + 1, width)
 
     def forward(self, label: Tensor, classes: Tensor | None) -> Tensor | None:
         if self.hidden is None or self.out is None:

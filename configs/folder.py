@@ -1,8 +1,8 @@
 """Pictures, or arrays, of your own: a folder, an archive or a file that score_sde.data.Files knows.
 
-python main.py --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=train,eval,sample,report
+python main.py --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=train,sample,report
 
-Size, channels, classes, network and dropout are chosen from what is there and kept in the workdir's config; any
+Size, channels, classes, augmentation, network and dropout are chosen from what is there and kept in the config; any
 of them may be given instead: --config.data.size=64, --config.network.channels=64. Where there are classes, the model is
 told them. Variants, joined by commas: an SDE (a word of configs/variants.py; edm unless told otherwise), a
 parametrisation (noise, score, x0, velocity, v, preconditioned), unconditional, likelihood, pc.
@@ -32,6 +32,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 background=(255, 255, 255),
                 held_out="auto",
                 broken="refuse",
+                conditions="auto",
                 batch_size=64,
                 flip=False,
                 **given,

@@ -264,7 +264,7 @@ def test_conditions_are_computed_and_left_out_example_by_example():
     conditioning = data.Conditioning(reads, (Scaled(),), (("level", 0.25), ("label", 0.1)))
     n = 4000
     values, label, keys = jnp.ones((n, 2)), jnp.arange(n) % 10, jax.random.split(jax.random.key(0), n)
-    cond = conditioning(values, {"label": label, "other": label}, keys, train=True)
+    _, cond = conditioning(values, {"label": label, "other": label}, keys, train=True)
     assert cond.keys() == {"level", "label", "absent"}
     level = np.asarray(cond["level"] - label)
     assert level.min() >= 1 and level.max() <= 2 and abs(level.mean() - 1.5) < 4 * np.sqrt(1 / 12 / n)
@@ -273,12 +273,14 @@ def test_conditions_are_computed_and_left_out_example_by_example():
         assert abs(absent[name].mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / n)
     both = (absent["level"] & absent["label"]).mean()  # each by itself
     assert abs(both - 0.025) < 4 * np.sqrt(0.025 / n)
-    some = conditioning(values[5:9], {"label": label[5:9]}, keys[5:9], train=True)
+    _, some = conditioning(values[5:9], {"label": label[5:9]}, keys[5:9], train=True)
     jax.tree.map(lambda part, whole: np.testing.assert_array_equal(part, whole[5:9]), some, dict(cond))
-    assert "absent" not in conditioning(values, {"label": label}, keys, train=False)
+    assert "absent" not in conditioning(values, {"label": label}, keys, train=False)[1]
     # What the data lack stays absent.
     lacking = {"label": label, "absent": {"label": label == 3}}
-    assert np.asarray(conditioning(values, lacking, keys, train=True)["absent"]["label"])[np.asarray(label) == 3].all()
+    assert np.asarray(conditioning(values, lacking, keys, train=True)[1]["absent"]["label"])[
+        np.asarray(label) == 3
+    ].all()
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,8 @@ def test_what_a_config_leaves_to_the_data_is_kept(folder, tmp_path):
     experiment = Experiment.from_config(config)
     kept = experiment.config
     assert kept.data.size == (24, 24)
-    assert kept.data.given == ("label",)
+    assert kept.data.given == ("label", "augment")
+    assert kept.data.conditions == "Augment"
     assert kept.data.drop.label == 0.1
     assert (kept.network.name, kept.network.multipliers, kept.network.attention) == ("DDPMpp", (1, 2, 2), (12, 6))
     assert kept.network.dropout == 0.2

@@ -9,7 +9,7 @@ import pytest
 
 import score_sde as ss
 from score_sde.core import keys as keys_
-from score_sde.networks import DDPM, MLP, DDPMpp, NCSNpp, layers, resample
+from score_sde.networks import DDPM, MLP, DDPMpp, NCSNpp, embeddings, layers, resample
 
 
 def count(network):
@@ -178,11 +178,11 @@ def test_initialisation():
 
 def test_positional_embedding_against_its_formula():
     label = np.array([0.0, 1.0, 250.5])
-    got = layers.positional_embedding(jnp.asarray(label, jnp.float32), 8)
+    got = embeddings.positional_embedding(jnp.asarray(label, jnp.float32), 8)
     frequencies = 10_000.0 ** -(np.arange(4) / 3)
     angles = label[:, None] * frequencies
     np.testing.assert_allclose(got, np.hstack([np.sin(angles), np.cos(angles)]), atol=2e-5)
-    assert layers.positional_embedding(jnp.ones(2), 7).shape == (2, 7)
+    assert embeddings.positional_embedding(jnp.ones(2), 7).shape == (2, 7)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(4, 1), (16, 4), (20, 5), (9, 1), (128, 32), (130, 26), (384, 32)])
@@ -276,7 +276,7 @@ def test_the_mlp_by_hand():
     h = dense(
         params["inputs"], np.concatenate([flat, *(f(k * flat) for f in (np.sin, np.cos) for k in (1, 2))], axis=1)
     )
-    time = dense(params["embedding"]["hidden"], np.asarray(layers.positional_embedding(jnp.asarray(label), 2)))
+    time = dense(params["embedding"]["hidden"], np.asarray(embeddings.positional_embedding(jnp.asarray(label), 2)))
     time = dense(params["embedding"]["out"], swish(time))
     for i in range(3):
         inner = swish(dense(params["first"][i], swish(h + time)))

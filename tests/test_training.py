@@ -55,7 +55,7 @@ def batch_of(values, label):
 def losses_of(experiment, params, batch, key, train=True, step=0):
     """The objective's losses of a batch whose conditions have gone through what training does with them."""
     keys = keys_.examples(key, batch["index"])
-    cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=train)
+    _, cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=train)
     losses, _, _ = experiment.objective(
         {"network": params},
         (),

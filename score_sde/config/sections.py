@@ -102,6 +102,8 @@ def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
     _check_kinds(merged)
     for name in SPEC_LISTS:
         section, entry = name.split(".")
+        if merged[section][entry] == AUTO:
+            continue
         merged[section][entry] = write_specs(read_specs(name, merged[section][entry]))
     if not isinstance(merged["sample"]["cond"], str):
         raise InputError(f"sample.cond is {merged['sample']['cond']!r}; expected text, such as 'label=2'.")

@@ -1,5 +1,6 @@
 """Data sets, the order in which they are read, their conditions, and the codec to the model's scale."""
 
+from score_sde.data.augment import Augment
 from score_sde.data.base import (
     Arrays,
     Batch,
@@ -25,6 +26,7 @@ from score_sde.data.toy import Checkerboard, GaussianRing, Plane, SwissRoll, Two
 __all__ = [
     "CIFAR10",
     "Arrays",
+    "Augment",
     "Batch",
     "Checkerboard",
     "Codec",

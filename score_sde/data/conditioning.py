@@ -43,6 +43,10 @@ class ComputedCondition(abc.ABC):
             keys: one key per example, (batch,).
         """
 
+    def augmented(self, values: Array, cond: Cond, keys: Array) -> tuple[Array, Cond]:
+        """The values and the conditions of training, where `make` is of all else; override it to change the values."""
+        return values, self.make(values, cond, keys)
+
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
@@ -70,10 +74,14 @@ class Conditioning:
             if probability > 0 and self.reads[name].required:
                 raise InputError(f"data.drop.{name} is {probability}, and the model requires {name!r}: use 0.")
 
-    def __call__(self, values: Array, cond: Cond, keys: Array, *, train: bool) -> Cond:
-        """The condition of each example; keys of shape (batch,)."""
+    def __call__(self, values: Array, cond: Cond, keys: Array, *, train: bool) -> tuple[Array, Cond]:
+        """The values and the condition of each example; keys of shape (batch,)."""
         for place, condition in enumerate(self.computed):
-            cond = condition.make(values, cond, keys_.fold(keys_.fold(keys, "condition"), place))
+            mine = keys_.fold(keys_.fold(keys, "condition"), place)
+            if train:
+                values, cond = condition.augmented(values, cond, mine)
+            else:
+                cond = condition.make(values, cond, mine)
             missing = [name for name in condition.conditions if name not in (cond or {})]
             if missing:
                 raise InputError(
@@ -89,4 +97,4 @@ class Conditioning:
                 )
                 absent[name] = jnp.logical_or(is_absent(cond, name, len(values)), drawn)
         absent = {name: flags for name, flags in absent.items() if name in given}
-        return (given | ({ABSENT: absent} if absent else {})) or None
+        return values, (given | ({ABSENT: absent} if absent else {})) or None

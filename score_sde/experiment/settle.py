@@ -12,14 +12,16 @@ from score_sde.config import AUTO
 from score_sde.networks.fitting import fitted_to
 
 _DROPPED = 0.1  # of the examples lose a condition that is given because the data have it
+_AUGMENT, _MANY = "Augment", 100_000
 _DATA_STD = 0.5  # of pictures on [-1, 1]: Karras et al. 2022
 
 
 def settle(config: ml_collections.ConfigDict, dataset: data.Dataset) -> dict[str, Any]:
     """Replace what is 'auto' in a complete config, so that it can be read again without the data.
 
-    The arguments of the data set become what it found out (`Dataset.arguments`); data.given becomes the class, where
-    the data have one, left out for one example in ten; network.name becomes the network that `fitted_to` chooses, with
+    The arguments of the data set become what it found out (`Dataset.arguments`); data.conditions becomes `Augment` for
+    fewer than 100,000 colour pictures; data.given becomes the class, where the data have one, left out for one example
+    in ten, and what is computed; network.name becomes the network that `fitted_to` chooses, with
     the entries that the config states beside the name; parametrization.data_std becomes 0.5 for whole numbers and 1 for
     real ones.
 
@@ -39,10 +41,12 @@ def settle(config: ml_collections.ConfigDict, dataset: data.Dataset) -> dict[str
 def _settle(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
     for name, value in (getattr(dataset, "arguments", None) or {}).items():
         config.data[name] = _plain(value)
+    if config.data.conditions == AUTO:
+        config.data.conditions = _AUGMENT if _is_augmented(dataset) else ""
     if config.data.given == AUTO:
-        given = ("label",) if "label" in dataset.conditions else ()
-        config.data.given = given
-        config.data.drop = config_.to_dict(config.data.drop) or dict.fromkeys(given, _DROPPED)
+        label = ("label",) if "label" in dataset.conditions else ()
+        config.data.given = (*label, *_computed(config))
+        config.data.drop = config_.to_dict(config.data.drop) or dict.fromkeys(label, _DROPPED)
     if config.network.name == AUTO:
         stated = {name: value for name, value in config_.to_dict(config.network).items() if name != "name"}
         chosen = fitted_to(dataset.codec.model_shape, dataset.count())
@@ -53,6 +57,20 @@ def _settle(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
         std = 1.0 if dataset.codec.maximum is None else _DATA_STD
         config.parametrization.data_std = std
         _share_std(config, std)
+
+
+def _is_augmented(dataset: data.Dataset) -> bool:
+    """Whether the data are colour pictures, so few that a network would learn them by heart."""
+    shape = dataset.codec.data_shape
+    colour = len(shape) == 3 and shape[2] >= 3 and dataset.codec.maximum is not None
+    return colour and dataset.count() < _MANY
+
+
+def _computed(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The names of the conditions that are computed."""
+    specs = config_.read_specs("data.conditions", config.data.conditions)
+    built = [config_.build(data, spec, base=data.ComputedCondition) for spec in specs]
+    return tuple(name for one in built for name in one.conditions)
 
 
 def _share_std(config: ml_collections.ConfigDict, std: float) -> None:

@@ -92,11 +92,11 @@ class _Gradients:
         experiment, rows = self.experiment, len(batch["index"])
         key = jax.random.fold_in(keys_.stream(experiment.seed, "train"), state.step)
         keys = keys_.examples(key, batch["index"])
-        cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=True)
+        values, cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=True)
         losses, new, metrics = experiment.objective(
             self.devices.whole(params),
             objective_state,
-            batch | {"cond": cond},
+            batch | {"values": values, "cond": cond},
             key,
             step=state.step,
             averages=state.averages,

@@ -91,7 +91,7 @@ class _OfBatch:
         )
         keys = keys_.examples(keys_.stream(at.seed, "likelihood"), numbers[place])
         keys = self._devices.place_sharded(keys)
-        cond = at.experiment.conditioning(values, cond, keys, train=False)
+        values, cond = at.experiment.conditioning(values, cond, keys, train=False)
         codec = at.experiment.codec
         try:
             bits = bits_per_dim(

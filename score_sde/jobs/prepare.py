@@ -23,10 +23,17 @@ class Prepare(Job):
             print(f"prepared {experiment.config.data.name}: {told}")
 
 
+# The data set tells these itself, or they follow from what it tells.
+_TOLD = {
+    f"data.{name}" for name in ("path", "size", "channels", "classes", "shape", "held_out", "mean", "std", "maximum")
+}
+_TOLD |= {f"data.{name}" for name in ("text", "others", "crop", "filter", "most_pixels")}
+
+
 def prepare(experiment: Experiment) -> None:
     """Have the data prepared, by the first process before the others, and say what they are, where there is to say."""
     processes.first_alone(lambda: experiment.dataset.source("train"))
     if processes.is_first():
         print("".join(f"data: {line}\n" for line in experiment.dataset.lines()), end="")
-        told = [f"{name}={value!r}" for name, value in experiment.chosen.items() if not name.startswith("data.")]
+        told = [f"{name}={value!r}" for name, value in experiment.chosen.items() if name not in _TOLD]
         print(f"chosen for these data: {', '.join(told)}\n" * bool(told), end="", flush=True)

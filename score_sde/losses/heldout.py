@@ -108,7 +108,8 @@ class HeldOut:
         frozen = self._join(arrays)
         keys = keys_.examples(key, batch["index"])
         with products(self._precision):
-            batch = batch | {"cond": self._conditioning(batch["values"], batch["cond"], keys, train=False)}
+            _, cond = self._conditioning(batch["values"], batch["cond"], keys, train=False)
+            batch = batch | {"cond": cond}
             if t is not None:
                 return at_time_of(self._objective)(t, params, batch, key, frozen=frozen)
             losses, _, _ = self._objective(

@@ -11,7 +11,7 @@ from flax import nnx
 from score_sde.core.checks import as_shape
 from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
-from score_sde.networks import layers
+from score_sde.networks import embeddings
 from score_sde.networks.base import ModuleNetwork
 from score_sde.networks.plan import CHOICES, UNetSpec
 from score_sde.networks.resample import check_kernel
@@ -24,7 +24,7 @@ class UNetNetwork(ModuleNetwork):
 
     Attributes:
         shape: (height, width, channels) of an image; the sides divisible by 2^(levels - 1).
-        conditions: none, or dict(label=Label(classes)).
+        conditions: dict(label=Label(classes)), and vectors of numbers, each optional.
         channels: channels of the first level.
         multipliers: channels of each level, as multiples of `channels`; each level halves the sides.
         blocks: residual blocks per level.
@@ -48,7 +48,7 @@ class UNetNetwork(ModuleNetwork):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_shape(f"{name} of {type(self).__name__}", getattr(self, name)))
         object.__setattr__(self, "conditions", Conditions(self.conditions))
-        layers.classes_of(type(self).__name__, self.conditions)
+        embeddings.reads_of(type(self).__name__, self.conditions)
         _check_sizes(self)
         if self.attention is None:
             object.__setattr__(self, "attention", (16,) if 16 in _heights(self) else ())
@@ -79,7 +79,7 @@ class UNetNetwork(ModuleNetwork):
         """The settings that this class and the U-Net call the same."""
         names = {field.name for field in dataclasses.fields(UNetSpec)}
         same = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
-        return same | {"num_classes": layers.classes_of(type(self).__name__, self.conditions)}
+        return same | {"reads": embeddings.reads_of(type(self).__name__, self.conditions)}
 
 
 def _check_sizes(net: UNetNetwork) -> None:

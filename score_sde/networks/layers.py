@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +15,6 @@ from flax import nnx
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, is_concrete
-from score_sde.core.conditions import Cond, Condition, Label, is_absent
-from score_sde.core.errors import InputError
 
 Initializer = Callable[..., Array]
 Activation = Callable[[Array], Array]
@@ -186,100 +184,6 @@ def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:
         return x
     kept = keys_.halves_of_words(keys_.fold(keys, layer), x.shape[1:]) >= dropped
     return jnp.where(kept, x / (1 - dropped / 2**16), 0).astype(x.dtype)
-
-
-def positional_embedding(label: Array, channels: int) -> Array:
-    """Sines, then cosines, of the label at frequencies from 1 to 1e-4: (batch,) -> (batch, channels)."""
-    half = channels // 2
-    frequencies = np.exp(-math.log(10000) * np.arange(half) / max(half - 1, 1))
-    angles = label[:, None] * jnp.asarray(frequencies, label.dtype)
-    embedded = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-    return jnp.pad(embedded, ((0, 0), (0, channels % 2)))
-
-
-def classes_of(name: str, conditions: Mapping[str, Condition]) -> int | None:
-    """The number of classes of a network that reads a class and nothing else; None where it reads nothing.
-
-    Raises:
-        InputError: for conditions that are not {'label': Label(...)}, naming the network.
-    """
-    label = conditions.get("label")
-    others = [each for each in conditions if each != "label"]
-    if others or not (label is None or isinstance(label, Label)):
-        raise InputError(f"{name} reads 'label', a Label, and nothing else; conditions has {', '.join(conditions)}.")
-    return None if label is None else label.classes
-
-
-class FourierEmbedding(nnx.Module):
-    """Sines, then cosines, of the label at random frequencies N(0, scale^2): (batch,) -> (batch, 2 channels).
-
-    The frequencies are parameters, as in published weights, and no gradient reaches them.
-    """
-
-    def __init__(self, channels: int, scale: float, rngs: nnx.Rngs) -> None:
-        # An angle of 100 rad has no digit left in bfloat16.
-        self.frequencies = special(normal_init(scale)(rngs.params(), (channels,)), float32=True, decays=False)
-
-    def __call__(self, label: Array) -> Array:
-        # In the order of the published code: of angles of 1,000 rad each rounding shows in the fourth digit.
-        angles = label[:, None] * jax.lax.stop_gradient(self.frequencies[...]) * 2 * math.pi
-        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-
-
-class TimeEmbedding(nnx.Module):
-    """The time label, and the class if there are any, as one vector: (batch,) -> (batch, 4 channels).
-
-    Args:
-        channels: a quarter of the vector's length.
-        kind: 'positional' or 'fourier'.
-        fourier_scale: standard deviation of the Fourier frequencies.
-        num_classes: the number of classes, or None; the embedding of one more stands for none.
-        rngs: of the first weights.
-        act: the nonlinearity.
-        noise_conditional: False for a network that is not told the noise level; its embedding is None.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        kind: str,
-        fourier_scale: float,
-        num_classes: int | None,
-        rngs: nnx.Rngs,
-        act: Activation = jax.nn.swish,
-        noise_conditional: bool = True,
-    ) -> None:
-        self.channels, self.act = channels, act
-        self.fourier = FourierEmbedding(channels, fourier_scale, rngs) if kind == "fourier" else None
-        inputs = channels if self.fourier is None else 2 * channels
-        self.hidden = dense(inputs, 4 * channels, rngs) if noise_conditional else None
-        self.out = dense(4 * channels, 4 * channels, rngs) if noise_conditional else None
-        # One row more than there are classes: the last one stands for none.
-        rows = None if num_classes is None else num_classes + 1
-        self.classes = (
-            None if rows is None else nnx.Embed(rows, 4 * channels, embedding_init=normal_init(1.0), rngs=rngs)
-        )
-
-    def __call__(self, time_label: Array, cond: Cond) -> Array | None:
-        if self.hidden is None or self.out is None:
-            return None
-        if self.fourier is None:
-            embedded = positional_embedding(time_label, self.channels)
-        else:
-            embedded = self.fourier(time_label)
-        # Angles need float32; what follows has the precision of the parameters.
-        embedded = self.out(self.act(self.hidden(embedded.astype(self.hidden.kernel[...].dtype))))
-        if self.classes is None:
-            return embedded
-        return embedded + self.classes(self._row(cond, len(time_label))).astype(embedded.dtype)
-
-    def _row(self, cond: Cond, batch: int) -> Array:
-        """The class of each example, or the row that stands for none."""
-        assert self.classes is not None
-        none = self.classes.num_embeddings - 1
-        if cond is None or "label" not in cond:
-            return jnp.full(batch, none, jnp.int32)
-        return jnp.where(is_absent(cond, "label", batch), none, cond["label"])
 
 
 class Attention(nnx.Module):

@@ -14,7 +14,7 @@ from score_sde.core.arrays import Array
 from score_sde.core.checks import as_shape
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
-from score_sde.networks import layers
+from score_sde.networks import embeddings, layers
 from score_sde.networks.base import ModuleNetwork
 
 
@@ -24,7 +24,7 @@ class MLP(ModuleNetwork):
 
     Attributes:
         shape: of an example.
-        conditions: none, or dict(label=Label(classes)).
+        conditions: dict(label=Label(classes)), and vectors of numbers, each optional.
         width: of the hidden layers, a multiple of 4.
         blocks: residual blocks.
         octaves: the network also sees sines and cosines of x at angular frequencies 2^0 .. 2^(octaves - 1)
@@ -49,7 +49,7 @@ class MLP(ModuleNetwork):
         super().__post_init__()
         object.__setattr__(self, "shape", as_shape("shape of MLP", self.shape))
         object.__setattr__(self, "conditions", Conditions(self.conditions))
-        layers.classes_of("MLP", self.conditions)
+        embeddings.reads_of("MLP", self.conditions)
         if self.width < 4 or self.width % 4 or self.blocks < 1 or self.octaves < 0:
             raise InputError(
                 f"MLP got width={self.width}, blocks={self.blocks}, octaves={self.octaves}; expected a width that 4 "
@@ -67,9 +67,9 @@ class MLP(ModuleNetwork):
 class _Residual(nnx.Module):
     def __init__(self, net: MLP, rngs: nnx.Rngs) -> None:
         size, self.rate = math.prod(net.shape), net.dropout
-        classes = layers.classes_of("MLP", net.conditions)
+        reads = embeddings.reads_of("MLP", net.conditions)
         self.remat = net.remat
-        self.embedding = layers.TimeEmbedding(net.width // 4, net.embedding, net.fourier_scale, classes, rngs)
+        self.embedding = embeddings.TimeEmbedding(net.width // 4, net.embedding, net.fourier_scale, reads, rngs)
         self.octaves = net.octaves
         self.inputs = layers.dense(size * (1 + 2 * net.octaves), net.width, rngs)
         self.first = nnx.List([layers.dense(net.width, net.width, rngs) for _ in range(net.blocks)])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from score_sde.networks.embeddings import Reads
+
 CHOICES = {
     "embedding": ("positional", "fourier"),
     "resblock": ("biggan", "ddpm"),
@@ -29,7 +31,7 @@ class UNetSpec:
     """
 
     shape: tuple[int, int, int]
-    num_classes: int | None
+    reads: Reads
     channels: int
     multipliers: tuple[int, ...]
     blocks: int

@@ -11,7 +11,7 @@ from flax import nnx
 
 from score_sde.core.arrays import Array, to_time
 from score_sde.core.conditions import Cond
-from score_sde.networks import layers, resample
+from score_sde.networks import embeddings, layers, resample
 from score_sde.networks.layers import merged
 from score_sde.networks.plan import Piece, UNetSpec, pieces
 
@@ -93,11 +93,11 @@ class UNet(nnx.Module):
 
     def __init__(self, spec: UNetSpec, rngs: nnx.Rngs) -> None:
         self.spec, self.pieces = spec, pieces(spec)
-        self.embedding = layers.TimeEmbedding(
+        self.embedding = embeddings.TimeEmbedding(
             spec.channels,
             spec.embedding,
             spec.fourier_scale,
-            spec.num_classes,
+            spec.reads,
             rngs,
             layers.ACTIVATIONS[spec.nonlinearity],
             spec.noise_conditional,
