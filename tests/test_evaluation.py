@@ -127,6 +127,21 @@ def test_every_example_once_whatever_the_batch(run, size):
         np.testing.assert_allclose(arrays["bits_per_dim"], values, atol=0.02)
 
 
+def test_the_first_examples_are_those_of_the_whole(run):
+    config, workdir = run
+    config.eval.what = LIKELIHOOD
+    evaluate(config, workdir)
+    config.eval.what = "Likelihood(probes=2, rtol=1e-3, atol=1e-3, first=3)"
+    evaluate(config, workdir)
+    whole = read(workdir)
+    (folder,) = (workdir / "eval").glob("likelihood-*")
+    part = json.loads((folder / "likelihood.json").read_text())
+    assert (whole["n"], part["n"], part["first"]) == (7, 3, 3)
+    assert "first" not in whole
+    with np.load(workdir / "eval" / "likelihood.npz") as every, np.load(folder / "likelihood.npz") as some:
+        np.testing.assert_allclose(some["bits_per_dim"], every["bits_per_dim"][:3], atol=1e-4)
+
+
 @pytest.mark.parametrize(("n", "most", "size"), [(297, 150, 149), (7, 4, 4), (7, 100, 7), (1, 5, 1), (10, 3, 3)])
 def test_batches_are_about_equal(n, most, size):
     assert equal_batches(n, most) == size

@@ -343,3 +343,27 @@ def test_image_folder_reads_pictures_as_people_have_them(tmp_path):
     assert (source[0]["values"] == 128).all()
     with pytest.raises(ss.InputError, match=r"train/cut\.png cannot be decoded"):
         data.read(source, [1])
+
+
+def test_fashion_mnist_is_read_where_it_is(tmp_path):
+    values, labels = given.pictures(12, 28, 28, 1)
+    given.idx_folder(tmp_path / "fashion", values, labels)
+    source = data.FashionMNIST(tmp_path / "fashion").source("test")
+    np.testing.assert_array_equal(source.columns["values"], values[8:])
+    np.testing.assert_array_equal(source.columns["label"], labels[8:])
+    with pytest.raises(ss.InputError, match=r"Fashion-MNIST is not in .*: on Debian and Ubuntu `apt-get install"):
+        data.FashionMNIST(tmp_path / "nowhere").source("train")
+    given.idx_folder(tmp_path / "other", *given.pictures(12, 20, 28, 1))
+    with pytest.raises(ss.InputError, match="expected Fashion-MNIST"):
+        data.FashionMNIST(tmp_path / "other").source("train")
+
+
+@pytest.mark.skipif(not data.FashionMNIST().dir.is_dir(), reason="Debian's package dataset-fashion-mnist is not here")
+def test_fashion_mnist_of_debian():
+    """The counts and the mean that its authors give."""
+    dataset = data.FashionMNIST()
+    train, test = dataset.source("train").columns, dataset.source("test").columns
+    assert (len(train["values"]), len(test["values"])) == (60_000, 10_000)
+    assert np.bincount(train["label"]).tolist() == [6000] * 10
+    assert np.bincount(test["label"]).tolist() == [1000] * 10
+    assert abs(train["values"].mean() / 255 - 0.2860) < 1e-4

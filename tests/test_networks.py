@@ -9,7 +9,7 @@ import pytest
 
 import score_sde as ss
 from score_sde.core import keys as keys_
-from score_sde.networks import DDPM, MLP, DDPMpp, NCSNpp, embeddings, layers, resample
+from score_sde.networks import DDPM, MLP, DDPMpp, NCSNpp, embeddings, fold, layers, resample
 
 
 def count(network):
@@ -367,3 +367,29 @@ def test_bfloat16_is_near_float32(network):
 def test_unknown_precisions_and_policies(change, words):
     with pytest.raises(ss.InputError, match=words):
         small(**change)
+
+
+def test_squares_of_pixels_become_channels_and_pixels_again():
+    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    folded = np.asarray(fold.fold(jnp.asarray(x), 2))
+    assert folded.shape == (2, 2, 3, 12)
+    for row in range(2):
+        for column in range(3):
+            square = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            np.testing.assert_array_equal(folded[:, row, column], square.reshape(2, 12))
+    np.testing.assert_array_equal(fold.unfold(jnp.asarray(folded), 2), x)
+
+
+def test_a_folded_network_is_one_of_folded_images():
+    settings = dict(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)
+    whole = DDPMpp(shape=(4, 6, 3), fold=2, **settings)
+    small = DDPMpp(shape=(2, 3, 12), **settings)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, small.init(jax.random.key(0)))
+    x, t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), jnp.float32), jnp.asarray([0.1, 0.9])
+    wanted = fold.unfold(small.apply(params, fold.fold(x, 2), t), 2)
+    np.testing.assert_allclose(whole.apply({"inner": params}, x, t), wanted, atol=1e-5)
+    assert jax.tree.structure(whole.init(jax.random.key(0))) == jax.tree.structure({"inner": params})
+    with pytest.raises(ss.InputError, match="sides divisible by 4 for 2 levels and fold=2"):
+        DDPMpp(shape=(6, 6, 1), fold=2, **(settings | dict(multipliers=(1, 2))))
+    with pytest.raises(ss.InputError, match="fold of DDPMpp is 0"):
+        DDPMpp(shape=(6, 6, 1), fold=0, **settings)

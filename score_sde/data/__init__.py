@@ -17,6 +17,7 @@ from score_sde.data.codec import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.data.conditioning import ComputedCondition, Conditioning
 from score_sde.data.digits import Digits
 from score_sde.data.examples import Examples
+from score_sde.data.fashion import FashionMNIST
 from score_sde.data.in_memory import InMemory
 from score_sde.data.own import Files
 from score_sde.data.pictures import CIFAR10, ImageFolder
@@ -36,6 +37,7 @@ __all__ = [
     "Dataset",
     "Digits",
     "Examples",
+    "FashionMNIST",
     "Files",
     "GaussianRing",
     "ImageFolder",

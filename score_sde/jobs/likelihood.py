@@ -33,21 +33,29 @@ class Likelihood(Evaluation):
         probes: of Hutchinson's trace estimate; from two up the error bar is split.
         rtol, atol: tolerances of the solve.
         draws: how many draws of the codec's noise are averaged.
+        first: how many examples are measured, the first ones of the split; 0 for all.
     """
 
     probes: int = 2
     rtol: float = 1e-5
     atol: float = 1e-5
     draws: int = 1
+    first: int = 0
     name: ClassVar[str] = "likelihood"
 
     def __post_init__(self) -> None:
         require_whole("probes of Likelihood", self.probes, 1)
         require_whole("draws of Likelihood", self.draws, 1)
+        require_whole("first of Likelihood", self.first, 0)
         check_tolerances(self.rtol, self.atol)
 
+    def settings(self) -> dict[str, Any]:
+        """All that is not its default where that is to leave nothing out: a result of all examples stays one."""
+        return {name: value for name, value in super().settings().items() if (name, value) != ("first", 0)}
+
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
-        n, parts, archive = len(at.source), at.parts(self.name), at.folder / f"{self.name}.npz"
+        n = min(self.first or len(at.source), len(at.source))
+        parts, archive = at.parts(self.name), at.folder / f"{self.name}.npz"
         size = runner.equal_batches(n, at.batch_size)
         runner.run(parts, n, size, _OfBatch(self, at, size), "examples")
         if not processes.is_first():

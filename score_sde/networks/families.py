@@ -13,6 +13,7 @@ from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import embeddings
 from score_sde.networks.base import ModuleNetwork
+from score_sde.networks.fold import Folded, folded_shape
 from score_sde.networks.plan import CHOICES, UNetSpec
 from score_sde.networks.resample import check_kernel
 from score_sde.networks.unet import UNet
@@ -31,6 +32,8 @@ class UNetNetwork(ModuleNetwork):
         attention: heights of the feature maps that get self-attention, each that of a level; None for 16 where a level
             has it. The middle always has it.
         dropout: dropout rate in the residual blocks.
+        fold: the side of the squares of pixels that become channels before the first layer, and pixels again after the
+            last: the network works on sides that are so much smaller. 1 for none.
         dtype, remat: as in ModuleNetwork.
     """
 
@@ -41,6 +44,7 @@ class UNetNetwork(ModuleNetwork):
     blocks: int = 4
     attention: tuple[int, ...] | None = None
     dropout: float = 0.1
+    fold: int = dataclasses.field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +68,8 @@ class UNetNetwork(ModuleNetwork):
         """The settings of the U-Net, all written out."""
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
-        return UNet(self.spec(), rngs)
+        inner = UNet(self.spec(), rngs)
+        return inner if self.fold == 1 else Folded(inner, self.fold)
 
     def remarks(self) -> tuple[str, ...]:
         heights = _heights(self)
@@ -79,11 +84,14 @@ class UNetNetwork(ModuleNetwork):
         """The settings that this class and the U-Net call the same."""
         names = {field.name for field in dataclasses.fields(UNetSpec)}
         same = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
-        return same | {"reads": embeddings.reads_of(type(self).__name__, self.conditions)}
+        reads = embeddings.reads_of(type(self).__name__, self.conditions)
+        return same | {"shape": folded_shape(self.shape, self.fold), "reads": reads}
 
 
 def _check_sizes(net: UNetNetwork) -> None:
-    name, step = type(net).__name__, 2 ** (len(net.multipliers) - 1)
+    if net.fold < 1:
+        raise InputError(f"fold of {type(net).__name__} is {net.fold}; expected a whole number, at least 1.")
+    name, step = type(net).__name__, net.fold * 2 ** (len(net.multipliers) - 1)
     if net.channels < 1 or net.blocks < 1 or not net.multipliers or min(net.multipliers) < 1:
         raise InputError(
             f"{name} got channels={net.channels}, blocks={net.blocks}, multipliers={net.multipliers}; expected numbers "
@@ -92,13 +100,13 @@ def _check_sizes(net: UNetNetwork) -> None:
     if len(net.shape) != 3 or any(side % step for side in net.shape[:2]):
         raise InputError(
             f"{name} got images of shape {net.shape}; expected (height, width, channels) with sides divisible by "
-            f"{step} for {len(net.multipliers)} levels: use fewer multipliers, or pad the images."
+            f"{step} for {len(net.multipliers)} levels and fold={net.fold}: use fewer multipliers, or pad the images."
         )
 
 
 def _heights(net: UNetNetwork) -> list[int]:
     """The heights of the levels."""
-    return [net.shape[0] >> level for level in range(len(net.multipliers))]
+    return [net.shape[0] // net.fold >> level for level in range(len(net.multipliers))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

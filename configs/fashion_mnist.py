@@ -1,0 +1,69 @@
+"""Fashion-MNIST, class-conditionally, within 20 minutes on two CPU cores.
+
+python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion --mode=train,eval,sample,report
+
+The data are those of Debian's package dataset-fashion-mnist, or of --config.data.dir. Variants, joined by commas: an
+SDE (a word of configs/variants.py; edm unless told otherwise), a parametrisation (noise, score, x0, velocity, v,
+preconditioned), unconditional, likelihood, pc. docs/performance.md says how the network was chosen.
+"""
+
+import ml_collections
+
+from configs import variants
+from score_sde import config as config_
+
+DATA_STD = 0.7
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    words = variants.choose("configs/fashion_mnist.py", variant, classes=("unconditional",))
+    sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
+    model = variants.model(sde, words["parametrization"], DATA_STD)
+    given = dict(given=(), drop={}) if words["classes"] else dict(given=("label",), drop=dict(label=0.1))
+    guidance = "" if words["classes"] else "ClassifierFree(weight=1.5)"
+    return config_.complete(
+        dict(
+            data=dict(name="FashionMNIST", dir="", batch_size=64, flip=False, **given),
+            **model,
+            network=dict(
+                name="DDPMpp",
+                fold=2,
+                channels=48,
+                multipliers=(1, 2),
+                blocks=1,
+                attention=(7,),
+                dropout=0.0,
+                dtype="auto",
+                remat="none",
+                **variants.embedding(sde),
+            ),
+            objective=variants.objective(sde, model["parametrization"]["name"], words["loss"], DATA_STD),
+            optimizer=dict(
+                name="adam",
+                schedule=dict(
+                    name="warmup_cosine_decay_schedule",
+                    init_value=0.0,
+                    peak_value=2e-3,
+                    warmup_steps=100,
+                    decay_steps=3000,
+                ),
+                clip=1.0,
+            ),
+            averages=dict(ema=dict(name="WarmedUp", decay=0.997)),
+            train=dict(
+                steps=3000,
+                log_every=100,
+                eval_every=0,
+                sample_every=1000,
+                checkpoint_every=1000,
+                keep=dict(last=2, every=0),
+            ),
+            sample=dict(
+                **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=250),
+                guidance=guidance,
+                n=1000,
+                batch_size=250,
+            ),
+            eval=dict(what="HeldOutLoss, Likelihood(first=500, probes=1, rtol=1e-3, atol=1e-3)", batch_size=250),
+        )
+    )
