@@ -370,7 +370,7 @@ def test_descriptions_that_do_not_fit(tmp_path):
         ("metadata.jsonl", '{"text": "x"}', "line 1, has no file_name"),
         ("metadata.jsonl", "{", "line 1, is no JSON"),
         ("metadata.jsonl", "[" * 100_000, "line 1, is no JSON"),
-        ("metadata.csv", "file_name,text\na.png,x,y\n", "another number of columns"),
+        ("metadata.csv", "file_name,text\na.png,x,y\n", "line 2, has 3 columns, and its head 2"),
         ("dataset.json", "[]", "is no list of labels"),
         ("dataset.json", '{"labels": [1]}', "has the label 1; expected pairs"),
     ):
@@ -451,3 +451,134 @@ def test_names_are_unique_and_the_digest_sees_a_change(tmp_path):
     given.write(tmp_path / "cat" / "000.png", given.png(VALUES[1]))
     os.utime(tmp_path / "cat" / "000.png", ns=(1, 1))
     assert first.digest() != open_collection(tmp_path).digest()
+
+
+def test_shards_of_equal_names_and_of_parts(tmp_path):
+    for part, rows in (("train", slice(0, 8)), ("val", slice(8, 12))):
+        files = {f"{i:03d}.png": given.png(value) for i, value in enumerate(VALUES[rows])}
+        (tmp_path / "a" / part).mkdir(parents=True)
+        given.tarred(tmp_path / "a" / part / "00.tar", files)
+        (tmp_path / "b").mkdir(exist_ok=True)
+        given.tarred(tmp_path / "b" / f"{part}-000.tar", files)
+        messages = [given.example(image=given.png(value)) for value in VALUES[rows]]
+        given.write(tmp_path / "c" / part / "a.tfrecord", given.tfrecord(messages))
+    for name in "abc":
+        found = open_collection(tmp_path / name)
+        places = in_order(found)
+        assert sorted(places) == list(range(12))
+        assert len(set(found.names)) == 12
+        assert [split == "test" for split in found.splits] == [place >= 8 for place in places]
+        assert not found.classes
+
+
+def test_a_file_rewritten_in_a_sub_folder_is_noticed(tmp_path):
+    files, _ = given.cifar_files(SMALL, SMALL_LABELS, binary=True)
+    for name, content in files.items():
+        given.write(tmp_path / "inner" / name, content)
+    before = open_collection(tmp_path).digest()
+    path = tmp_path / "inner" / "data_batch_1.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    os.utime(path, ns=(1, 1))
+    assert open_collection(tmp_path).digest() != before
+
+
+def test_pictures_of_no_part_are_refused_and_of_no_class_said(tmp_path):
+    given.class_folders(tmp_path / "p", VALUES[:8], LABELS[:8], "train")
+    given.class_folders(tmp_path / "p", VALUES[8:], LABELS[8:], "test")
+    given.write(tmp_path / "p" / "preview.png", given.png(VALUES[0]))
+    with pytest.raises(ss.InputError, match=r"preview\.png in neither; expected every picture in one of them"):
+        open_collection(tmp_path / "p")
+    given.class_folders(tmp_path / "q", VALUES, LABELS)
+    given.write(tmp_path / "q" / "stray.png", given.png(VALUES[0]))
+    found = open_collection(tmp_path / "q")
+    assert "label" not in found.columns
+    assert found.notes == ("no classes: stray.png and 0 more are in no class folder",)
+
+
+def test_parquet_columns_that_files_do_not_share(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    given.parquet_file(tmp_path / "a-train.parquet", VALUES[:8], LABELS[:8])
+    rows = pyarrow.array([given.png(value) for value in VALUES[8:]], pyarrow.large_binary())
+    names = pyarrow.array(["one", "two", "one", "two"], pyarrow.large_string()).dictionary_encode()
+    parquet.write_table(pyarrow.table({"image": rows, "caption": names}), tmp_path / "b-test.parquet")
+    found = open_collection(tmp_path)
+    places = in_order(found)
+    assert found.columns["label"] == [int(LABELS[place]) if place < 8 else None for place in places]
+    assert found.columns["text"] == [None] * 8 + ["one", "two", "one", "two"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_cifar_pickled_again_by_python_3(tmp_path, protocol):
+    import pickle
+
+    def dump(value):
+        keyed = {key.encode(): np.asarray(entry) if key == "labels" else entry for key, entry in value.items()}
+        return pickle.dumps(keyed, protocol=protocol)
+
+    files, _ = given.cifar_files(SMALL, SMALL_LABELS, binary=False, dump=dump)
+    given.tarred(tmp_path / "c.tar", files)
+    found = open_collection(tmp_path / "c.tar")
+    np.testing.assert_array_equal(found.values, SMALL)
+    assert found.columns["label"] == SMALL_LABELS.tolist()
+
+
+def test_tables_as_spreadsheets_and_pandas_write_them(tmp_path):
+    for i, value in enumerate(VALUES[:3]):
+        given.write(tmp_path / f"{i}.png", given.png(value))
+    for text in (
+        ",file_name,label,text\n0,0.png,1,2024\n1,1.png,0,1e3\n2,2.png,1,nan\n",
+        "\ufefffile_name; label; text\r\n0.png; 1; 2024\r\n1.png; 0; 1e3\r\n2.png; 1; nan\r\n",
+    ):
+        given.write(tmp_path / "metadata.csv", text)
+        found = open_collection(tmp_path)
+        assert found.columns == {"label": [1, 0, 1], "text": ["2024", "1e3", "nan"]}
+    (tmp_path / "metadata.csv").unlink()
+    given.write(tmp_path / "metadata.jsonl", json.dumps({"file_name": "0.png", "text": "a\u2028b"}, ensure_ascii=False))
+    assert open_collection(tmp_path).columns["text"] == ["a\u2028b", None, None]
+
+
+def test_arrays_under_other_usual_names(tmp_path):
+    np.savez(
+        tmp_path / "med.npz",
+        train_images=VALUES[:8],
+        train_labels=LABELS[:8, None],
+        val_images=VALUES[8:],
+        val_labels=LABELS[8:, None],
+    )
+    found = open_collection(tmp_path / "med.npz")
+    assert found.splits == ["train"] * 8 + ["test"] * 4
+    assert found.columns["label"] == LABELS.tolist()
+    np.savez(tmp_path / "alone.npz", X_train=VALUES)
+    assert open_collection(tmp_path / "alone.npz").splits is None
+    values, labels = given.pictures(12, 28, 28, 1)
+    given.idx_folder(tmp_path / "MNIST" / "raw", values, labels)
+    assert open_collection(tmp_path / "MNIST").splits == ["train"] * 8 + ["test"] * 4
+    np.save(tmp_path / "masks.npy", VALUES[..., 0] > 127)
+    np.testing.assert_array_equal(
+        open_collection(tmp_path / "masks.npy").values[..., 0], np.where(VALUES[..., 0] > 127, 255, 0)
+    )
+
+
+def test_other_paths_that_are_no_data(tmp_path):
+    given.write(tmp_path / "one.png", given.png(VALUES[0]))
+    with pytest.raises(ss.InputError, match="is one picture; expected the folder of many"):
+        open_collection(tmp_path / "one.png")
+    given.write(tmp_path / "nothing.npy", b"")
+    with pytest.raises(ss.InputError, match=r"nothing\.npy is empty"):
+        open_collection(tmp_path / "nothing.npy")
+    given.tarred(tmp_path / "a.tar.xz", {"a.png": given.png(VALUES[0])}, "w:xz")
+    with pytest.raises(ss.InputError, match="unpack it, and give the folder"):
+        open_collection(tmp_path / "a.tar.xz")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ss.InputError, match="neither a file nor a folder"):
+        open_collection(tmp_path / "pipe")
+    with pytest.raises(ss.InputError, match=r"data\.path is '~nobody_of_this_name/x'"):
+        open_collection("~nobody_of_this_name/x")
+    given.zipped(tmp_path / "lzma.zip", {"a.png": bytes(100_000)}, compression=zipfile.ZIP_LZMA)
+    raw = bytearray((tmp_path / "lzma.zip").read_bytes())
+    raw[60:70] = b"0123456789"
+    (tmp_path / "lzma.zip").write_bytes(raw)
+    with pytest.raises(ss.InputError, match=r"a\.png"):
+        open_collection(tmp_path / "lzma.zip").get(0)

@@ -211,7 +211,7 @@ def test_real_numbers_are_standardised_by_the_training_part(tmp_path):
         assert np.shape(more.arguments["mean"]) == ()
         assert both(more)["train"]["values"].dtype == np.float32
     np.save(tmp_path / "nan.npy", np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0))
-    with pytest.raises(ss.InputError, match=r"nan/00000002 of .* contains NaN or infinity"):
+    with pytest.raises(ss.InputError, match=r"nan/00000002 of .* contains NaN, infinity or more"):
         files(tmp_path / "nan.npy", tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_whole_numbers_keep_their_range(tmp_path):
     np.save(tmp_path / "bytes.npy", np.zeros((30, 12, 8), np.uint8))
     assert files(tmp_path / "bytes.npy", tmp_path).shape == (12, 8, 1)
     np.save(tmp_path / "below.npy", np.full((5, 5), -1))
-    with pytest.raises(ss.InputError, match="has -1; expected whole numbers from 0, or real numbers"):
+    with pytest.raises(ss.InputError, match="has values from -1 to -1; expected whole numbers from 0 to 65535"):
         files(tmp_path / "below.npy", tmp_path)
 
 
@@ -271,9 +271,9 @@ def test_labels_are_numbers_or_names():
     declared, _ = declare({"label": [1, None]}, ())
     assert as_arrays({"label": [1, None]}, declared)["absent"]["label"].tolist() == [False, True]
     for column, words in (
-        ([-1, 0], "A label is -1"),
-        ([1, "a"], "Labels are 1 and others"),
-        ([10**9, 1], "A label is"),
+        ([-1, 0], "a label is -1"),
+        ([1, "a"], "labels are 1 and others"),
+        ([10**9, 1], "a label is"),
     ):
         with pytest.raises(ss.InputError, match=words):
             declare({"label": column}, ())
@@ -305,7 +305,7 @@ def test_a_class_of_one_picture_is_for_training(tmp_path):
 
 def test_two_at_once(folder, tmp_path):
     dataset = files(folder, tmp_path)
-    with files_.exclusive(dataset._prepared.folder), pytest.raises(ss.InputError, match="Another run is at work"):
+    with files_.exclusive(dataset._prepared.folder), pytest.raises(ss.InputError, match="Another process prepares"):
         dataset.prepare()
 
 
@@ -367,3 +367,120 @@ def test_fashion_mnist_of_debian():
     assert np.bincount(train["label"]).tolist() == [6000] * 10
     assert np.bincount(test["label"]).tolist() == [1000] * 10
     assert abs(train["values"].mean() / 255 - 0.2860) < 1e-4
+
+
+def test_a_cache_that_was_half_made_is_not_taken_for_whole(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared_.Prepared, "_finish", lambda *_: pytest.fail("stop"))
+    with pytest.raises(pytest.fail.Exception):
+        files(folder, tmp_path).prepare()
+    monkeypatch.undo()
+    (path,) = (tmp_path / "cache").rglob("values.npy")
+    path.unlink()
+    assert both(files(folder, tmp_path))["train"]["values"].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("name", ["values.npy", "columns.npz", "manifest.json"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "other"])
+def test_any_damage_of_a_cache_is_told_in_a_line(folder, tmp_path, name, damage):
+    dataset = files(folder, tmp_path)
+    dataset.prepare()
+    path = dataset._prepared.folder / name
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "other": b"{}"}[damage])
+    with pytest.raises(ss.InputError, match="delete"):
+        files(folder, tmp_path).source("train")
+
+
+def test_classes_keep_their_numbers_when_folders_are_renamed(folder, tmp_path):
+    arguments = files(folder, tmp_path).arguments
+    (folder / "emu").rename(folder / "ant")
+    with pytest.raises(ss.InputError, match="a label is 'ant'; expected one of the 3 classes cat, dog, emu"):
+        data.Files(**arguments, dir=tmp_path / "cache").source("train")
+    (folder / "ant").rename(folder / "emu")
+    turned = data.Files(**(arguments | dict(classes=("emu", "dog", "cat"))), dir=tmp_path / "cache")
+    part = data.all_examples(turned.source("train"))
+    for value, label in zip(part["values"], part["label"]):
+        place = int(np.flatnonzero((value == VALUES).all(axis=(1, 2, 3)))[0])
+        assert ("emu", "dog", "cat")[label] == given.CLASSES[LABELS[place]]
+
+
+def test_both_parts_have_an_example(tmp_path):
+    given.class_folders(tmp_path / "single", VALUES[:3], np.arange(3))  # a picture for each class
+    parts = both(files(tmp_path / "single", tmp_path))
+    assert (len(parts["train"]["values"]), len(parts["test"]["values"])) == (2, 1)
+    for i in range(4):
+        given.write(tmp_path / "alike" / f"{i}.png", given.png(VALUES[0]))
+    with pytest.raises(ss.InputError, match="4 examples are alike; expected two that differ"):
+        files(tmp_path / "alike", tmp_path).prepare()
+
+
+def test_moments_are_of_the_very_training_part(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "few.npz", x=rng.normal(size=(6, 2)), y=np.arange(6))
+    dataset = files(tmp_path / "few.npz", tmp_path)
+    train = both(dataset)["train"]["values"]
+    np.testing.assert_allclose(dataset.arguments["mean"], train.mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [1e39, np.inf, np.nan])
+def test_numbers_that_float32_cannot_hold(tmp_path, value):
+    np.save(tmp_path / "x.npy", np.array([[value, 2.0], [3.0, 5.0], [1.0, 2.0]]))
+    with pytest.raises(ss.InputError, match="more than float32 holds"):
+        files(tmp_path / "x.npy", tmp_path)
+    with pytest.raises(ss.InputError, match="more than float32 holds"):
+        files(tmp_path / "x.npy", tmp_path, mean=1.0, std=2.0).prepare()
+    rows = [{"file_name": f"{i}.png", "n": [value, 10**400][i % 2], "m": 1.0} for i in range(4)]
+    for i in range(4):
+        given.write(tmp_path / "p" / f"{i}.png", given.png(VALUES[i]))
+    given.write(tmp_path / "p" / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    assert set(files(tmp_path / "p", tmp_path).conditions) == {"m"}
+
+
+def test_settings_that_the_data_contradict(tmp_path, folder):
+    np.save(tmp_path / "n.npy", np.arange(60).reshape(12, 5) * 3)
+    with pytest.raises(ss.InputError, match=r"values from .* expected 0 to 10"):
+        files(tmp_path / "n.npy", tmp_path, maximum=10).prepare()
+    with pytest.raises(ss.InputError, match=r"has the shape \(5,\); expected \(7,\)"):
+        files(tmp_path / "n.npy", tmp_path, shape=(7,)).prepare()
+    with pytest.raises(ss.InputError, match=r"data.maximum is 5; expected 255"):
+        files(folder, tmp_path, maximum=5)
+    with pytest.raises(ss.InputError, match=r"The examples are pictures, and data\.shape is that of an array"):
+        files(folder, tmp_path, shape=(24, 24, 3)).prepare()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(size=0), dict(size="big"), dict(size=(64,)), dict(size=10**9), dict(size=True), dict(size=2.5)]
+    + [dict(background=5), dict(background=(300, 0, 0)), dict(classes="cat"), dict(classes=None), dict(others="x")]
+    + [dict(held_out=0), dict(held_out=1), dict(held_out="x"), dict(channels=2), dict(way="fill"), dict(path=5)],
+)
+def test_settings_of_another_kind(folder, tmp_path, wrong):
+    with pytest.raises(ss.InputError, match=next(iter(wrong))):
+        data.Files(**(dict(path=folder, dir=tmp_path / "cache") | wrong))
+
+
+def test_labels_in_the_forms_that_people_have(tmp_path):
+    for name, labels in (
+        ("floats", LABELS.astype(float)),
+        ("one_hot", np.eye(3)[LABELS]),
+        ("names", np.array(given.CLASSES)[LABELS]),
+    ):
+        np.savez(tmp_path / f"{name}.npz", images=VALUES, labels=labels)
+        dataset = files(tmp_path / f"{name}.npz", tmp_path)
+        part = both(dataset)["train"]
+        places = [int(np.flatnonzero((value == VALUES).all(axis=(1, 2, 3)))[0]) for value in part["values"]]
+        np.testing.assert_array_equal(part["label"], LABELS[places])
+    np.savez(tmp_path / "vectors.npz", images=VALUES, labels=np.random.default_rng(0).normal(size=(40, 5)))
+    assert files(tmp_path / "vectors.npz", tmp_path).conditions["label_vector"].shape == (5,)
+    np.savez(tmp_path / "one.npz", images=VALUES, labels=np.int64(3))
+    with pytest.raises(ss.InputError, match="40 examples and 1 entries of 'label'"):
+        files(tmp_path / "one.npz", tmp_path)
+
+
+def test_a_condition_may_have_any_name(tmp_path):
+    rows = [{"file_name": f"{i}.png", "file": i, "allow_pickle": i, "train": i} for i in range(4)]
+    for i in range(4):
+        given.write(tmp_path / "p" / f"{i}.png", given.png(VALUES[i]))
+    given.write(tmp_path / "p" / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    part = both(files(tmp_path / "p", tmp_path))["train"]
+    assert {"file", "allow_pickle", "train"} <= set(part)

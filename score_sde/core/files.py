@@ -44,6 +44,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+class Busy(InputError):
+    """Another process has a folder."""
+
+
 @contextlib.contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Have a folder to oneself, made if need be; the system lets go of it when the process ends, however it ends.
@@ -72,9 +76,7 @@ def _lock(handle: int, folder: pathlib.Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise InputError(
-            f"Another run is at work in {folder}: wait until it has ended, or use another --workdir."
-        ) from error
+        raise Busy(f"Another run is at work in {folder}: wait until it has ended, or use another --workdir.") from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
             raise

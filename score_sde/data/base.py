@@ -230,7 +230,10 @@ def folder_of(dir: str | os.PathLike[str] | None) -> pathlib.Path:
         return cache_dir() / "data"
     if not isinstance(dir, str | os.PathLike):
         raise InputError(f"data.dir is {shown(dir)}; expected the path of a folder, or None for the user's cache.")
-    return pathlib.Path(dir).expanduser()
+    try:
+        return pathlib.Path(dir).expanduser()
+    except RuntimeError as error:  # of a user that is not there
+        raise InputError(f"data.dir is {shown(dir)}: {error}") from error
 
 
 def cache_dir() -> pathlib.Path:

@@ -16,7 +16,8 @@ from score_sde.core.errors import InputError
 from score_sde.readers.refusal import shown as plain
 
 _LONGEST_TEXT = 256  # bytes
-_RESERVED = (ABSENT, "values", "index", "label", "text")
+_FLOAT32 = float(np.finfo(np.float32).max)
+_RESERVED = (ABSENT, "values", "index")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,44 @@ class Declared:
         return Conditions(known)
 
 
+def normalised(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Raw columns with labels as whole numbers or names: 3.0, true and one-hot vectors are such; other vectors are not.
+
+    A column `caption` is `text` where there is none; label vectors that are not one-hot become `label_vector`.
+    """
+    columns = {name: list(column) for name, column in columns.items()}
+    for caption in ("caption", "prompt"):
+        if caption in columns and "text" not in columns:
+            columns["text"] = columns.pop(caption)
+    if "label" in columns:
+        column = [_plain_label(entry) for entry in columns["label"]]
+        if any(isinstance(entry, list | tuple) for entry in column):
+            del columns["label"]
+            columns["label_vector"] = column
+        else:
+            columns["label"] = column
+    return columns
+
+
+def _plain_label(entry: Any) -> Any:
+    if isinstance(entry, bytes):
+        return entry.decode("utf-8", "replace")
+    if isinstance(entry, bool | np.bool_):
+        return int(entry)
+    if isinstance(entry, numbers.Real) and float(entry).is_integer():
+        return int(entry)
+    if isinstance(entry, list | tuple) and sorted(entry, key=repr) and _is_one_hot(entry):
+        return [float(number) for number in entry].index(1.0)
+    return entry
+
+
+def _is_one_hot(entry: Sequence[Any]) -> bool:
+    real = all(isinstance(number, numbers.Real) for number in entry)
+    return real and sorted(map(float, entry)) == [0.0] * (len(entry) - 1) + [1.0]
+
+
 def declare(columns: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> tuple[Declared, tuple[str, ...]]:
-    """What raw columns are as conditions, and sentences on those that are none.
+    """What columns are as conditions, and sentences on those that are none.
 
     Labels are whole numbers from 0, or names, which are numbered in alphabetical order; a caption is text; other
     columns are numbers, or lists of as many numbers each.
@@ -62,15 +99,15 @@ def declare(columns: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> tup
     unused = []
     for name, column in columns.items():
         present = [entry for entry in column if entry is not None]
-        if name == "label" and not all(isinstance(entry, list | tuple) for entry in present):
+        if name == "label":
             found["classes"] = _classes(present, classes)
         elif name == "text":
             wrong = next((entry for entry in present if not isinstance(entry, str)), None)
             if wrong is not None:
-                raise InputError(f"A caption is {shown(wrong)}; expected text.")
+                raise InputError(f"a caption is {shown(wrong)}; expected text.")
             longest = max((len(text.encode("utf-8", "replace")) for text in present), default=0)
             found["text"] = min(max(longest, 1), _LONGEST_TEXT)
-        elif (shape := _shape(present)) is not None and name.isidentifier() and name not in _RESERVED[:3]:
+        elif (shape := _shape(present)) is not None and name.isidentifier() and name not in _RESERVED:
             others[name] = shape
         else:
             unused.append(name)
@@ -82,61 +119,81 @@ def _classes(present: Sequence[Any], names: Sequence[str]) -> Any:
     whole = [entry for entry in present if isinstance(entry, int) and not isinstance(entry, bool)]
     if len(whole) == len(present):
         if min(whole, default=0) < 0:
-            raise InputError(f"A label is {min(whole)}; expected whole numbers from 0, or names of classes.")
+            raise InputError(
+                f"a label is {min(whole)}; expected whole numbers from 0, or names of classes; leave it out for none."
+            )
         count = max(whole, default=-1) + 1
         if count > 4 * len(present) + 1000:
-            raise InputError(f"A label is {count - 1:,} in {len(present):,} examples; expected classes from 0 upwards.")
+            raise InputError(f"a label is {count - 1:,} in {len(present):,} examples; expected classes from 0 upwards.")
         return tuple(names) if len(names) >= count else count
     if all(isinstance(entry, str) for entry in present):
         return tuple(sorted(set(present)))
-    raise InputError(f"Labels are {shown(present[0])} and others; expected whole numbers from 0, or names of classes.")
+    raise InputError(f"labels are {shown(present[0])} and others; expected whole numbers from 0, or names of classes.")
 
 
 def _shape(present: Sequence[Any]) -> tuple[int, ...] | None:
     """The shape of numbers that all entries have; None for what is no number, or not everywhere of one shape."""
 
     def one(entry: Any) -> tuple[int, ...] | None:
-        if isinstance(entry, numbers.Real):
-            return () if np.isfinite(float(entry)) else None
-        fits = isinstance(entry, list | tuple) and entry and all(isinstance(x, numbers.Real) for x in entry)
+        if _is_finite(entry):
+            return ()
+        fits = isinstance(entry, list | tuple) and entry and all(map(_is_finite, entry))
         return (len(entry),) if fits else None
 
     shapes = {one(entry) for entry in present}
     return shapes.pop() if len(shapes) == 1 else None
 
 
-def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared) -> dict[str, Any]:
+def _is_finite(entry: Any) -> bool:
+    """Whether an entry is a number that float32 can hold."""
+    return isinstance(entry, numbers.Real) and bool(-_FLOAT32 <= entry <= _FLOAT32)
+
+
+def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared, names: Sequence[str] = ()) -> dict[str, Any]:
     """The columns as arrays in the form of their declarations, and under 'absent' which examples lack them.
 
+    Args:
+        columns: as `normalised` makes them.
+        declared: the conditions that are wanted.
+        names: of the classes that the column `label` has the numbers of, where it has numbers of names.
+
     Raises:
-        InputError: for a class that is not declared.
+        InputError: for a class that is not declared, and classes of other names.
     """
     arrays: dict[str, Any] = {}
     absent: dict[str, np.ndarray] = {}
-    numbered = {} if isinstance(declared.classes, int) else {name: i for i, name in enumerate(declared.classes)}
+    known = {} if isinstance(declared.classes, int) else {name: i for i, name in enumerate(declared.classes)}
     for name, condition in declared.conditions().items():
         column = columns.get(name)
         if column is None:
-            raise InputError(f"The examples have no {name!r} any more; expected it, as when the run began.")
+            raise InputError(f"the examples have no {name!r} any more; expected it, as when the run began.")
         lacking = np.asarray([entry is None for entry in column])
         if name == "label":
-            values: Any = np.asarray([_number(entry, numbered, declared.count) for entry in column], np.int32)
+            called = [names[entry] if known and names and isinstance(entry, int) else entry for entry in column]
+            values: Any = np.asarray([_number(entry, known, declared.count) for entry in called], np.int32)
         elif name == "text":
             parsed = [condition.parse("" if entry is None else entry) for entry in column]
             values = jax.tree.map(lambda *leaves: np.stack(leaves), *parsed)
         else:
             none = np.zeros(condition.shape, np.float32)
-            values = np.stack([none if entry is None else np.asarray(entry, np.float32) for entry in column])
-            if values.shape[1:] != condition.shape:
-                raise InputError(f"{name!r} has the shape {values.shape[1:]}; expected {condition.shape}.")
+            rows = [none if entry is None else np.asarray(entry, np.float32) for entry in column]
+            if any(row.shape != condition.shape for row in rows):
+                raise InputError(f"{name!r} has not the shape {condition.shape} in every example; expected that.")
+            values = np.stack(rows)
         arrays[name] = values
         if lacking.any():
             absent[name] = lacking
     return arrays | ({ABSENT: absent} if absent else {})
 
 
-def _number(entry: Any, numbered: Mapping[str, int], count: int) -> int:
-    number = 0 if entry is None else numbered.get(entry, -1) if isinstance(entry, str) else int(entry)
+def _number(entry: Any, names: Mapping[str, int], count: int) -> int:
+    if isinstance(entry, str):
+        number = names.get(entry, -1)
+    else:
+        number = 0 if entry is None else entry if isinstance(entry, int) else -1
     if not 0 <= number < count:
-        raise InputError(f"A label is {shown(entry)}, which is none of the {count} classes that the data began with.")
+        raise InputError(
+            f"a label is {shown(entry)}; expected one of the {count} classes "
+            f"{plain(', '.join(names), 200) if names else f'0 to {count - 1}'} that data.classes has."
+        )
     return number

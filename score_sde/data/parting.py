@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from score_sde.core.conditions import ABSENT
+from score_sde.core.errors import InputError
+from score_sde.readers.pictures import Collection
 
 
 def alike(digests: np.ndarray) -> np.ndarray:
@@ -19,7 +24,8 @@ def held_out(names: Sequence[str], firsts: np.ndarray, labels: np.ndarray | None
     """Which examples are held out: bool (n,).
 
     An example is held out where the hash of a name is below `share`, so that a new example moves no other one. Equal
-    examples go by the smallest of their names. A class is never held out as a whole, and neither part is empty.
+    examples go by the smallest of their names. A class is held out as a whole only where each has one
+    example, and neither part is empty but where all examples are equal.
 
     Args:
         names: of the examples.
@@ -39,9 +45,40 @@ def held_out(names: Sequence[str], firsts: np.ndarray, labels: np.ndarray | None
         mine = labels == label
         if chosen[mine].all():
             chosen[np.isin(firsts, firsts[mine & (place == place[mine].max())])] = False
+    if not chosen.any():  # each class has one example
+        chosen = place == place.min()
     if chosen.all():
         chosen = place != place.max()
     return chosen
+
+
+def test_part(
+    collection: Collection, columns: Mapping[str, Any], rows: np.ndarray, firsts: np.ndarray, share: float
+) -> np.ndarray:
+    """Which of some rows of a collection are held out: as its source says, or a share by the hash of their names.
+
+    Args:
+        collection: the examples.
+        columns: their conditions, as `as_arrays` makes them.
+        rows: the numbers of those that can be read.
+        firsts: for each of them the place of the first one that equals it.
+        share: that is held out.
+
+    Raises:
+        InputError: where a part would be empty.
+    """
+    numbers = rows.tolist()
+    if collection.splits is not None:
+        is_test = np.asarray([collection.splits[number] == "test" for number in numbers], bool)
+    elif len(set(firsts.tolist())) < 2:
+        raise InputError(f"{len(numbers):,} examples are alike; expected two that differ, one of them to be held out.")
+    else:
+        known = isinstance(columns.get("label"), np.ndarray) and "label" not in columns.get(ABSENT, {})
+        labels = columns["label"][rows] if known else None
+        is_test = held_out([collection.names[number] for number in numbers], firsts, labels, share)
+    if is_test.all() or not is_test.any():
+        raise InputError(f"the part {'train' if is_test.all() else 'test'!r} has no example that can be read.")
+    return is_test
 
 
 def _hash(name: str) -> float:

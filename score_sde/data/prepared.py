@@ -9,17 +9,16 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from score_sde.core import files
-from score_sde.core.conditions import ABSENT
 from score_sde.core.errors import InputError
 from score_sde.core.progress import Progress
 from score_sde.data.declared import Declared, as_arrays
-from score_sde.data.parting import alike, held_out
+from score_sde.data.parting import alike, test_part
 from score_sde.data.rows import Rows
 from score_sde.data.survey import in_parallel, told
 from score_sde.readers.pictures import Collection, Unreadable
@@ -28,7 +27,8 @@ _VERSION = 1  # of what is in a prepared folder
 _TODO, _DONE, _BROKEN = 0, 1, 2
 _DIGEST = 16  # bytes
 _FLUSH_EVERY = 16  # chunks
-_ROWS = "rows/"  # no condition has a name with a slash
+_KEYS = {"counts", "digests", "duplicates", "on_both_sides", "broken", "broken_count"}  # of a manifest
+_TOO_LARGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,59 +68,94 @@ class Prepared:
     def __init__(self, root: pathlib.Path, collection: Collection, recipe: Recipe) -> None:
         self._collection, self._recipe = collection, recipe
         plain = (_VERSION, collection.digest(), recipe.settings, recipe.shape, str(np.dtype(recipe.dtype)))
-        told_by = repr((*plain, dataclasses.asdict(recipe.declared), recipe.share, recipe.skip_broken))
+        told_by = repr((*plain, dataclasses.asdict(recipe.declared), recipe.share))
         name = "".join(c if c.isalnum() or c in "-_." else "_" for c in collection.where.stem)[:40] or "data"
         self.folder = root / f"{name}-{hashlib.blake2b(told_by.encode('utf-8', 'replace'), digest_size=8).hexdigest()}"
 
     @property
-    def is_ready(self) -> bool:
-        return (self.folder / "manifest.json").exists()
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What is in the folder: counts of each part, digests, and what was left out."""
+    def manifest(self) -> dict[str, Any] | None:
+        """What is in the folder: counts of each part, digests, what was left out; None for one that is not ready."""
+        path = self.folder / "manifest.json"
         try:
-            found: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
-            return found
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.folder}/manifest.json cannot be read: delete {self.folder}.") from error
+            found = json.loads(path.read_bytes())
+            if not set(found) >= _KEYS:
+                raise ValueError
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} cannot be read: delete {self.folder}, and it is prepared again.") from error
+        return dict(found)
 
-    def prepare(self) -> None:
-        """Decode what is not decoded yet, and decide which examples are held out.
+    def prepare(self) -> dict[str, Any]:
+        """Decode what is not decoded yet, decide which examples are held out, and return the manifest.
 
         Raises:
-            InputError: for examples that cannot be read, unless they are to be left out; for a full disk; and where
-                another process prepares the same.
+            InputError: for examples that cannot be read, unless they are to be left out; for a full disk, or one that
+                cannot be written; and where another process prepares the same.
         """
-        if self.is_ready:
-            return
-        with files.exclusive(self.folder):
-            if self.is_ready:
-                return
-            values, digests, state = (self._array(*each) for each in self._arrays())
-            self._decode(values, digests, state)
-            self._finish(digests, state)
+        try:
+            if self.manifest is None:
+                with files.exclusive(self.folder):
+                    if self.manifest is None:
+                        values, digests, state = self._open()
+                        self._decode(values, digests, state)
+                        self._finish(digests, state)
+        except files.Busy as error:
+            raise InputError(f"Another process prepares {self.folder}: wait until it has ended.") from error
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be written ({error.strerror or error}): name another folder with "
+                "--config.data.dir."
+            ) from error
+        manifest = self.manifest
+        assert manifest is not None
+        if manifest["broken_count"] and not self._recipe.skip_broken:
+            raise InputError(self._told(manifest["broken"], manifest["broken_count"]))
+        return manifest
 
     def rows(self, split: str) -> Rows:
         """The examples of a part of the data, which is prepared if need be."""
-        self.prepare()
-        manifest = self.manifest
+        manifest = self.prepare()
+        arrays: dict[str, Any] = {}
         try:
-            arrays: dict[str, Any] = {"values": np.load(self.folder / "values.npy", mmap_mode="r")}
+            arrays["values"] = np.load(self.folder / "values.npy", mmap_mode="r")
             with np.load(self.folder / "columns.npz") as columns:
                 for name in columns.files:
-                    first, _, second = name.partition(".")
+                    kind, _, called = name.partition("/")
+                    first, _, second = called.partition(".")
+                    if kind == "rows":
+                        continue
                     if second:
                         arrays.setdefault(first, {})[second] = columns[name]
-                    elif not name.startswith(_ROWS):
-                        arrays[name] = columns[name]
-                numbers = columns[_ROWS + split]
-        except (OSError, ValueError, KeyError) as error:
+                    else:
+                        arrays[called] = columns[name]
+                numbers = columns[f"rows/{split}"]
+            digest = manifest["digests"][split]
+        except Exception as error:  # whatever a damaged file makes NumPy raise
             raise InputError(
                 f"The prepared data in {self.folder} cannot be read ({type(error).__name__}): delete that folder, and "
                 "they are prepared again."
             ) from error
-        return Rows(arrays, numbers, manifest["digests"][split])
+        return Rows(arrays, numbers, digest)
+
+    def _open(self) -> list[np.ndarray]:
+        """The arrays of values, digests and states; all are made anew where one is missing or damaged."""
+        paths = [self.folder / f"{name}.npy" for name, _, _ in self._arrays()]
+        try:
+            found = [np.load(path, mmap_mode="r+") for path in paths]
+            if all(array.shape == shape for array, (_, shape, _) in zip(found, self._arrays(), strict=True)):
+                return found
+        except (OSError, ValueError, EOFError):
+            pass
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return [self._array(*each) for each in self._arrays()]
+
+    def _told(self, broken: Sequence[str], count: int) -> str:
+        n, where = len(self._collection), self._collection.where
+        remedy = "" if count == n else ", or leave them out with --config.data.broken=skip"
+        few = told(broken, count)
+        return f"{count:,} of {n:,} examples of {where} cannot be read: {few}. Mend or remove them{remedy}."
 
     def _arrays(self) -> tuple[tuple[str, tuple[int, ...], Any], ...]:
         n = len(self._collection)
@@ -132,38 +167,36 @@ class Prepared:
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array on the disk, made with all its room: a full disk would end a process that writes into a hole."""
-        path = self.folder / f"{name}.npy"
-        if not path.exists():
-            aside = self.folder / f".{name}.npy"
-            try:
-                array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.dtype(dtype), shape=shape)
-                array.flush()
-                del array
-                if hasattr(os, "posix_fallocate"):
-                    with aside.open("r+b") as file:
-                        os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
-            except OSError as error:
-                aside.unlink(missing_ok=True)
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise
-                need = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
-                free = shutil.disk_usage(self.folder).free
-                raise InputError(
-                    f"{self.folder} needs {need:,} bytes for prepared data, and {free:,} are free: make room, or name "
-                    "another folder with --config.data.dir."
-                ) from error
-            os.replace(aside, path)
+        path, aside = self.folder / f"{name}.npy", self.folder / f".{name}.npy"
+        try:
+            array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.dtype(dtype), shape=shape)
+            array.flush()
+            del array
+            if hasattr(os, "posix_fallocate"):
+                with aside.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
+        except (OSError, ValueError, OverflowError) as error:
+            aside.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno not in _TOO_LARGE:
+                raise
+            need = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+            free = shutil.disk_usage(self.folder).free
+            raise InputError(
+                f"{self.folder} needs {need:,} bytes for prepared data, and {free:,} are free: make room, use a "
+                "smaller size, or name another folder with --config.data.dir."
+            ) from error
+        os.replace(aside, path)
         return np.load(path, mmap_mode="r+")
 
     def _decode(self, values: np.ndarray, digests: np.ndarray, state: np.ndarray) -> None:
         todo = np.flatnonzero(state != _DONE)
         n = len(self._collection)
         with Progress("examples", n, n - len(todo), max(len(todo), 1)) as progress:
-            broken: list[tuple[str, str]] = []
+            broken: list[str] = []
             for chunk, (numbers, results) in enumerate(in_parallel(self._one, n, todo.tolist()), 1):
                 for number, result in zip(numbers, results, strict=True):
                     if isinstance(result, str):
-                        broken.append((self._collection.names[number], result))
+                        broken.append(result)
                     else:
                         values[number] = result
                         digests[number] = np.frombuffer(
@@ -177,33 +210,34 @@ class Prepared:
                 progress.add(len(numbers))
             state.flush()  # type: ignore[attr-defined]
         if broken and (not self._recipe.skip_broken or len(broken) == n):
-            raise InputError(
-                f"{len(broken):,} of {n:,} examples of {self._collection.where} cannot be read: {told(broken)}. Mend "
-                "or remove them, or leave them out with --config.data.broken=skip."
-            )
+            raise InputError(self._told(broken, len(broken)))
         self._broken = broken
 
     def _one(self, number: int) -> np.ndarray | str:
+        """The values of an example, or a sentence that says why there are none."""
         try:
             return self._recipe.decode(self._collection.get(number))
-        except (Unreadable, InputError) as error:
-            return str(error)
+        except Unreadable as error:
+            return f"{self._collection.names[number]} {error}"
+        except InputError as error:
+            return str(error).rstrip(".")
 
     def _finish(self, digests: np.ndarray, state: np.ndarray) -> None:
         """Decide which examples are held out, and write columns.npz and manifest.json."""
         good = np.flatnonzero(state == _DONE)
-        columns = as_arrays(self._collection.columns, self._recipe.declared)
+        collection = self._collection
         firsts = alike(np.asarray(digests[good]))
-        if self._collection.splits is None:
-            lacking = columns.get(ABSENT, {}).get("label")
-            labels = columns["label"][good] if "label" in columns and lacking is None else None
-            is_test = held_out([self._collection.names[i] for i in good.tolist()], firsts, labels, self._recipe.share)
-        else:
-            is_test = np.asarray([self._collection.splits[i] == "test" for i in good.tolist()])
+        try:
+            columns = as_arrays(collection.columns, self._recipe.declared, collection.classes)
+            is_test = test_part(collection, columns, good, firsts, self._recipe.share)
+        except InputError as error:
+            raise InputError(f"{collection.where}: {error}") from error
         parts = {"train": good[~is_test], "test": good[is_test]}
         flat = {key: value for name, column in columns.items() for key, value in _flat(name, column)}
+        named = {f"column/{name}": column for name, column in flat.items()}
+        named |= {f"rows/{name}": rows for name, rows in parts.items()}
         with files.atomic_file(self.folder / "columns.npz") as file:
-            np.savez(file, **flat, **{_ROWS + name: rows for name, rows in parts.items()})  # type: ignore[arg-type]
+            np.savez(file, **named)  # type: ignore[arg-type]
         total = {
             name: hashlib.blake2b(np.asarray(digests[rows]).tobytes(), digest_size=16) for name, rows in parts.items()
         }
@@ -219,7 +253,7 @@ class Prepared:
             "digests": {name: one.hexdigest() for name, one in total.items()},
             "duplicates": int(len(good) - len(np.unique(firsts))),
             "on_both_sides": int(both),
-            "broken": [list(pair) for pair in self._broken[:100]],
+            "broken": self._broken[:100],
             "broken_count": len(self._broken),
             "settings": self._recipe.settings,
         }

@@ -14,6 +14,7 @@ import numpy as np
 from score_sde.core.errors import InputError
 from score_sde.core.progress import Progress
 from score_sde.readers.pictures import Collection, Header, Unreadable, header
+from score_sde.readers.refusal import shown as plain
 
 _LARGEST = 64  # pixels a side that are chosen where pictures differ
 _SAME = 128  # up to this side pictures of one size keep it
@@ -29,14 +30,14 @@ class Survey:
         modes: how many have each of Pillow's modes.
         alpha: how many may be transparent.
         grey: how many are grey.
-        broken: (name, why) of those whose beginning cannot be read.
+        broken: a sentence for each whose beginning cannot be read.
     """
 
     sizes: dict[tuple[int, int], int]
     modes: dict[str, int]
     alpha: int
     grey: int
-    broken: tuple[tuple[str, str], ...]
+    broken: tuple[str, ...]
 
     def size(self) -> tuple[int, int]:
         """A height and a width that fit: those of all pictures where they agree and are small; else a square."""
@@ -74,17 +75,19 @@ def survey(collection: Collection) -> Survey:
     if collection.values is not None:
         return _of_pixels(collection.values)
     headers: list[Header] = []
-    broken: list[tuple[str, str]] = []
+    broken: list[str] = []
     with Progress("headers", len(collection), 0, len(collection)) as progress:
         for numbers, results in in_parallel(lambda number: _header(collection, number), len(collection)):
             progress.add(len(numbers))
-            for number, result in zip(numbers, results, strict=True):
+            for result in results:
                 if isinstance(result, Header):
                     headers.append(result)
                 else:
-                    broken.append((collection.names[number], result))
+                    broken.append(result)
     if not headers:
-        raise InputError(f"Of {len(collection):,} pictures in {collection.where} none can be read: {told(broken)}.")
+        raise InputError(
+            f"Of {len(collection):,} pictures in {collection.where} none can be read: {told(broken, len(broken))}."
+        )
     return Survey(
         dict(collections.Counter((one.height, one.width) for one in headers)),
         dict(collections.Counter(one.mode for one in headers)),
@@ -108,14 +111,16 @@ def _header(collection: Collection, number: int) -> Header | str:
         height, width = found.shape[:2]
         channels = found.shape[2] if found.ndim == 3 else 1
         return Header(height, width, {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels"), channels == 4)
-    except (Unreadable, InputError) as error:
-        return str(error)
+    except Unreadable as error:
+        return f"{collection.names[number]} {error}"
+    except InputError as error:
+        return str(error).rstrip(".")
 
 
-def told(broken: Sequence[tuple[str, str]], most: int = 5) -> str:
-    """The first pictures that cannot be read, by name, and why."""
-    few = "; ".join(f"{name} {why}" for name, why in broken[:most])
-    return few + (f"; and {len(broken) - most:,} more" if len(broken) > most else "")
+def told(broken: Sequence[str], count: int, most: int = 5) -> str:
+    """The first sentences on pictures that cannot be read, of `count` in all."""
+    few = "; ".join(plain(one, 200) for one in broken[:most])
+    return few + (f"; and {count - most:,} more" if count > most else "")
 
 
 def _each(work: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:

@@ -144,6 +144,12 @@ def _array(kind: Any, shape: Any = (), code: Any = b"") -> Array:
     return Array()
 
 
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any = "C") -> Array:
+    array = Array()
+    array.set_state((1, shape, kind, order == "F", raw))
+    return array
+
+
 def _scalar_type(code: Any, *rest: Any) -> ScalarType:
     if not isinstance(code, str) or code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
         raise Refused("a number in it has an unknown type")
@@ -176,6 +182,7 @@ KNOWN: dict[tuple[str, str], Name | np.dtype[Any]] = {
     ("numpy", "ndarray"): Name("ndarray"),
     ("torch", "Size"): Name("Size", _size),
     **{(f"numpy.{core}.multiarray", "_reconstruct"): Name("_reconstruct", _array) for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): Name("_frombuffer", _from_buffer) for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): Name("scalar", _scalar) for core in ("core", "_core")},
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from score_sde.readers.known import KNOWN, Array, Name, ScalarType, Storage, is_count
+from score_sde.readers.known import KNOWN, Array, Encoded, Name, ScalarType, Storage, is_count
 from score_sde.readers.refusal import Refused, shown
 
 _MOST_ARGUMENTS = 16
@@ -96,7 +96,8 @@ class _Machine:
         known = KNOWN.get((module, attribute))
         if known is None:
             raise Refused(
-                f"it asks for {shown(f'{module}.{attribute}')}, which weights do not need; nothing of it was executed"
+                f"it asks for {shown(f'{module}.{attribute}')}, which weights and arrays do not need; nothing of it "
+                "was executed"
             )
         self.push(known)
 
@@ -123,9 +124,11 @@ class _Machine:
             raise ValueError("no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Others could be nested so deeply that hashing them would end the process.
-            if not isinstance(key, str | int | bytes):
+            if isinstance(key, bytes | Encoded):
+                key = str(key, "latin1") if isinstance(key, bytes) else key.text
+            if not isinstance(key, str | int):
                 raise ValueError("a key that is neither text nor a number")
-            target[str(key, "latin1") if isinstance(key, bytes) else key] = value
+            target[key] = value
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
@@ -197,7 +200,7 @@ def _instructions() -> dict[int, Instruction]:
         **{0x8A: lambda m: m.long(m.number("<B")), 0x8B: lambda m: m.long(m.number("<i"))},
         **{ord("X"): text("<I"), 0x8C: text("<B"), 0x8D: text("<Q")},
         **{ord("U"): old_text("<B"), ord("T"): old_text("<I")},  # Python 2's
-        **{ord("B"): raw("<I"), ord("C"): raw("<B"), 0x8E: raw("<Q")},
+        **{ord("B"): raw("<I"), ord("C"): raw("<B"), 0x8E: raw("<Q"), 0x96: raw("<Q"), 0x98: lambda m: None},
         **{0x85: tuple_of(1), 0x86: tuple_of(2), 0x87: tuple_of(3)},
         ord("t"): lambda m: m.push(tuple(m.pop_to_mark())),
         **{ord("q"): put(lambda m: m.number("<B")), ord("r"): put(lambda m: m.number("<I"))},

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.readers.pictures.collection import TEST, TRAIN, Collection, of_arrays
+from score_sde.readers.pictures.collection import SPLITS, TEST, TRAIN, Collection, of_arrays, part_of_file
 from score_sde.readers.pictures.packed import seekable
 from score_sde.readers.refusal import shown
 
@@ -21,7 +21,7 @@ _MOST_RATIO = 1100  # of deflate
 _VALUES = ("values", "images", "image", "data", "x", "samples", "points", "arr_0")
 _LABELS = ("labels", "label", "y", "classes", "arr_1")
 _IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-_IDX = re.compile(r"(?P<part>.*?)(?P<what>images|labels)[-.]idx[13](-ubyte)?(\.gz)?$")
+IDX = re.compile(r"(?P<part>.*?)(?P<what>images|labels)[-.]idx[13](-ubyte)?(\.gz)?$")
 
 
 def of_npy(where: pathlib.Path) -> Collection:
@@ -38,25 +38,28 @@ def of_npy(where: pathlib.Path) -> Collection:
 
 def of_npz(where: pathlib.Path) -> Collection:
     """The examples of an archive of arrays: one of values, one of labels; or x_train, y_train, x_test, y_test."""
-    arrays = _archive(where)
-    parts = {}
-    for part in (TRAIN, TEST):
-        values = next((arrays[f"{name}_{part}"] for name in _VALUES if f"{name}_{part}" in arrays), None)
-        labels = next((arrays[f"{name}_{part}"] for name in _LABELS if f"{name}_{part}" in arrays), None)
-        if values is not None:
+    arrays = {name.lower(): array for name, array in _archive(where).items()}
+    parts: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+    for word, part in SPLITS.items():  # test comes before val, which is then left out
+        values, labels = (_of_part(arrays, names, word) for names in (_VALUES, _LABELS))
+        if values is not None and part not in parts:
             parts[part] = (values, labels)
-    if TRAIN not in parts:
-        name = next((name for name in _VALUES if name in arrays), None)
-        if name is None and len(arrays) == 1:
-            name = next(iter(arrays))
-        if name is None:
-            raise InputError(
-                f"{where} has the arrays {shown(', '.join(arrays), 200)}; expected the examples under one of the names "
-                f"{', '.join(_VALUES)}, or x_train and x_test."
-            )
-        labels = next((arrays[other] for other in _LABELS if other in arrays and other != name), None)
-        return _of_parts("an archive of arrays", where, {"": (arrays[name], labels)})
-    return _of_parts("an archive of arrays", where, parts)
+    if TRAIN in parts:
+        return _of_parts("an archive of arrays", where, parts if len(parts) > 1 else {"": parts[TRAIN]})
+    name = next((name for name in _VALUES if name in arrays), next(iter(arrays), "") if len(arrays) == 1 else "")
+    if not name:
+        raise InputError(
+            f"{where} has the arrays {shown(', '.join(arrays) or 'none', 200)}; expected the examples under one of the "
+            f"names {', '.join(_VALUES)}, or x_train and x_test."
+        )
+    labels = next((arrays[other] for other in _LABELS if other in arrays and other != name), None)
+    return _of_parts("an archive of arrays", where, {"": (arrays[name], labels)})
+
+
+def _of_part(arrays: dict[str, np.ndarray], names: Sequence[str], part: str) -> np.ndarray | None:
+    """The array of a part of the data, called x_train or train_x."""
+    called = (f"{first}_{second}" for name in names for first, second in ((name, part), (part, name)))
+    return next((arrays[name] for name in called if name in arrays), None)
 
 
 def _archive(where: pathlib.Path) -> dict[str, np.ndarray]:
@@ -86,12 +89,15 @@ def _of_parts(
     notes: tuple[str, ...] = ()
     for part, (array, _) in parts.items():
         values[part or "example"], notes = _examples(array, where)
+    dtypes = {part: str(array.dtype) for part, array in values.items()}
+    if len(set(dtypes.values())) > 1:
+        raise InputError(f"{where} has parts of different types ({shown(dtypes)}); expected one type.")
     given = [labels for _, labels in parts.values()]
     if any(labels is None for labels in given) and not all(labels is None for labels in given):
         raise InputError(f"{where} has labels in one part of the data alone; expected them in all, or in none.")
     columns: dict[str, Sequence[Any]] = {}
     if given[0] is not None:
-        flat = [np.asarray(labels) for labels in given]
+        flat = [np.atleast_1d(np.asarray(labels)) for labels in given]
         flat = [labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels for labels in flat]
         columns["label"] = [entry for labels in flat for entry in labels.tolist()]
     splits = [part for part, array in zip(parts, values.values(), strict=True) for _ in range(len(array))]
@@ -104,7 +110,7 @@ def _examples(array: np.ndarray, where: pathlib.Path) -> tuple[np.ndarray, tuple
         raise InputError(f"{where} has an array of shape {array.shape}; expected (n, *shape), one example or more.")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where} has an array of {array.dtype}; expected numbers.")
-    array = array.astype(np.uint8) if array.dtype.kind == "b" else array
+    array = array.astype(np.uint8) * 255 if array.dtype.kind == "b" else array
     if array.ndim == 4 and array.shape[1] in (1, 3, 4) and array.shape[3] not in (1, 3, 4):
         return array.transpose(0, 2, 3, 1), ("channels were first, and are put last",)
     if array.ndim == 3 and array.dtype == np.uint8:
@@ -116,7 +122,7 @@ def idx_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
     """The IDX files of a folder: for each part of the data, its images and labels."""
     parts: dict[str, dict[str, pathlib.Path]] = {}
     for path in sorted(folder.iterdir()):
-        match = _IDX.match(path.name)
+        match = IDX.match(path.name)
         if match and path.is_file():
             parts.setdefault(match["part"].strip("-_."), {}).setdefault(match["what"], path)
     return {part: files for part, files in parts.items() if "images" in files}
@@ -132,7 +138,7 @@ def of_idx(where: pathlib.Path) -> Collection:
         return _of_parts("an IDX file", where, {"": (read_idx(where), None)})
     parts = {}
     for name, files in idx_files(where).items():
-        part = TEST if name.lower() in ("t10k", "test") else TRAIN if name.lower() in ("train", "") else name
+        part = TEST if name.lower().endswith("t10k") else part_of_file(name) or (name if name else TRAIN)
         images, labels = read_idx(files["images"]), read_idx(files["labels"]) if "labels" in files else None
         if labels is not None and labels.shape != (len(images),):
             raise InputError(f"{files['labels']} has labels of shape {labels.shape}; expected ({len(images)},).")

@@ -17,8 +17,8 @@ def beside(tree: Tree, pictures: Sequence[str], others: Sequence[str]) -> tuple[
     """The conditions of each picture from the files beside it, and the files that were used.
 
     A file belongs to a picture where both names are the same up to the ending; in tars up to the first dot of the
-    file's name, as in WebDataset. The first line of .txt is the caption, .cls holds the number of the class, .json an
-    object with conditions by name.
+    file's name, as in WebDataset. The first line of .txt that is not empty is the caption, .cls holds the number of the
+    class, .json an object with conditions by name.
     """
     in_tar = tree.kind.endswith(("tar", "tars"))
     files: dict[str, list[str]] = {}
@@ -43,8 +43,8 @@ def _key(name: str, in_tar: bool) -> str:
 def _conditions(tree: Tree, name: str) -> Mapping[str, Any]:
     meaning, text = _ENDINGS[name[name.rfind(".") :].lower()], tree.text(name)
     if meaning == "text":
-        lines = text.splitlines()
-        return {"text": lines[0].strip()} if lines else {}
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return {"text": lines[0]} if lines else {}
     if meaning == "label":
         try:
             return {"label": int(text)}

@@ -92,7 +92,9 @@ def _pickled(tree: Tree, file: str, version: _Version) -> tuple[np.ndarray, dict
     found = _unpickled(tree, file)
     data, name = found.get("data"), "labels" if version.classes == 10 else "fine_labels"
     wanted = {"label": found.get(name)} | ({"coarse": found.get("coarse_labels")} if version.classes == 100 else {})
-    if not (isinstance(data, Array) and data.dtype == np.uint8 and all(isinstance(x, list) for x in wanted.values())):
+    wanted = {key: column.numbers() if isinstance(column, Array) else column for key, column in wanted.items()}
+    lists = all(isinstance(column, list | tuple | np.ndarray) for column in wanted.values())
+    if not (isinstance(data, Array) and data.dtype == np.uint8 and lists):
         raise InputError(f"{tree.where}/{file} has {shown(list(found))}; expected data and {name}, as CIFAR has them.")
     try:
         columns = {key: np.asarray(column, np.int64) for key, column in wanted.items()}

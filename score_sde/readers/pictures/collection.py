@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ TRAIN, TEST = "train", "test"
 # What people call the two parts of a data set.
 SPLITS = {
     **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "eval", "heldout", "held_out"), TEST),
+    **dict.fromkeys(("test", "testing", "val", "valid", "validation", "eval", "dev", "heldout", "held_out"), TEST),
 }
 Columns = Mapping[str, Sequence[Any]]
 
@@ -84,14 +86,25 @@ def of_arrays(
             raise InputError(
                 f"{where} has {len(values):,} examples and {len(column):,} entries of {name!r}; expected as many."
             )
-    stamps = {path: _stamp_of(path) for path in ([where] if where.is_file() else sorted(where.iterdir()))}
-    stamp = repr(sorted((path.name, text) for path, text in stamps.items()))
+    stamp = stamp_of(where)
     return Collection(
         kind, where, names, lambda number: np.asarray(values[number]), lambda number: stamp,
         splits, columns, classes, values, notes,
     )  # fmt: skip
 
 
-def _stamp_of(path: pathlib.Path) -> str:
-    found = path.stat()
-    return f"{found.st_size} {found.st_mtime_ns}"
+def stamp_of(where: pathlib.Path) -> str:
+    """A text that changes when a file does, or a file of a folder, however deep it lies."""
+    paths = [where] if where.is_file() else [path for path in sorted(where.rglob("*")) if path.is_file()]
+    found = [(str(path.relative_to(where)), os.stat(path)) for path in paths]
+    return repr([(name, one.st_size, one.st_mtime_ns) for name, one in found])
+
+
+def part_of_file(name: str) -> str:
+    """The part of the data that a file (train-00000-of-00004), or a folder above it, is called after; '' for none."""
+    for piece in reversed(name.lower().split("/")):
+        words = re.split(r"[-_.\d]+", piece)
+        called = next((SPLITS[word] for word in words if word in SPLITS), "")
+        if called:
+            return called
+    return ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from score_sde.core.errors import InputError
@@ -55,17 +56,9 @@ def _rows(tree: Tree, name: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]
                 raise InputError(f'{where} has the label {shown(pair)}; expected pairs such as ["a.png", 3].')
             yield "", pair[0], {"label": pair[1]}
     elif name.endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
-        try:
-            for row in reader:
-                if None in row.values() or "" in row:
-                    raise InputError(f"{where}, line {reader.line_num}, has another number of columns than its head.")
-                given = {key: _read(value) for key, value in row.items() if key != "file_name" and value != ""}
-                yield f", line {reader.line_num},", _file_name(row, where, reader.line_num), given
-        except csv.Error as error:
-            raise InputError(f"{where}, line {reader.line_num}, is no row of a csv file ({error}).") from error
+        yield from _csv_rows(text, where)
     else:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 row = _json(line, f"{where}, line {number},")
                 if not isinstance(row, dict):
@@ -75,6 +68,43 @@ def _rows(tree: Tree, name: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]
                     _file_name(row, where, number),
                     {k: v for k, v in row.items() if k != "file_name"},
                 )
+
+
+def _csv_rows(text: str, where: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        columns = [column.strip() for column in next(lines, [])]
+        table = []
+        for row in lines:
+            if row and len(row) != len(columns):
+                raise InputError(
+                    f"{where}, line {lines.line_num}, has {len(row)} columns, and its head {len(columns)}."
+                )
+            if row:
+                table.append((lines.line_num, dict(zip(columns, row, strict=True))))
+    except csv.Error as error:
+        raise InputError(f"{where}, line {lines.line_num}, is no row of a csv file ({error}).") from error
+    read = {
+        column: _reader([row[column] for _, row in table]) for column in columns if column not in ("text", "caption")
+    }
+    for number, row in table:
+        kept = {column: value for column, value in row.items() if column not in ("file_name", "") and value != ""}
+        given = {column: read[column](value) if column in read else value for column, value in kept.items()}
+        yield f", line {number},", _file_name(row, where, number), given
+
+
+_NUMBER = re.compile(r"[-+]?(\d+(?P<real>\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
+
+
+def _reader(column: Sequence[str]) -> Callable[[str], Any]:
+    """What makes values of a column of text: whole numbers, real numbers, or the text itself."""
+    matches = [_NUMBER.match(text) for text in column if text]
+    if not matches or None in matches:
+        return str
+    whole = all(match is not None and match[0].lstrip("+-").isdecimal() and len(match[0]) < 19 for match in matches)
+    return int if whole else float
 
 
 def _file_name(row: Mapping[str, Any], where: str, line: int) -> str:
@@ -89,13 +119,3 @@ def _json(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is no JSON ({str(error)[:80]}).") from error
-
-
-def _read(text: str) -> Any:
-    """A number where the text is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -125,6 +125,8 @@ def fit_array(pixels: np.ndarray, fit: Fit) -> np.ndarray:
     """Return uint8 pixels, (height, width) or (height, width, 1, 2, 3 or 4), fitted as an encoded picture is."""
     from PIL import Image
 
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and not 1 <= pixels.shape[2] <= 4):
+        raise Unreadable(f"is an array of {pixels.dtype} of shape {pixels.shape}; expected bytes of 1 to 4 channels")
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     if pixels.shape == fit.shape[: pixels.ndim]:
         return np.ascontiguousarray(pixels).reshape(fit.shape)

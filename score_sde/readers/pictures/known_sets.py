@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection
+from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection, stamp_of
 from score_sde.readers.refusal import shown
 
 
@@ -89,13 +89,13 @@ def of_tfds(where: pathlib.Path) -> Collection:
 
     label = next((name for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)), None)
     columns = {"label": [int(record(number)[label]) for number in range(len(places))]} if label else {}
-    info = (where / "dataset_info.json").stat()
+    stamp = stamp_of(where)
     return Collection(
         f"a data set of tensorflow-datasets ({form})",
         where,
         [f"{name}/{row:08d}" for name, row in places],
         lambda number: np.asarray(record(number)[picture]),
-        lambda number: f"{info.st_size} {info.st_mtime_ns}",
+        lambda number: stamp,
         [found[name] for name, _ in places] if len(found) > 1 else None,
         columns,
         tuple(features[label].names) if label else (),

@@ -9,7 +9,7 @@ from typing import Any
 
 from score_sde.core.errors import InputError
 from score_sde.readers.pictures.beside import beside
-from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection
+from score_sde.readers.pictures.collection import SPLITS, TEST, TRAIN, Collection, part_of_file
 from score_sde.readers.pictures.described import described
 from score_sde.readers.pictures.tree import Tree
 from score_sde.readers.refusal import shown
@@ -44,18 +44,12 @@ def of_tree(tree: Tree) -> Collection:
         raise InputError(
             f"{tree.where} has no pictures (it has {there}); expected files that end in {', '.join(sorted(ENDINGS))}."
         )
-    root = _common_folder(pictures)
-    splits = _splits(pictures, root)
+    root = "" if tree.shards else _common_folder(pictures)
+    splits = _splits_of_shards(pictures) if tree.shards else _splits(tree, pictures, root)
     columns, used = described(tree, pictures, [name for name in others if name.rsplit("/", 1)[-1] in DESCRIPTIONS])
-    classes: tuple[str, ...] = ()
     if not columns:
         columns, used = beside(tree, pictures, others)
-    if "label" not in columns:
-        folders = [_class_folder(name, root, splits is not None) for name in pictures]
-        if None not in folders and len(set(folders)) > 1:
-            classes = tuple(sorted({folder for folder in folders if folder is not None}))
-            number = {name: place for place, name in enumerate(classes)}
-            columns = {**columns, "label": [number[str(folder)] for folder in folders]}
+    columns, classes, notes = _with_folders(tree, pictures, root, splits is not None, columns)
     return Collection(
         kind=f"a {tree.kind} of pictures",
         where=tree.where,
@@ -65,7 +59,7 @@ def of_tree(tree: Tree) -> Collection:
         splits=splits,
         columns=columns,
         classes=classes,
-        notes=_left_out([name for name in others if name not in used]),
+        notes=(*notes, *_left_out([name for name in others if name not in used])),
     )
 
 
@@ -89,14 +83,56 @@ def _common_folder(names: Sequence[str]) -> str:
     return root
 
 
-def _splits(names: Sequence[str], root: str) -> list[str] | None:
-    """The part of each picture, where the first folders are called after parts and one of them is for training."""
-    firsts = {name[len(root) :].split("/", 1)[0].lower() if "/" in name[len(root) :] else "" for name in names}
-    if len(firsts) < 2 or not firsts <= set(SPLITS) or TRAIN not in {SPLITS[first] for first in firsts}:
+def _splits(tree: Tree, names: Sequence[str], root: str) -> list[str] | None:
+    """The part of each picture, where the first folders are called after parts and one of them is for training.
+
+    Raises:
+        InputError: where something lies beside the folders of both parts, whose part nobody knows.
+    """
+    firsts = [name[len(root) :].split("/", 1)[0] if "/" in name[len(root) :] else "" for name in names]
+    parts = [SPLITS.get(first.lower(), "") for first in firsts]
+    if not {TRAIN, TEST} <= set(parts):
         return None
-    return [SPLITS[name[len(root) :].split("/", 1)[0].lower()] for name in names]
+    if "" in parts:
+        raise InputError(
+            f"{tree.where} has folders for training and for testing, and {shown(names[parts.index('')])} in neither; "
+            "expected every picture in one of them: move it."
+        )
+    return parts
 
 
-def _class_folder(name: str, root: str, has_splits: bool) -> Any:
+def _splits_of_shards(names: Sequence[str]) -> list[str] | None:
+    """The part of each picture by the name of its archive, where all are called after parts."""
+    parts = [part_of_file(_shard(name)) for name in names]
+    return parts if {TRAIN, TEST} == set(parts) else None
+
+
+def _shard(name: str) -> str:
+    """The archive's part of a name."""
+    return name[: name.index(".tar/") + 4]
+
+
+def _with_folders(
+    tree: Tree, names: Sequence[str], root: str, has_splits: bool, columns: dict[str, list[Any]]
+) -> tuple[dict[str, list[Any]], tuple[str, ...], tuple[str, ...]]:
+    """(the conditions with the class that the folders say, the names of classes, what is to be said of it)."""
+    folders = [
+        _class_folder(name, _shard(name) + "/" if tree.shards else root, has_splits and not tree.shards)
+        for name in names
+    ]
+    several = len({folder for folder in folders if folder is not None}) > 1
+    if "label" in columns:
+        return columns, (), ("the class is that of the descriptions, not of the folders",) if several else ()
+    if not several:
+        return columns, (), ()
+    if None in folders:
+        first = names[folders.index(None)]
+        return columns, (), (f"no classes: {shown(first)} and {folders.count(None) - 1:,} more are in no class folder",)
+    classes = tuple(sorted({folder for folder in folders if folder is not None}))
+    number = {name: place for place, name in enumerate(classes)}
+    return {**columns, "label": [number[str(folder)] for folder in folders]}, classes, ()
+
+
+def _class_folder(name: str, root: str, has_splits: bool) -> str | None:
     parts = name[len(root) :].split("/")[has_splits:]
     return parts[0] if len(parts) > 1 else None

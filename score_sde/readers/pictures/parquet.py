@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection
+from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file
 from score_sde.readers.refusal import shown
 
-_PART = re.compile(r"[a-z_]+")
 _LABELS = ("label", "labels", "fine_label", "class", "class_label")
 _CAPTIONS = ("text", "caption", "captions", "prompt")
 
@@ -33,27 +31,36 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     places: list[tuple[int, int, int]] = []  # file, group of rows, row in it
     splits: list[str] = []
     columns: dict[str, list[Any]] = {}
-    opened = []
-    picture, renamed, classes = "", dict[str, str](), tuple[str, ...]()
+    opened, picture, classes = [], "", tuple[str, ...]()
     for number, path in enumerate(files):
         try:
             file = parquet.ParquetFile(path)
-            if number == 0:
-                picture, renamed, classes = _columns(file.schema_arrow, path)
-            for old, new in renamed.items():
-                columns.setdefault(new, []).extend(file.read(columns=[old]).column(0).to_pylist())
-            groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-            if picture not in file.schema_arrow.names:
+            schema = file.schema_arrow
+            picture = picture or _picture_column(schema, path)
+            if picture not in schema.names:
                 raise InputError(f"{path} has no column {picture!r}, and {files[0]} has; expected the same columns.")
-        except (pyarrow.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+            groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            for old, new in _others(schema, picture).items():
+                # A column that other files lack is absent in them.
+                before = columns.setdefault(new, [None] * len(names))
+                before.extend(file.read(columns=[old]).column(0).to_pylist())
+                classes = classes or (_class_names(schema, old) if new == "label" else ())
+        except (pyarrow.ArrowException, OSError, KeyError, IndexError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is no parquet file that can be read ({shown(error, 120)}).") from error
         opened.append(file)
         rows = [(number, group, row) for group, length in enumerate(groups) for row in range(length)]
-        names += [f"{path.relative_to(where) if path != where else path.name}/{row:08d}" for row in range(len(rows))]
+        told = path.relative_to(where).as_posix() if path != where else path.name
+        names += [f"{told}/{row:08d}" for row in range(len(rows))]
         places += rows
-        splits += [_split(path, where)] * len(rows)
+        splits += [part_of_file(told)] * len(rows)
+        for column in columns.values():
+            column.extend([None] * (len(names) - len(column)))
+    if len(set(splits)) > 1 and "" in splits and TRAIN in splits:
+        raise InputError(
+            f"{names[splits.index('')]} is of no part of the data, and others are; expected train or test."
+        )
 
-    @functools.lru_cache(maxsize=8)
+    @functools.lru_cache(maxsize=2)
     def group_of(file: int, group: int) -> Any:
         return opened[file].read_row_group(group, columns=[picture]).column(0)
 
@@ -71,48 +78,42 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
         return content
 
     stamps = [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-    # A parquet file without rows for training is a part of the data of its own.
+    # Files of one part alone are a data set of their own.
     whole = splits if TRAIN in splits and len(set(splits)) > 1 else None
     kind = "a parquet file" if len(files) == 1 else f"{len(files)} parquet files"
     return Collection(kind, where, names, get, lambda i: stamps[places[i][0]], whole, columns, classes)
 
 
-def _split(path: pathlib.Path, where: pathlib.Path) -> str:
-    """The part of the data that the name of a file, or of a folder above it, says; '' where none does."""
-    parts = path.relative_to(where).parts if path != where else (path.name,)
-    for part in reversed(parts):
-        word = _PART.match(part.lower())
-        if word and word[0].strip("_") in SPLITS:
-            return SPLITS[word[0].strip("_")]
-    return ""
-
-
-def _columns(schema: Any, path: pathlib.Path) -> tuple[str, dict[str, str], tuple[str, ...]]:
-    """The column of the pictures, what the others are called here, and the names of the classes."""
+def _picture_column(schema: Any, path: pathlib.Path) -> str:
     import pyarrow
 
-    def is_picture(field: Any) -> bool:
-        kind = field.type
+    def is_picture(kind: Any) -> bool:
         if pyarrow.types.is_struct(kind):
             return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
-        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
-    pictures = [field.name for field in schema if is_picture(field)]
+    pictures = [field.name for field in schema if is_picture(field.type)]
     if not pictures:
-        raise InputError(
-            f"{path} has the columns {shown(', '.join(schema.names), 200)}; expected one of pictures' bytes."
-        )
-    best = next((name for name in ("image", "img", "jpg", "png", "webp") if name in pictures), pictures[0])
-    renamed = {}
-    for field in schema:
-        simple = pyarrow.types.is_integer(field.type) or pyarrow.types.is_floating(field.type)
-        if field.name != best and (simple or pyarrow.types.is_string(field.type)):
-            renamed[field.name] = field.name
+        raise InputError(f"{path} has the columns {shown(', '.join(schema.names), 200)}; expected one of bytes.")
+    return next((name for name in ("image", "img", "jpg", "png", "webp") if name in pictures), pictures[0])
+
+
+def _others(schema: Any, picture: str) -> dict[str, str]:
+    """The columns that may be conditions, and what they are called here."""
+    import pyarrow
+
+    types = pyarrow.types
+    left_out = (types.is_struct, types.is_binary, types.is_large_binary, types.is_map)
+    renamed = {
+        field.name: field.name
+        for field in schema
+        if field.name != picture and not any(is_such(field.type) for is_such in left_out)
+    }
     for known, meaning in ((_LABELS, "label"), (_CAPTIONS, "text")):
         name = next((name for name in known if name in renamed), None)
         if name is not None:
             renamed[name] = meaning
-    return best, renamed, _class_names(schema, next((old for old, new in renamed.items() if new == "label"), ""))
+    return renamed
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...]:

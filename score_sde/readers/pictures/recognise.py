@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pathlib
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -30,10 +31,18 @@ def open_collection(path: str | os.PathLike[str]) -> Collection:
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise InputError(f"data.path is {shown(path)}; expected the path of {_KINDS}.")
-    where = pathlib.Path(path).expanduser()
+    try:
+        where = pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # of a user that is not there
+        raise InputError(f"data.path is {shown(path)}: {error}") from error
     if not where.exists():
         raise InputError(f"There is nothing at {where}; expected {_KINDS}.")
-    found = _in_folder(where) if where.is_dir() else _in_file(where)
+    if not (where.is_dir() or where.is_file()):
+        raise InputError(f"{where} is neither a file nor a folder; expected {_KINDS}.")
+    try:
+        found = _in_folder(where) if where.is_dir() else _in_file(where)
+    except OSError as error:
+        raise InputError(f"{where} cannot be read ({error}): mend or remove it.") from error
     if not len(found):
         raise InputError(f"{where} has no examples; expected one or more.")
     return found
@@ -72,6 +81,9 @@ def _of_files_in(where: pathlib.Path, tree: FolderTree) -> Collection:
         return tfrecord.of_files(where, files)
     if files := that([".tar"]):
         return _of_tree(TarTree(where, files))
+    folders = sorted({(where / name).parent for name in tree.names if arrays.IDX.match(name.rsplit("/", 1)[-1])})
+    if len(folders) == 1 and arrays.idx_files(folders[0]):  # as torchvision has them
+        return arrays.of_idx(folders[0])
     archives = that([".zip", ".npz", ".npy", ".tgz", ".gz"])
     if len(archives) == 1:
         return _in_file(archives[0])
@@ -100,12 +112,18 @@ def _in_file(where: pathlib.Path) -> Collection:
         return arrays.of_npz(where) if _is_npz(where) else _of_tree(ZipTree(where))
     if head[:4] == b"PAR1":
         return parquet.of_files(where, [where])
-    if inner[257:262] == b"ustar" or (inner[:1] and not inner.strip(b"\0")):
+    if inner[257:262] == b"ustar":
         return _of_tree(TarTree(where, [where]))
     if inner[:3] in (b"\0\0\x08", b"\0\0\x0d", b"\0\0\x0b"):
         return arrays.of_idx(where)
     if tfrecord.is_tfrecord(head[:12]):
         return tfrecord.of_files(where, [where])
+    if layout.ending(where.name) in layout.ENDINGS and head:
+        raise InputError(f"{where} is one picture; expected the folder of many.")
+    if not head:
+        raise InputError(f"{where} is empty; expected {_KINDS}.")
+    if tarfile.is_tarfile(where):
+        raise InputError(f"{where} is a tar that is packed, or of before 1988: unpack it, and give the folder.")
     raise InputError(f"{where} is a file of an unknown kind (it begins with {head[:8]!r}); expected {_KINDS}.")
 
 

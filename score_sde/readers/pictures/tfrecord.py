@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.readers.pictures.collection import SPLITS, TRAIN, Collection
+from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file
 from score_sde.readers.refusal import shown
 
 NAME = re.compile(r".*\.tfrecords?(-\d+-of-\d+)?$")
@@ -56,16 +56,18 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
                 f"{names[number]} of {where} is no tf.train.Example ({error}): get the file again."
             ) from error
 
-    names = [f"{files[file].name}/{place:08d}" for place, (file, _, _) in enumerate(places)]
+    told = [path.relative_to(where).as_posix() if path != where else path.name for path in files]
+    names = [f"{told[file]}/{place:08d}" for place, (file, _, _) in enumerate(places)]
     if not places:
         raise InputError(f"{where} has no records; expected pictures.")
     columns: dict[str, list[Any]] = {}
-    for meaning, known in (("label", _LABELS), ("text", _CAPTIONS)):
-        first = example(0)
-        name = next((name for name in known if len(first.get(name, ())) == 1), None)
-        if name is not None:
-            columns[meaning] = [_one(example(number).get(name)) for number in range(len(places))]
-    splits = [_split(files[file].name) for file, _, _ in places]
+    for number in range(len(places)):
+        entries = example(number)
+        for meaning, known in (("label", _LABELS), ("text", _CAPTIONS)):
+            name = next((name for name in known if len(entries.get(name, ())) == 1), None)
+            if name is not None:
+                columns.setdefault(meaning, [None] * len(places))[number] = _one(entries[name])
+    splits = [part_of_file(told[file]) for file, _, _ in places]
     stamps = [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return Collection(
         "TFRecord files" if len(files) > 1 else "a TFRecord file",
@@ -79,19 +81,16 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     )
 
 
-def _split(name: str) -> str:
-    return next((part for word, part in SPLITS.items() if re.search(rf"(^|[-_]){word}[-_.]", name)), "")
-
-
-def _one(entries: list[Any] | None) -> Any:
-    entry = entries[0] if entries else None
+def _one(entries: list[Any]) -> Any:
+    entry = entries[0]
     return entry.decode("utf-8", "replace") if isinstance(entry, bytes) else entry
 
 
 def _picture(example: dict[str, list[Any]], name: str) -> bytes | np.ndarray:
     shape, data = example.get("shape"), example.get("data")
     if shape and data and isinstance(data[0], bytes):
-        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        whole = len(shape) == 3 and all(isinstance(side, int) and side > 0 for side in shape)
+        if not whole or shape[0] not in (1, 3, 4):
             raise InputError(f"{name} has the shape {shown(shape)}; expected (channels, height, width).")
         if len(data[0]) != shape[0] * shape[1] * shape[2]:
             raise InputError(f"{name} has {len(data[0]):,} bytes of pixels; expected those of the shape {shape}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import lzma
 import os
 import pathlib
 import stat
@@ -33,6 +34,7 @@ class Tree(abc.ABC):
     kind: str
     where: pathlib.Path
     names: list[str]
+    shards: bool = False  # whether the first part of a name is that of an archive
 
     @abc.abstractmethod
     def read(self, name: str) -> bytes:
@@ -126,7 +128,7 @@ class ZipTree(Tree):
         try:
             with self._lock, self._zip.open(member) as file:
                 content = file.read(min(member.file_size, MOST_BYTES) + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
             raise InputError(f"{self.where}: {shown(name)} cannot be unpacked ({str(error)[:100]}).") from error
         if len(content) != member.file_size or member.file_size > MOST_BYTES:
             raise InputError(
@@ -143,13 +145,13 @@ class TarTree(Tree):
     """The files in one tar or several, gzipped or not; members are found once, and then read where they lie."""
 
     def __init__(self, where: pathlib.Path, tars: list[pathlib.Path]) -> None:
-        self.kind, self.where = "tar" if len(tars) == 1 else "folder of tars", where
+        self.kind, self.where, self.shards = "tar" if len(tars) == 1 else "folder of tars", where, len(tars) > 1
         self._files: list[IO[bytes]] = []
         self._stamps: list[str] = []
         self._places: dict[str, tuple[int, int, int]] = {}  # the tar, the offset, the size
         self._lock = threading.Lock()
         for path in tars:
-            self._add(path, f"{path.name}/" if len(tars) > 1 else "")
+            self._add(path, f"{path.relative_to(where).as_posix()}/" if len(tars) > 1 else "")
         self.names = sorted(self._places)
 
     def _add(self, path: pathlib.Path, prefix: str) -> None:
