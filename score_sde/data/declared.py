@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,18 +53,18 @@ def normalised(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
     A column `caption` is `text` where there is none; label vectors that are not one-hot become `label_vector`.
     """
-    columns = {name: list(column) for name, column in columns.items()}
+    listed: dict[str, list[Any]] = {name: list(column) for name, column in columns.items()}
     for caption in ("caption", "prompt"):
-        if caption in columns and "text" not in columns:
-            columns["text"] = columns.pop(caption)
-    if "label" in columns:
-        column = [_plain_label(entry) for entry in columns["label"]]
+        if caption in listed and "text" not in listed:
+            listed["text"] = listed.pop(caption)
+    if "label" in listed:
+        column = [_plain_label(entry) for entry in listed["label"]]
         if any(isinstance(entry, list | tuple) for entry in column):
-            del columns["label"]
-            columns["label_vector"] = column
+            del listed["label"]
+            listed["label_vector"] = column
         else:
-            columns["label"] = column
-    return columns
+            listed["label"] = column
+    return listed
 
 
 def _plain_label(entry: Any) -> Any:
@@ -73,16 +72,16 @@ def _plain_label(entry: Any) -> Any:
         return entry.decode("utf-8", "replace")
     if isinstance(entry, bool | np.bool_):
         return int(entry)
-    if isinstance(entry, numbers.Real) and float(entry).is_integer():
+    if isinstance(entry, float) and entry.is_integer():
         return int(entry)
-    if isinstance(entry, list | tuple) and sorted(entry, key=repr) and _is_one_hot(entry):
+    if isinstance(entry, list | tuple) and _is_one_hot(entry):
         return [float(number) for number in entry].index(1.0)
     return entry
 
 
 def _is_one_hot(entry: Sequence[Any]) -> bool:
-    real = all(isinstance(number, numbers.Real) for number in entry)
-    return real and sorted(map(float, entry)) == [0.0] * (len(entry) - 1) + [1.0]
+    small = all(isinstance(number, int | float) and number in (0, 1) for number in entry)
+    return small and sum(entry) == 1
 
 
 def declare(columns: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> tuple[Declared, tuple[str, ...]]:
@@ -146,7 +145,7 @@ def _shape(present: Sequence[Any]) -> tuple[int, ...] | None:
 
 def _is_finite(entry: Any) -> bool:
     """Whether an entry is a number that float32 can hold."""
-    return isinstance(entry, numbers.Real) and bool(-_FLOAT32 <= entry <= _FLOAT32)
+    return isinstance(entry, int | float) and bool(-_FLOAT32 <= entry <= _FLOAT32)
 
 
 def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared, names: Sequence[str] = ()) -> dict[str, Any]:

@@ -89,10 +89,10 @@ def _csv_rows(text: str, where: str) -> Iterator[tuple[str, str, Mapping[str, An
     read = {
         column: _reader([row[column] for _, row in table]) for column in columns if column not in ("text", "caption")
     }
-    for number, row in table:
-        kept = {column: value for column, value in row.items() if column not in ("file_name", "") and value != ""}
+    for number, entries in table:
+        kept = {column: value for column, value in entries.items() if column not in ("file_name", "") and value != ""}
         given = {column: read[column](value) if column in read else value for column, value in kept.items()}
-        yield f", line {number},", _file_name(row, where, number), given
+        yield f", line {number},", _file_name(entries, where, number), given
 
 
 _NUMBER = re.compile(r"[-+]?(\d+(?P<real>\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
