@@ -25,7 +25,6 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
         InputError: for files that are damaged, of different columns, or have no pictures.
     """
     import pyarrow
-    from pyarrow import parquet
 
     names: list[str] = []
     places: list[tuple[int, int, int]] = []  # file, group of rows, row in it
@@ -33,20 +32,11 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     columns: dict[str, list[Any]] = {}
     opened, picture, classes = [], "", tuple[str, ...]()
     for number, path in enumerate(files):
-        try:
-            file = parquet.ParquetFile(path)
-            schema = file.schema_arrow
-            picture = picture or _picture_column(schema, path)
-            if picture not in schema.names:
-                raise InputError(f"{path} has no column {picture!r}, and {files[0]} has; expected the same columns.")
-            groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-            for old, new in _others(schema, picture).items():
-                # A column that other files lack is absent in them.
-                before = columns.setdefault(new, [None] * len(names))
-                before.extend(file.read(columns=[old]).column(0).to_pylist())
-                classes = classes or (_class_names(schema, old) if new == "label" else ())
-        except (pyarrow.ArrowException, OSError, KeyError, IndexError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no parquet file that can be read ({shown(error, 120)}).") from error
+        file, picture, groups = _opened(path, picture)
+        for old, new in _others(file.schema_arrow, picture).items():
+            # A column that other files lack is absent in them.
+            columns.setdefault(new, [None] * len(names)).extend(_entries(file, old, path))
+            classes = classes or (_class_names(file.schema_arrow, old) if new == "label" else ())
         opened.append(file)
         rows = [(number, group, row) for group, length in enumerate(groups) for row in range(length)]
         told = path.relative_to(where).as_posix() if path != where else path.name
@@ -82,6 +72,31 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     whole = splits if TRAIN in splits and len(set(splits)) > 1 else None
     kind = "a parquet file" if len(files) == 1 else f"{len(files)} parquet files"
     return Collection(kind, where, names, get, lambda i: stamps[places[i][0]], whole, columns, classes)
+
+
+def _opened(path: pathlib.Path, picture: str) -> tuple[Any, str, list[int]]:
+    """(a file, its column of pictures, the rows of each of its groups); the column is `picture` where that is known."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        picture = picture or _picture_column(file.schema_arrow, path)
+        groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    except (pyarrow.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no parquet file that can be read ({shown(error, 120)}).") from error
+    if picture not in file.schema_arrow.names:
+        raise InputError(f"{path} has no column {picture!r}, and other files have; expected the same columns.")
+    return file, picture, groups
+
+
+def _entries(file: Any, column: str, path: pathlib.Path) -> list[Any]:
+    import pyarrow
+
+    try:
+        return list(file.read(columns=[column]).column(0).to_pylist())
+    except (pyarrow.ArrowException, OSError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}, column {column!r}, cannot be read ({shown(error, 120)}).") from error
 
 
 def _picture_column(schema: Any, path: pathlib.Path) -> str:
