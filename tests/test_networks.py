@@ -128,8 +128,10 @@ def test_an_absent_class_is_the_networks_own_none():
     assert not np.allclose(given, none, atol=1e-3)
     absent = {"label": label, "absent": {"label": jnp.array([True, False])}}
     np.testing.assert_allclose(apply(params, x, t, absent), jnp.stack([none[0], given[1]]), rtol=1e-6)
-    other = ss.Conditions(label=ss.Label(3), depth=ss.Condition())
-    with pytest.raises(ss.InputError, match="DDPMpp reads 'label', a Label, and nothing else; conditions has depth"):
+    other = ss.Conditions(label=ss.Label(3), depth=ss.Condition(shape=(8, 8, 1)))
+    with pytest.raises(
+        ss.InputError, match="DDPMpp reads 'label', a Label, and vectors of numbers; conditions has depth"
+    ):
         small(conditions=other)
 
 
