@@ -35,7 +35,9 @@ def settle(config: ml_collections.ConfigDict, dataset: data.Dataset) -> dict[str
     before = config_.flatten(config)
     with config.ignore_type():
         _settle(config, dataset)
-    return {name: value for name, value in config_.flatten(config).items() if before.get(name, AUTO) != value}
+    after = config_.flatten(config)
+    # By their text: an entry may hold arrays, which have no one truth value.
+    return {name: value for name, value in after.items() if name not in before or repr(before[name]) != repr(value)}
 
 
 def _settle(config: ml_collections.ConfigDict, dataset: data.Dataset) -> None:
