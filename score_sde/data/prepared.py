@@ -188,27 +188,31 @@ class Prepared:
         os.replace(aside, path)
         return np.load(path, mmap_mode="r+")
 
-    def _decode(self, values: np.ndarray, digests: np.ndarray, state: np.ndarray) -> None:
+    def _decode(self, values: Any, digests: Any, state: Any) -> None:
         todo = np.flatnonzero(state != _DONE)
         n = len(self._collection)
+        # Plain views: a memmap makes an object of its own for each row.
+        rows, marks = np.asarray(values), np.asarray(digests)
+
+        def one(number: int) -> str | None:
+            found = self._one(number)
+            if isinstance(found, str):
+                return found
+            rows[number] = found
+            marks[number] = np.frombuffer(hashlib.blake2b(found.tobytes(), digest_size=_DIGEST).digest(), np.uint8)
+            return None
+
+        broken: list[str] = []
         with Progress("examples", n, n - len(todo), max(len(todo), 1)) as progress:
-            broken: list[str] = []
-            for chunk, (numbers, results) in enumerate(in_parallel(self._one, n, todo.tolist()), 1):
-                for number, result in zip(numbers, results, strict=True):
-                    if isinstance(result, str):
-                        broken.append(result)
-                    else:
-                        values[number] = result
-                        digests[number] = np.frombuffer(
-                            hashlib.blake2b(result.tobytes(), digest_size=_DIGEST).digest(), np.uint8
-                        )
+            for chunk, (numbers, failures) in enumerate(in_parallel(one, n, todo.tolist()), 1):
+                broken += [failure for failure in failures if failure is not None]
                 # Values are on the disk before they are called done.
                 if chunk % _FLUSH_EVERY == 0 or numbers[-1] == todo[-1]:
-                    values.flush()  # type: ignore[attr-defined]
-                    digests.flush()  # type: ignore[attr-defined]
-                state[numbers] = [_BROKEN if isinstance(result, str) else _DONE for result in results]
+                    values.flush()
+                    digests.flush()
+                state[numbers] = [_DONE if failure is None else _BROKEN for failure in failures]
                 progress.add(len(numbers))
-            state.flush()  # type: ignore[attr-defined]
+            state.flush()
         if broken and (not self._recipe.skip_broken or len(broken) == n):
             raise InputError(self._told(broken, len(broken)))
         self._broken = broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import struct
@@ -121,10 +122,10 @@ def _examples(array: np.ndarray, where: pathlib.Path) -> tuple[np.ndarray, tuple
 def idx_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
     """The IDX files of a folder: for each part of the data, its images and labels."""
     parts: dict[str, dict[str, pathlib.Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = IDX.match(path.name)
-        if match and path.is_file():
-            parts.setdefault(match["part"].strip("-_."), {}).setdefault(match["what"], path)
+    for name in sorted(os.listdir(folder)):
+        match = IDX.match(name)
+        if match and (folder / name).is_file():
+            parts.setdefault(match["part"].strip("-_."), {}).setdefault(match["what"], folder / name)
     return {part: files for part, files in parts.items() if "images" in files}
 
 

@@ -202,8 +202,13 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
         return Image.fromarray(np.round(values * 255).astype(np.uint8))
     grey = picture.mode in ("1", "L", "LA", "La")
     if _has_alpha(picture):
-        return picture.convert("LA" if grey else "RGBA")
-    return picture.convert("L" if grey else "RGB")
+        return _in_mode(picture, "LA" if grey else "RGBA")
+    return _in_mode(picture, "L" if grey else "RGB")
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in a mode; Pillow's own conversion copies what is in it already."""
+    return picture if picture.mode == mode and "transparency" not in picture.info else picture.convert(mode)
 
 
 def _coloured(picture: Image.Image, fit: Fit) -> Image.Image:
@@ -212,12 +217,12 @@ def _coloured(picture: Image.Image, fit: Fit) -> Image.Image:
 
     picture = _eight_bit(picture)
     if fit.channels == 4:
-        return picture.convert("RGBA")
+        return _in_mode(picture, "RGBA")
     if picture.mode in ("LA", "RGBA"):
         under = Image.new("RGBA", picture.size, (*fit.background, 255))
         grey = picture.mode == "LA" and fit.channels == 1
         picture = Image.alpha_composite(under, picture.convert("RGBA")).convert("L" if grey else "RGB")
-    return picture.convert("L" if fit.channels == 1 else "RGB")
+    return _in_mode(picture, "L" if fit.channels == 1 else "RGB")
 
 
 def _fitted(picture: Image.Image, fit: Fit) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,8 @@ DESCRIPTIONS = ("dataset.json", "metadata.jsonl", "metadata.csv")
 
 def ending(name: str) -> str:
     """The ending of a name in lower case, with its dot."""
-    return pathlib.PurePosixPath(name).suffix.lower()
+    stem, dot, last = name.rpartition("/")[2].rpartition(".")
+    return f"{dot}{last}".lower() if stem else ""
 
 
 def of_tree(tree: Tree) -> Collection:

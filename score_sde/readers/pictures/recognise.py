@@ -50,10 +50,9 @@ def open_collection(path: str | os.PathLike[str]) -> Collection:
 
 def _in_folder(where: pathlib.Path) -> Collection:
     try:
-        entries = sorted(entry for entry in where.iterdir() if not is_hidden(entry.name))
+        names = {name for name in os.listdir(where) if not is_hidden(name)}
     except OSError as error:
         raise InputError(f"{where} cannot be listed ({error.strerror}).") from error
-    names = {entry.name for entry in entries}
     if "data.mdb" in names:
         return known_sets.of_lmdb(where)
     if {"dataset_info.json", "features.json"} <= names:
