@@ -10,10 +10,10 @@ import ml_collections
 
 from score_sde.config.files import to_dict
 from score_sde.config.text import read_arguments, read_specs, read_value, write_specs
+from score_sde.core.checks import AUTO
 from score_sde.core.errors import InputError
 from score_sde.core.precision import check_precision
 
-AUTO = "auto"  # an entry that is left to the data or to the platform; any value may take its place
 VERSION = 2  # of configs and workdirs; those of score_sde 0.1 have none
 
 # An entry whose default is a dictionary with a name is a spec: any other arguments may stand beside the name.

@@ -12,6 +12,7 @@ import numpy as np
 
 from score_sde.core.errors import InputError
 
+AUTO = "auto"  # an entry or an argument that is left to the data or to the platform
 _SHOWN = 60  # letters of a wrong value
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from score_sde.core.checks import AUTO
 from score_sde.core.errors import InputError
 from score_sde.data.declared import Declared, as_arrays
-from score_sde.data.parting import alike, test_part
+from score_sde.data.parting import alike, row_digest, test_part
 from score_sde.data.survey import Survey
 from score_sde.readers.pictures import Collection
 
-AUTO = "auto"
 _MOST_HELD_OUT, _SHARE = 1000, 0.1
 _MOST_LEVELS = 2**16 - 1  # of QuantizedCodec
 _PER_DIMENSION = 64  # numbers of a vector up to which each is standardised by itself
@@ -103,9 +102,7 @@ def _moments(collection: Collection, values: np.ndarray, declared: Declared, sha
         raise InputError(
             f"{name} of {collection.where} contains NaN, infinity or more than float32 holds; expected finite numbers."
         )
-    digests = np.stack(
-        [np.frombuffer(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), np.uint8) for row in singles]
-    )
+    digests = np.stack([row_digest(row) for row in singles])
     try:
         columns = as_arrays(collection.columns, declared, collection.classes)
         is_test = test_part(collection, columns, np.arange(len(singles)), alike(digests), share)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from score_sde.core import files
-from score_sde.core.checks import is_number, is_whole, shown
+from score_sde.core.checks import AUTO, is_number, is_whole, shown
 from score_sde.core.errors import InputError
 from score_sde.data.base import Dataset, Source, folder_of
-from score_sde.data.choosing import AUTO, chosen, is_auto, is_pictures
+from score_sde.data.choosing import chosen, is_auto, is_pictures
 from score_sde.data.codec import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.data.declared import Declared, declare, normalised
 from score_sde.data.prepared import Prepared, Recipe

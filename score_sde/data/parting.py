@@ -12,6 +12,13 @@ from score_sde.core.conditions import ABSENT
 from score_sde.core.errors import InputError
 from score_sde.readers.pictures import Collection
 
+DIGEST_BYTES = 16
+
+
+def row_digest(values: np.ndarray) -> np.ndarray:
+    """The digest of an example's values, uint8 (16,)."""
+    return np.frombuffer(hashlib.blake2b(values.tobytes(), digest_size=DIGEST_BYTES).digest(), np.uint8)
+
 
 def alike(digests: np.ndarray) -> np.ndarray:
     """The number of the first example with the same digest, for each; digests are uint8 (n, bytes)."""

@@ -18,14 +18,13 @@ from score_sde.core import files
 from score_sde.core.errors import InputError
 from score_sde.core.progress import Progress
 from score_sde.data.declared import Declared, as_arrays
-from score_sde.data.parting import alike, test_part
+from score_sde.data.parting import DIGEST_BYTES, alike, row_digest, test_part
 from score_sde.data.rows import Rows
-from score_sde.data.survey import in_parallel, told
-from score_sde.readers.pictures import Collection, Unreadable
+from score_sde.data.survey import in_parallel, read_or_told, told
+from score_sde.readers.pictures import Collection
 
 _VERSION = 1  # of what is in a prepared folder
 _TODO, _DONE, _BROKEN = 0, 1, 2
-_DIGEST = 16  # bytes
 _FLUSH_EVERY = 16  # chunks
 _KEYS = {"counts", "digests", "duplicates", "on_both_sides", "broken", "broken_count"}  # of a manifest
 _TOO_LARGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL)
@@ -161,7 +160,7 @@ class Prepared:
         n = len(self._collection)
         return (
             ("values", (n, *self._recipe.shape), self._recipe.dtype),
-            ("digests", (n, _DIGEST), np.uint8),
+            ("digests", (n, DIGEST_BYTES), np.uint8),
             ("state", (n,), np.uint8),
         )
 
@@ -199,7 +198,7 @@ class Prepared:
             if isinstance(found, str):
                 return found
             rows[number] = found
-            marks[number] = np.frombuffer(hashlib.blake2b(found.tobytes(), digest_size=_DIGEST).digest(), np.uint8)
+            marks[number] = row_digest(found)
             return None
 
         broken: list[str] = []
@@ -219,12 +218,7 @@ class Prepared:
 
     def _one(self, number: int) -> np.ndarray | str:
         """The values of an example, or a sentence that says why there are none."""
-        try:
-            return self._recipe.decode(self._collection.get(number))
-        except Unreadable as error:
-            return f"{self._collection.names[number]} {error}"
-        except InputError as error:
-            return str(error).rstrip(".")
+        return read_or_told(self._collection, number, self._recipe.decode)
 
     def _finish(self, digests: np.ndarray, state: np.ndarray) -> None:
         """Decide which examples are held out, and write columns.npz and manifest.json."""
@@ -243,7 +237,8 @@ class Prepared:
         with files.atomic_file(self.folder / "columns.npz") as file:
             np.savez(file, **named)  # type: ignore[arg-type]
         total = {
-            name: hashlib.blake2b(np.asarray(digests[rows]).tobytes(), digest_size=16) for name, rows in parts.items()
+            name: hashlib.blake2b(np.asarray(digests[rows]).tobytes(), digest_size=DIGEST_BYTES)
+            for name, rows in parts.items()
         }
         for name, rows in parts.items():
             for key in sorted(flat):
@@ -261,7 +256,6 @@ class Prepared:
             "broken_count": len(self._broken),
             "settings": self._recipe.settings,
         }
-        files.write_text(self.folder / "names.json", json.dumps(list(self._collection.names)))
         files.write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1))
 
 

@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from score_sde.readers.refusal import shown as plain
 _LARGEST = 64  # pixels a side that are chosen where pictures differ
 _SAME = 128  # up to this side pictures of one size keep it
 _CHUNK = 64
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def survey(collection: Collection) -> Survey:
     headers: list[Header] = []
     broken: list[str] = []
     with Progress("headers", len(collection), 0, len(collection)) as progress:
-        for numbers, results in in_parallel(lambda number: _header(collection, number), len(collection)):
+        for numbers, results in in_parallel(lambda number: read_or_told(collection, number, _header), len(collection)):
             progress.add(len(numbers))
             for result in results:
                 if isinstance(result, Header):
@@ -103,14 +104,18 @@ def _of_pixels(values: np.ndarray) -> Survey:
     return Survey({(height, width): n}, {mode: n}, n * (channels in (2, 4)), n * (channels < 3), ())
 
 
-def _header(collection: Collection, number: int) -> Header | str:
+def _header(found: bytes | np.ndarray) -> Header:
+    if isinstance(found, bytes):
+        return header(found)
+    height, width = found.shape[:2]
+    channels = found.shape[2] if found.ndim == 3 else 1
+    return Header(height, width, {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels"), channels == 4)
+
+
+def read_or_told(collection: Collection, number: int, read: Callable[[Any], T]) -> T | str:
+    """What `read` makes of an example, or a sentence that says why it cannot be read."""
     try:
-        found = collection.get(number)
-        if isinstance(found, bytes):
-            return header(found)
-        height, width = found.shape[:2]
-        channels = found.shape[2] if found.ndim == 3 else 1
-        return Header(height, width, {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels"), channels == 4)
+        return read(collection.get(number))
     except Unreadable as error:
         return f"{collection.names[number]} {error}"
     except InputError as error:

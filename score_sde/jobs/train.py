@@ -104,8 +104,7 @@ def _train(experiment: Experiment, workdir: pathlib.Path) -> None:
                 print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
         # Prepared before anything is written.
-        prepare(experiment)
-        examples = experiment.examples("train", experiment.dataset.source("train"))
+        examples = experiment.examples("train", prepare(experiment))
         examples.look()
         actions = trainer.actions(checkpoints)
         state, pending = trainer.start(restored)

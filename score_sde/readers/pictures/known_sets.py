@@ -39,8 +39,7 @@ def of_lmdb(where: pathlib.Path) -> Collection:
 
     if not keys:
         raise InputError(f"{where} is an lmdb without entries; expected pictures.")
-    found = (where / "data.mdb").stat()
-    stamp = f"{found.st_size} {found.st_mtime_ns}"
+    stamp = stamp_of(where / "data.mdb")
     return Collection("an lmdb", where, [key.decode("latin1") for key in keys], get, lambda _: stamp)
 
 

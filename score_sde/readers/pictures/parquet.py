@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file
+from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file, stamp_of
 from score_sde.readers.refusal import shown
 
 _LABELS = ("label", "labels", "fine_label", "class", "class_label")
@@ -67,7 +67,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             )
         return content
 
-    stamps = [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    stamps = [stamp_of(path) for path in files]
     # Files of one part alone are a data set of their own.
     whole = splits if TRAIN in splits and len(set(splits)) > 1 else None
     kind = "a parquet file" if len(files) == 1 else f"{len(files)} parquet files"

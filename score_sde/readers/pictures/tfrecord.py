@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.errors import InputError
-from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file
+from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file, stamp_of
 from score_sde.readers.refusal import shown
 
 NAME = re.compile(r".*\.tfrecords?(-\d+-of-\d+)?$")
@@ -68,7 +68,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             if name is not None:
                 columns.setdefault(meaning, [None] * len(places))[number] = _one(entries[name])
     splits = [part_of_file(told[file]) for file, _, _ in places]
-    stamps = [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    stamps = [stamp_of(path) for path in files]
     return Collection(
         "TFRecord files" if len(files) > 1 else "a TFRecord file",
         where,

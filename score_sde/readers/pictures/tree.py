@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from score_sde.core.errors import InputError
+from score_sde.readers.pictures.collection import stamp_of
 from score_sde.readers.pictures.packed import seekable
 from score_sde.readers.refusal import shown
 
@@ -155,9 +156,9 @@ class TarTree(Tree):
         self.names = sorted(self._places)
 
     def _add(self, path: pathlib.Path, prefix: str) -> None:
-        number, file, found = len(self._files), seekable(path), path.stat()
+        number, file = len(self._files), seekable(path)
         self._files.append(file)
-        self._stamps.append(f"{found.st_size} {found.st_mtime_ns}")
+        self._stamps.append(stamp_of(path))
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:
