@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from score_sde.data.codec import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.data.declared import Declared, declare, normalised
 from score_sde.data.prepared import Prepared, Recipe
 from score_sde.data.survey import Survey, survey, told
-from score_sde.readers.pictures import Collection, Fit, Unreadable, decode, fit_array, open_collection
+from score_sde.readers.pictures import Collection, Fit, Unreadable, open_collection, reading
 
 _LARGEST = 2**14  # side of a picture
 
@@ -216,17 +217,38 @@ class Files(Dataset):
         if fit is None:
             dtype = np.float32 if arguments["maximum"] is None else np.uint8 if arguments["maximum"] < 256 else np.int32
             settings: dict[str, Any] = {"dtype": np.dtype(dtype).name}
-            convert = functools.partial(_numbers, shape=self.shape, dtype=dtype, maximum=arguments["maximum"])
+            decoding = functools.partial(_numbers, shape=self.shape, dtype=dtype, maximum=arguments["maximum"])
         else:
             dtype, settings = np.uint8, dataclasses.asdict(fit)
-            convert = functools.partial(_pixels, fit=fit)
+            decoding = functools.partial(_pictures, fit=fit)
         recipe = Recipe(
-            self.shape, dtype, convert, settings, self._declared, arguments["held_out"], arguments["broken"] == "skip"
+            self.shape, dtype, decoding, settings, self._declared, arguments["held_out"], arguments["broken"] == "skip"
         )
         return Prepared(self._root, self._collection, recipe)
 
 
-def _numbers(example: bytes | np.ndarray, shape: tuple[int, ...], dtype: Any, maximum: int | None) -> np.ndarray:
+_Decode = Callable[[Iterable[Any]], Iterator[Any]]
+
+
+@contextlib.contextmanager
+def _pictures(n: int, fit: Fit) -> Iterator[_Decode]:
+    with reading(n) as read:
+        yield lambda examples: read(examples, fit)
+
+
+@contextlib.contextmanager
+def _numbers(n: int, **settings: Any) -> Iterator[_Decode]:
+    def decode(examples: Iterable[Any]) -> Iterator[Any]:
+        for example in examples:
+            try:
+                yield example if isinstance(example, Exception) else _values(example, **settings)
+            except (Unreadable, InputError) as error:
+                yield error
+
+    yield decode
+
+
+def _values(example: bytes | np.ndarray, shape: tuple[int, ...], dtype: Any, maximum: int | None) -> np.ndarray:
     """The values of an array's example, checked."""
     if isinstance(example, bytes):
         raise InputError("The examples are pictures, and data.shape is that of an array; expected data.shape=None.")
@@ -239,7 +261,3 @@ def _numbers(example: bytes | np.ndarray, shape: tuple[int, ...], dtype: Any, ma
     if maximum is not None and example.size and not (example.min() >= 0 and example.max() <= maximum):
         raise Unreadable(f"has values from {example.min()} to {example.max()}; expected 0 to {maximum}")
     return values
-
-
-def _pixels(example: bytes | np.ndarray, fit: Fit) -> np.ndarray:
-    return decode(example, fit) if isinstance(example, bytes) else fit_array(example, fit)

@@ -9,7 +9,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ class Recipe:
 
     Attributes:
         shape, dtype: of an example's values.
-        decode: from what a collection has of an example to its values.
-        settings: all that `decode` depends on, in plain values.
+        decoding: of a number of examples, makes a function that maps what a collection has of examples to their values;
+            an error in the place of an example is handed on, and Unreadable says why values cannot be had.
+        settings: all that the values depend on, in plain values.
         declared: the conditions.
         share: of the examples, held out where the source does not say which.
         skip_broken: whether examples that cannot be read are left out; otherwise they are an error.
@@ -45,7 +47,7 @@ class Recipe:
 
     shape: tuple[int, ...]
     dtype: Any
-    decode: Callable[[Any], np.ndarray]
+    decoding: Callable[[int], AbstractContextManager[Callable[[Iterable[Any]], Iterator[np.ndarray | Exception]]]]
     settings: dict[str, Any]
     declared: Declared
     share: float
@@ -193,17 +195,20 @@ class Prepared:
         # Plain views: a memmap makes an object of its own for each row.
         rows, marks = np.asarray(values), np.asarray(digests)
 
-        def one(number: int) -> str | None:
-            found = self._one(number)
-            if isinstance(found, str):
-                return found
-            rows[number] = found
-            marks[number] = row_digest(found)
-            return None
-
         broken: list[str] = []
-        with Progress("examples", n, n - len(todo), max(len(todo), 1)) as progress:
-            for chunk, (numbers, failures) in enumerate(in_parallel(one, n, todo.tolist()), 1):
+        progress_of = Progress("examples", n, n - len(todo), max(len(todo), 1))
+        with progress_of as progress, self._recipe.decoding(len(todo)) as decode:
+
+            def write(numbers: list[int]) -> list[str | None]:
+                failures: list[str | None] = []
+                for number, found in zip(numbers, read_or_told(self._collection, numbers, decode), strict=True):
+                    failures.append(found if isinstance(found, str) else None)
+                    if not isinstance(found, str):
+                        rows[number] = found
+                        marks[number] = row_digest(found)
+                return failures
+
+            for chunk, (numbers, failures) in enumerate(in_parallel(write, todo.tolist()), 1):
                 broken += [failure for failure in failures if failure is not None]
                 # Values are on the disk before they are called done.
                 if chunk % _FLUSH_EVERY == 0 or numbers[-1] == todo[-1]:
@@ -215,10 +220,6 @@ class Prepared:
         if broken and (not self._recipe.skip_broken or len(broken) == n):
             raise InputError(self._told(broken, len(broken)))
         self._broken = broken
-
-    def _one(self, number: int) -> np.ndarray | str:
-        """The values of an example, or a sentence that says why there are none."""
-        return read_or_told(self._collection, number, self._recipe.decode)
 
     def _finish(self, digests: np.ndarray, state: np.ndarray) -> None:
         """Decide which examples are held out, and write columns.npz and manifest.json."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import dataclasses
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from score_sde.core.errors import InputError
 from score_sde.core.progress import Progress
-from score_sde.readers.pictures import Collection, Header, Unreadable, header
+from score_sde.readers.pictures import Collection, Header, Unreadable, reading, usable_cores
 from score_sde.readers.refusal import shown as plain
 
 _LARGEST = 64  # pixels a side that are chosen where pictures differ
@@ -77,8 +76,13 @@ def survey(collection: Collection) -> Survey:
         return _of_pixels(collection.values)
     headers: list[Header] = []
     broken: list[str] = []
-    with Progress("headers", len(collection), 0, len(collection)) as progress:
-        for numbers, results in in_parallel(lambda number: read_or_told(collection, number, _header), len(collection)):
+    n = len(collection)
+    with Progress("headers", n, 0, n) as progress, reading(n) as read:
+
+        def headers_of(numbers: list[int]) -> list[Header | str]:
+            return read_or_told(collection, numbers, lambda examples: read(examples, None))
+
+        for numbers, results in in_parallel(headers_of, range(n)):
             progress.add(len(numbers))
             for result in results:
                 if isinstance(result, Header):
@@ -104,22 +108,29 @@ def _of_pixels(values: np.ndarray) -> Survey:
     return Survey({(height, width): n}, {mode: n}, n * (channels in (2, 4)), n * (channels < 3), ())
 
 
-def _header(found: bytes | np.ndarray) -> Header:
-    if isinstance(found, bytes):
-        return header(found)
-    height, width = found.shape[:2]
-    channels = found.shape[2] if found.ndim == 3 else 1
-    return Header(height, width, {1: "L", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels"), channels == 4)
+def read_or_told(
+    collection: Collection, numbers: Sequence[int], read: Callable[[Iterable[Any]], Iterable[T | Exception]]
+) -> list[T | str]:
+    """What `read` makes of each example, or a sentence that says why it cannot be read.
+
+    `read` takes what the collection has of each example, or an error in its place, which it hands on.
+    """
+    results = read(_had(collection, number) for number in numbers)
+    return [
+        _sentence(collection.names[number], result) if isinstance(result, Exception) else result
+        for number, result in zip(numbers, results, strict=True)
+    ]
 
 
-def read_or_told(collection: Collection, number: int, read: Callable[[Any], T]) -> T | str:
-    """What `read` makes of an example, or a sentence that says why it cannot be read."""
+def _had(collection: Collection, number: int) -> Any:
     try:
-        return read(collection.get(number))
-    except Unreadable as error:
-        return f"{collection.names[number]} {error}"
-    except InputError as error:
-        return str(error).rstrip(".")
+        return collection.get(number)
+    except (Unreadable, InputError) as error:
+        return error
+
+
+def _sentence(name: str, error: Exception) -> str:
+    return f"{name} {error}" if isinstance(error, Unreadable) else str(error).rstrip(".")
 
 
 def told(broken: Sequence[str], count: int, most: int = 5) -> str:
@@ -128,26 +139,17 @@ def told(broken: Sequence[str], count: int, most: int = 5) -> str:
     return few + (f"; and {count - most:,} more" if count > most else "")
 
 
-def _each(work: Callable[[int], Any], numbers: Sequence[int]) -> list[Any]:
-    return [work(number) for number in numbers]
-
-
-def in_parallel(
-    work: Callable[[int], Any], n: int, todo: Sequence[int] | None = None
-) -> Iterator[tuple[list[int], list[Any]]]:
-    """Apply `work` to the numbers 0 .. n - 1, or those of `todo`, on all usable cores; chunks come in order.
-
-    Pillow lets go of Python's lock while it decodes and resamples, so that threads are enough.
-    """
-    numbers = list(range(n)) if todo is None else list(todo)
-    chunks = [numbers[low : low + _CHUNK] for low in range(0, len(numbers), _CHUNK)]
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+def in_parallel(work: Callable[[list[int]], list[Any]], todo: Sequence[int]) -> Iterator[tuple[list[int], list[Any]]]:
+    """Apply `work` to chunks of the numbers `todo` in threads; the chunks and their results come in order."""
+    chunks = [list(todo[low : low + _CHUNK]) for low in range(0, len(todo), _CHUNK)]
+    # One more than there are cores: while processes decode, a thread reads what they are to decode next.
+    threads = usable_cores() + 1
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         waiting: collections.deque[tuple[list[int], Any]] = collections.deque()
         try:
             for chunk in chunks:
-                waiting.append((chunk, pool.submit(_each, work, chunk)))
-                if len(waiting) > 2 * workers:  # what is done and not yet taken stays little
+                waiting.append((chunk, pool.submit(work, chunk)))
+                if len(waiting) > 2 * threads:  # what is done and not yet taken stays little
                     numbers, result = waiting.popleft()
                     yield numbers, result.result()
             while waiting:
