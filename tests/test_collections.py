@@ -495,6 +495,35 @@ def test_pictures_of_no_part_are_refused_and_of_no_class_said(tmp_path):
     assert found.notes == ("no classes: stray.png and 0 more are in no class folder",)
 
 
+def test_a_parquet_file_may_name_pictures_of_its_own_folder_and_of_no_other(tmp_path):
+    """The library datasets writes paths and no bytes, where it was given a folder of pictures."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for number, values in enumerate(VALUES[:4]):
+        given.write(tmp_path / "own" / "pictures" / f"{number}.png", given.png(values))
+    given.write(tmp_path / "secret.png", given.png(VALUES[5]))
+
+    def write(*paths):
+        rows = [{"bytes": None, "path": str(path)} for path in paths]
+        kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        parquet.write_table(pyarrow.table({"image": pyarrow.array(rows, kind)}), tmp_path / "own" / "named.parquet")
+        return tmp_path / "own" / "named.parquet"
+
+    absolute, fit = tmp_path / "own" / "pictures" / "1.png", Fit(*VALUES.shape[1:3])
+    collection = open_collection(write("pictures/0.png", absolute, "../secret.png", "pictures/9.png"))
+    np.testing.assert_array_equal(decode(collection.get(0), fit), VALUES[0])
+    np.testing.assert_array_equal(decode(collection.get(1), fit), VALUES[1])
+    for number in (2, 3):
+        with pytest.raises(ss.InputError, match="has no bytes of a picture"):
+            collection.get(number)
+    before = collection.digest()
+    os.utime(absolute, ns=(5, 5))
+    assert open_collection(tmp_path / "own").digest() != before
+    with pytest.raises(ss.InputError, match=r"has no pictures, but paths such as .*secret.png.*embed_table_storage"):
+        open_collection(write("../secret.png", tmp_path / "secret.png"))
+
+
 def test_parquet_columns_that_files_do_not_share(tmp_path):
     import pyarrow
     from pyarrow import parquet

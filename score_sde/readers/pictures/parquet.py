@@ -12,6 +12,7 @@ import numpy as np
 
 from score_sde.core.errors import InputError
 from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file, stamp_of
+from score_sde.readers.pictures.tree import read_file
 from score_sde.readers.refusal import shown
 
 _LABELS = ("label", "labels", "fine_label", "class", "class_label")
@@ -31,6 +32,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     splits: list[str] = []
     columns: dict[str, list[Any]] = {}
     opened, picture, classes = [], "", tuple[str, ...]()
+    beside: list[pathlib.Path | None] = []
     for number, path in enumerate(files):
         file, picture, groups = _opened(path, picture)
         for old, new in _others(file.schema_arrow, picture).items():
@@ -38,6 +40,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             columns.setdefault(new, [None] * len(names)).extend(_entries(file, old, path))
             classes = classes or (_class_names(file.schema_arrow, old) if new == "label" else ())
         opened.append(file)
+        beside += _beside(file, picture, path, where if where.is_dir() else path.parent)
         rows = [(number, group, row) for group, length in enumerate(groups) for row in range(length)]
         told = path.relative_to(where).as_posix() if path != where else path.name
         names += [f"{told}/{row:08d}" for row in range(len(rows))]
@@ -61,6 +64,9 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{files[file]}, row group {group}, is damaged ({shown(error, 120)}).") from error
         content = entry.get("bytes") if isinstance(entry, dict) else entry
+        outside = beside[number]
+        if content is None and outside is not None:
+            return read_file(outside)
         if not isinstance(content, bytes):
             raise InputError(
                 f"{names[number]} has no bytes of a picture (it has {shown(entry)}); expected them inside."
@@ -68,10 +74,15 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
         return content
 
     stamps = [stamp_of(path) for path in files]
+
+    def stamp(number: int) -> str:
+        outside = beside[number]
+        return stamps[places[number][0]] + (stamp_of(outside) if outside is not None else "")
+
     # Files of one part alone are a data set of their own.
     whole = splits if TRAIN in splits and len(set(splits)) > 1 else None
     kind = "a parquet file" if len(files) == 1 else f"{len(files)} parquet files"
-    return Collection(kind, where, names, get, lambda i: stamps[places[i][0]], whole, columns, classes)
+    return Collection(kind, where, names, get, stamp, whole, columns, classes)
 
 
 def _opened(path: pathlib.Path, picture: str) -> tuple[Any, str, list[int]]:
@@ -88,6 +99,47 @@ def _opened(path: pathlib.Path, picture: str) -> tuple[Any, str, list[int]]:
     if picture not in file.schema_arrow.names:
         raise InputError(f"{path} has no column {picture!r}, and other files have; expected the same columns.")
     return file, picture, groups
+
+
+def _beside(file: Any, picture: str, path: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path | None]:
+    """For each row the file that its picture is named by, if that lies in the folder."""
+    import pyarrow
+
+    kind = file.schema_arrow.field(picture).type
+    if not (pyarrow.types.is_struct(kind) and "path" in {field.name for field in kind}):
+        return [None] * file.metadata.num_rows
+    named = [
+        entry.get("path") if isinstance(entry, dict) else None for entry in _entries(file, f"{picture}.path", path)
+    ]
+    inside = [_within(path.parent / name, folder) if isinstance(name, str) else None for name in named]
+    if not any(inside) and any(named) and not _has_bytes(file, f"{picture}.bytes"):
+        raise InputError(
+            f"{path} has no pictures, but paths such as {shown(next(filter(None, named)))}, which is not in {folder}; "
+            "expected their bytes inside, as datasets.table.embed_table_storage puts them there: embed them, or name "
+            "the folder of the pictures."
+        )
+    return inside
+
+
+def _within(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path | None:
+    try:
+        real = path.resolve()
+        return real if real.is_relative_to(folder.resolve()) and real.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # a name too long, a null in it, a loop of links
+        return None
+
+
+def _has_bytes(file: Any, column: str) -> bool:
+    """Whether a column may have an entry, by the counts that the file states."""
+    for group in range(file.metadata.num_row_groups):
+        rows = file.metadata.row_group(group)
+        for number in range(rows.num_columns):
+            stated = rows.column(number)
+            if stated.path_in_schema == column:
+                statistics = stated.statistics
+                if statistics is None or not statistics.has_null_count or statistics.null_count < rows.num_rows:
+                    return True
+    return False
 
 
 def _entries(file: Any, column: str, path: pathlib.Path) -> list[Any]:

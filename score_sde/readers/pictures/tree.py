@@ -53,6 +53,17 @@ class Tree(abc.ABC):
             raise InputError(f"{self.where}/{name} is no text in UTF-8 ({error}); expected that.") from error
 
 
+def read_file(path: pathlib.Path) -> bytes:
+    """The content of a file; raises InputError where it cannot be read or is too large."""
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise InputError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,} in one file.")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): mend or remove it.") from error
+
+
 def is_hidden(name: str) -> bool:
     """Whether a name is of a hidden file or folder, or of one that a system leaves behind."""
     return any(part.startswith(".") or part in _SYSTEM for part in name.split("/"))
@@ -69,14 +80,7 @@ class FolderTree(Tree):
         self.names = sorted(self._stamps)
 
     def read(self, name: str) -> bytes:
-        path = self.where / name
-        try:
-            size = path.stat().st_size
-            if size > MOST_BYTES:
-                raise InputError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,} in one file.")
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): mend or remove it.") from error
+        return read_file(self.where / name)
 
     def stamp(self, name: str) -> str:
         return self._stamps[name]
