@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -17,18 +15,10 @@ PRECISIONS = {"bfloat16": ("bfloat16", "default"), "tf32": ("float32", "high"), 
 
 
 def machine() -> str:
-    """One line: processor, cores, Python, JAX, devices."""
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{model}, {cores} cores; Python {platform.python_version()}, JAX {jax.__version__}, "
-        f"{jax.device_count()} {jax.default_backend()} device(s)"
-    )
+    """Return processor, cores, Python, JAX and devices in one line."""
+    from score_sde.core import machine as machine_
+
+    return machine_.machine()
 
 
 def interleaved(

@@ -425,6 +425,7 @@ def originals(tmp_path_factory):
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
     keep=st.one_of(st.just(1.0), st.floats(0, 1)),
 )
+@hypothesis.example(changes=[(0.125, 91)], keep=1.0)
 def test_mutated_files_are_read_or_refused(originals, tmp_path, which, changes, keep):
     source = originals[which]
     mutated = bytearray(source.read_bytes())

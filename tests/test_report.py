@@ -14,6 +14,7 @@ from PIL import Image
 
 from score_sde import data, jobs
 from score_sde.experiment import Experiment
+from score_sde.jobs.log import Log, read_records
 from score_sde.jobs.report import drawings, found
 from score_sde.jobs.report.neighbours import nearest
 from score_sde.jobs.report.page import Page
@@ -117,6 +118,17 @@ def test_what_a_workdir_holds(tmp_path):
     assert found.seconds(records) == 40.0
 
 
+def test_a_log_keeps_the_machine_of_each_part_of_the_training(tmp_path, monkeypatch):
+    for name, step in (("a", 0), ("b", 4), ("c", 4), ("d", 2)):
+        monkeypatch.setattr("score_sde.jobs.log.machine", lambda name=name: name)
+        with Log(tmp_path, step):
+            pass
+        kept = [(record["step"], record["machine"]) for record in read_records(tmp_path / "machines.jsonl")]
+        assert kept == {"a": [(0, "a")], "b": [(0, "a"), (4, "b")], "c": [(0, "a"), (4, "c")]}.get(
+            name, [(0, "a"), (2, "d")]
+        )
+
+
 @pytest.mark.slow
 def test_the_report_of_a_run(tmp_path):
     config = small_job.get_config()
@@ -132,6 +144,8 @@ def test_the_report_of_a_run(tmp_path):
     text = (workdir / "report.html").read_text()
     seen = Reader(text)
     assert not seen.open and not seen.outside and "script" not in seen.tags
+    on = json.loads((workdir / "machines.jsonl").read_text())
+    assert on["step"] == 0 and f"trained on{on['machine']}" in seen.words
     for words in ("Samples over training", "Denoising", "Nearest training examples", "Bits per dimension", "Seconds"):
         assert words in seen.words
     assert "Not shown" not in seen.words

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from score_sde.core.errors import InputError
+from score_sde.core.machine import usable_cores
 from score_sde.core.progress import Progress
-from score_sde.readers.pictures import Collection, Header, Unreadable, reading, usable_cores
+from score_sde.readers.pictures import Collection, Header, Unreadable, reading
 from score_sde.readers.refusal import shown as plain
 
 _LARGEST = 64  # pixels a side that are chosen where pictures differ

@@ -7,11 +7,19 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from score_sde import plots
 from score_sde.core import files
+from score_sde.core.machine import machine
+
+MACHINES = "machines.jsonl"
+
+
+def _lines(records: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -60,14 +68,18 @@ class Log:
 
     Args:
         workdir: the workdir.
-        step: training goes on from here: records of later steps, from work that was lost, are dropped.
+        step: training goes on from here: records of later steps, from work that was lost, are dropped, and
+            machines.jsonl tells on what machine it goes on.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], step: int) -> None:
         self.workdir = pathlib.Path(workdir)
         self.path = self.workdir / "train.jsonl"
         self.records = [record for record in read_records(self.path) if record["step"] <= step]
-        files.write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+        files.write_text(self.path, _lines(self.records))
+        # Of the training from this step on, until the next such record.
+        machines = [record for record in read_records(self.workdir / MACHINES) if record["step"] < step]
+        files.write_text(self.workdir / MACHINES, _lines([*machines, {"step": step, "machine": machine()}]))
         self._file = self.path.open("a")
         self._board = _Board(self.workdir / "tensorboard", step + 1)
 

@@ -7,28 +7,9 @@ import pathlib
 
 import jax
 
+from score_sde.core.machine import usable_cores
+
 _TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-
-
-def usable_cores() -> int:
-    """Processor cores this process may use: its affinity, and its control group's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(_cgroup_quota() + 1e-9)))
-
-
-def _cgroup_quota() -> float:
-    """Cores granted by the control group (version 2, then 1); infinity-like where there is no limit."""
-    try:
-        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return float(quota) / float(period) if quota != "max" else 1e9
-    except (OSError, ValueError):
-        pass
-    try:
-        folder = pathlib.Path("/sys/fs/cgroup/cpu")
-        quota_us = float((folder / "cpu.cfs_quota_us").read_text())
-        return quota_us / float((folder / "cpu.cfs_period_us").read_text()) if quota_us > 0 else 1e9
-    except (OSError, ValueError):
-        return 1e9
 
 
 def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:

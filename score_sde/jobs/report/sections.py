@@ -14,9 +14,10 @@ import numpy as np
 
 from score_sde import config as config_
 from score_sde import data, plots
+from score_sde.core.machine import machine
 from score_sde.core.progress import in_words
 from score_sde.experiment import Experiment, Model
-from score_sde.jobs.log import read_records
+from score_sde.jobs.log import MACHINES, read_records
 from score_sde.jobs.report import drawings, found
 from score_sde.jobs.report.neighbours import nearest
 from score_sde.jobs.report.page import Page
@@ -98,10 +99,20 @@ def what_was_run(page: Page, at: Subject) -> None:
             ("objective", f"{config.objective.name}: {', '.join(f'{k}={v}' for k, v in objective.items())}"),
             ("training", f"{config.train.steps:,} steps of {config.data.batch_size} examples, seed {config.seed}"),
             ("shown", f"{at.of}, the average {next(iter(sorted(config.averages)), 'none')}"),
-            ("reported on", f"{jax.device_count()} x {jax.devices()[0].device_kind}, JAX {jax.__version__}"),
+            *(("trained on", told) for told in _machines(at)),
+            ("reported on", machine()),
         ]
     )
     page.details("the whole config", config_.to_json(config))
+
+
+def _machines(at: Subject) -> list[str]:
+    """The machines that trained, each with its first step where there are several."""
+    records = read_records(at.workdir / MACHINES)
+    named = [record for record in records if isinstance(record.get("machine"), str)]
+    changes = [record for i, record in enumerate(named) if i == 0 or record["machine"] != named[i - 1]["machine"]]
+    several = len(changes) > 1
+    return [record["machine"] + f" (from step {record['step']})" * several for record in changes]
 
 
 def the_data(page: Page, at: Subject) -> None:

@@ -6,7 +6,7 @@ from score_sde.readers.pictures.layout import ENDINGS, ending
 from score_sde.readers.pictures.pixels import Unreadable
 from score_sde.readers.pictures.recognise import open_collection
 from score_sde.readers.pictures.tree import FolderTree
-from score_sde.readers.pictures.workers import ReadMany, reading, usable_cores
+from score_sde.readers.pictures.workers import ReadMany, reading
 
 __all__ = [
     "ENDINGS",
@@ -23,5 +23,4 @@ __all__ = [
     "header",
     "open_collection",
     "reading",
-    "usable_cores",
 ]

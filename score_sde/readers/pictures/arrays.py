@@ -29,7 +29,7 @@ def of_npy(where: pathlib.Path) -> Collection:
     """The examples of an array (n, *shape), which stays on the disk."""
     try:
         array = np.load(where, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+    except Exception as error:  # whatever a damaged header makes NumPy raise, tokenize.TokenError among it
         raise InputError(f"{where} is no array of numbers of NumPy's ({shown(error, 120)}).") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{where} is called .npy and is an archive; call it .npz.")
@@ -76,7 +76,7 @@ def _archive(where: pathlib.Path) -> dict[str, np.ndarray]:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise InputError(f"{where} is no archive of arrays of numbers of NumPy's ({shown(error, 120)}).") from error
-    except (SyntaxError, TypeError, KeyError, MemoryError, OverflowError) as error:
+    except Exception as error:  # whatever a damaged header makes NumPy raise, tokenize.TokenError among it
         raise InputError(f"{where} is damaged ({type(error).__name__}): get it again.") from error
 
 

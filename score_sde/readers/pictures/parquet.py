@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,11 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     Raises:
         InputError: for files that are damaged, of different columns, or have no pictures.
     """
-    import pyarrow
-
     names: list[str] = []
     places: list[tuple[int, int, int]] = []  # file, group of rows, row in it
     splits: list[str] = []
     columns: dict[str, list[Any]] = {}
     opened, picture, classes = [], "", tuple[str, ...]()
-    beside: list[pathlib.Path | None] = []
     for number, path in enumerate(files):
         file, picture, groups = _opened(path, picture)
         for old, new in _others(file.schema_arrow, picture).items():
@@ -40,15 +37,14 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             columns.setdefault(new, [None] * len(names)).extend(_entries(file, old, path))
             classes = classes or (_class_names(file.schema_arrow, old) if new == "label" else ())
         opened.append(file)
-        beside += _beside(file, picture, path, where if where.is_dir() else path.parent)
-        rows = [(number, group, row) for group, length in enumerate(groups) for row in range(length)]
         told = path.relative_to(where).as_posix() if path != where else path.name
-        names += [f"{told}/{row:08d}" for row in range(len(rows))]
-        places += rows
-        splits += [part_of_file(told)] * len(rows)
+        names += [f"{told}/{row:08d}" for row in range(sum(groups))]
+        places += [(number, group, row) for group, length in enumerate(groups) for row in range(length)]
+        splits += [part_of_file(told)] * sum(groups)
         for column in columns.values():
             column.extend([None] * (len(names) - len(column)))
-    if len(set(splits)) > 1 and "" in splits and TRAIN in splits:
+    has_parts = TRAIN in splits and len(set(splits)) > 1
+    if has_parts and "" in splits:
         raise InputError(
             f"{names[splits.index('')]} is of no part of the data, and others are; expected train or test."
         )
@@ -59,10 +55,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
 
     def get(number: int) -> bytes | np.ndarray:
         file, group, row = places[number]
-        try:
-            entry = group_of(file, group)[row].as_py()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{files[file]}, row group {group}, is damaged ({shown(error, 120)}).") from error
+        entry = _had(lambda: group_of(file, group)[row].as_py(), f"{files[file]}, row group {group},")
         content = entry.get("bytes") if isinstance(entry, dict) else entry
         outside = beside[number]
         if content is None and outside is not None:
@@ -73,16 +66,26 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             )
         return content
 
+    folder = where if where.is_dir() else where.parent
+    beside = [named for file, path in zip(opened, files, strict=True) for named in _beside(file, picture, path, folder)]
     stamps = [stamp_of(path) for path in files]
 
     def stamp(number: int) -> str:
         outside = beside[number]
         return stamps[places[number][0]] + (stamp_of(outside) if outside is not None else "")
 
-    # Files of one part alone are a data set of their own.
-    whole = splits if TRAIN in splits and len(set(splits)) > 1 else None
     kind = "a parquet file" if len(files) == 1 else f"{len(files)} parquet files"
-    return Collection(kind, where, names, get, stamp, whole, columns, classes)
+    # Files of one part alone are a data set of their own.
+    return Collection(kind, where, names, get, stamp, splits if has_parts else None, columns, classes)
+
+
+def _had(read: Callable[[], Any], told: str) -> Any:
+    import pyarrow
+
+    try:
+        return read()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{told} is damaged ({shown(error, 120)}).") from error
 
 
 def _opened(path: pathlib.Path, picture: str) -> tuple[Any, str, list[int]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.core.machine import usable_cores
 from score_sde.readers.pictures import pixels as pixels_
 from score_sde.readers.pictures.image import Fit, Header, decode, fit_array, header
 from score_sde.readers.pictures.pixels import Unreadable
@@ -27,11 +28,6 @@ _FEW = 512  # pictures that are read sooner than processes start
 _GROUP, _GROUP_BYTES = 64, 2**22  # of pictures that are sent at once
 _PIPE = 2**20  # bytes that a pipe holds
 _SCRIPT = pathlib.Path(pixels_.__file__).resolve()
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
