@@ -321,10 +321,11 @@ def test_what_a_config_leaves_to_the_data_is_kept(folder, tmp_path):
     assert kept.data.given == ("label", "augment")
     assert kept.data.conditions == "Augment"
     assert kept.data.drop.label == 0.1
-    assert (kept.network.name, kept.network.multipliers, kept.network.attention) == ("DDPMpp", (1, 2, 2), (12, 6))
+    assert (kept.network.name, kept.network.multipliers, kept.network.attention) == ("DDPMpp", (1, 2), (12, 6))
+    assert (kept.network.fold, kept.network.stem) == (2, 8)
     assert kept.network.dropout == 0.2
     assert kept.parametrization.data_std == kept.objective.weight.data_std == 0.5
-    assert experiment.chosen["network.multipliers"] == (1, 2, 2)
+    assert experiment.chosen["network.multipliers"] == (1, 2)
     again = Experiment.from_config(kept)
     assert again.chosen == {}
     assert again.network == experiment.network

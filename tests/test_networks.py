@@ -395,3 +395,24 @@ def test_a_folded_network_is_one_of_folded_images():
         DDPMpp(shape=(6, 6, 1), fold=2, **(settings | dict(multipliers=(1, 2))))
     with pytest.raises(ss.InputError, match="fold of DDPMpp is 0"):
         DDPMpp(shape=(6, 6, 1), fold=0, **settings)
+
+
+def test_a_stem_convolves_before_the_fold_and_behind_it():
+    settings = dict(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)
+    whole = DDPMpp(shape=(4, 6, 3), fold=2, stem=5, **settings)
+    small = DDPMpp(shape=(2, 3, 20), **settings)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, whole.init(jax.random.key(0)))
+    x, t = np.random.default_rng(0).normal(size=(2, 4, 6, 3)).astype(np.float32), jnp.asarray([0.1, 0.9])
+
+    def convolved(x, weights):
+        kernel, bias = np.asarray(weights["kernel"]), np.asarray(weights["bias"])
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        shifted = [(padded[:, i : i + 4, j : j + 6], kernel[i, j]) for i in range(3) for j in range(3)]
+        return sum(part @ matrix for part, matrix in shifted) + bias
+
+    folded = fold.fold(jnp.asarray(convolved(x, params["conv_in"])), 2)
+    wanted = convolved(np.asarray(fold.unfold(small.apply(params["inner"], folded, t), 2)), params["conv_out"])
+    np.testing.assert_allclose(whole.apply(params, jnp.asarray(x), t), wanted, atol=2e-4 * np.abs(wanted).max())
+    for stem, side in ((4, 1), (-1, 2)):
+        with pytest.raises(ss.InputError, match=f"stem of DDPMpp is {stem} with fold={side}"):
+            DDPMpp(shape=(4, 6, 3), fold=side, stem=stem, **settings)

@@ -34,6 +34,8 @@ class UNetNetwork(ModuleNetwork):
         dropout: dropout rate in the residual blocks.
         fold: the side of the squares of pixels that become channels before the first layer, and pixels again after the
             last: the network works on sides that are so much smaller. 1 for none.
+        stem: the channels that a 3 x 3 convolution makes of the image before the fold, and another one reads behind it;
+            without them no layer sees across the border between two squares at the full resolution. 0 for none.
         dtype, remat: as in ModuleNetwork.
     """
 
@@ -45,6 +47,7 @@ class UNetNetwork(ModuleNetwork):
     attention: tuple[int, ...] | None = None
     dropout: float = 0.1
     fold: int = dataclasses.field(default=1, kw_only=True)
+    stem: int = dataclasses.field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +72,7 @@ class UNetNetwork(ModuleNetwork):
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
         inner = UNet(self.spec(), rngs)
-        return inner if self.fold == 1 else Folded(inner, self.fold)
+        return inner if self.fold == 1 else Folded(inner, self.fold, self.shape[2], self.stem, rngs)
 
     def remarks(self) -> tuple[str, ...]:
         heights = _heights(self)
@@ -85,12 +88,18 @@ class UNetNetwork(ModuleNetwork):
         names = {field.name for field in dataclasses.fields(UNetSpec)}
         same = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
         reads = embeddings.reads_of(type(self).__name__, self.conditions)
-        return same | {"shape": folded_shape(self.shape, self.fold), "reads": reads}
+        height, width, channels = self.shape
+        return same | {"shape": folded_shape((height, width, self.stem or channels), self.fold), "reads": reads}
 
 
 def _check_sizes(net: UNetNetwork) -> None:
     if net.fold < 1:
         raise InputError(f"fold of {type(net).__name__} is {net.fold}; expected a whole number, at least 1.")
+    if net.stem < 0 or (net.stem and net.fold == 1):
+        raise InputError(
+            f"stem of {type(net).__name__} is {net.stem} with fold={net.fold}; expected 0, or a number of channels and "
+            "a fold of 2 or more."
+        )
     name, step = type(net).__name__, net.fold * 2 ** (len(net.multipliers) - 1)
     if net.channels < 1 or net.blocks < 1 or not net.multipliers or min(net.multipliers) < 1:
         raise InputError(

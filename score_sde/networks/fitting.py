@@ -12,6 +12,7 @@ from score_sde.core.errors import InputError
 _MOST_LEVELS = 6
 _LEAST_SIDE = 4  # of the lowest level
 _ATTENTION = 16  # the largest side with attention
+_FOLDED, _MOST_FOLD, _STEM = 20, 4, 8  # the sides that are not folded on a CPU
 # (fewer examples than this, dropout): what is learned by heart is learned of few examples.
 _DROPOUT = ((5_000, 0.2), (100_000, 0.1))
 
@@ -36,8 +37,9 @@ def fitted(shape: tuple[int, ...]) -> dict[str, Any]:
 def fitted_to(shape: tuple[int, ...], examples: int) -> dict[str, Any]:
     """The network for a run of many steps on so many examples.
 
-    A level for each factor of two that both sides have, down to 4 pixels; attention where a level has up to 16; on a
-    GPU or TPU 128 channels and two blocks, on a CPU 32 and one; dropout 0.2 up to 5,000 examples, 0.1 up to 100,000.
+    A level for each factor of two that both sides have, down to 4 pixels; attention where a level has up to 16; dropout
+    0.2 up to 5,000 examples, 0.1 up to 100,000. On a GPU or TPU there are 128 channels and two blocks; on a CPU 32 and
+    one, and squares of pixels are folded until the sides are at most 20, or the squares have 4 x 4 pixels.
 
     Raises:
         InputError: for images of more than 4 channels.
@@ -46,10 +48,11 @@ def fitted_to(shape: tuple[int, ...], examples: int) -> dict[str, Any]:
     if len(shape) != 3:
         return fitted(shape) | dict(width=max(128, min(1024, 8 * math.prod(shape))))
     height, width, _ = _checked(shape)
-    levels = levels_of(height, width, _MOST_LEVELS)
-    heights = [height >> level for level in range(levels)]
-    attention = tuple(side for side in heights if side <= _ATTENTION)[:2]
     on_cpu = jax.default_backend() == "cpu"
+    fold = _fold(height, width) if on_cpu else 1
+    levels = levels_of(height // fold, width // fold, _MOST_LEVELS)
+    heights = [height // fold >> level for level in range(levels)]
+    attention = tuple(side for side in heights if side <= _ATTENTION)[:2]
     return dict(
         name="DDPMpp",
         channels=32 if on_cpu else 128,
@@ -57,8 +60,17 @@ def fitted_to(shape: tuple[int, ...], examples: int) -> dict[str, Any]:
         blocks=1 if on_cpu else 2,
         attention=attention,
         dropout=dropout,
+        fold=fold,
+        stem=_STEM if fold > 1 else 0,
         dtype="auto",
     )
+
+
+def _fold(height: int, width: int) -> int:
+    fold = 1
+    while fold < _MOST_FOLD and max(height, width) > _FOLDED * fold and height % (2 * fold) == width % (2 * fold) == 0:
+        fold *= 2
+    return fold
 
 
 def levels_of(height: int, width: int, most: int) -> int:

@@ -9,6 +9,7 @@ from flax import nnx
 
 from score_sde.core.arrays import Array
 from score_sde.core.conditions import Cond
+from score_sde.networks import layers
 
 
 def folded_shape(shape: tuple[int, ...], side: int) -> tuple[int, int, int]:
@@ -37,12 +38,20 @@ class Folded(nnx.Module):
     Args:
         inner: the network of folded images.
         side: of the squares.
+        channels: of the images.
+        stem: the channels at the full resolution, before the fold and behind it, that a 3 x 3 convolution makes of the
+            image and another one reads; 0 for the image itself.
     """
 
-    def __init__(self, inner: Callable[..., Array], side: int) -> None:
+    def __init__(self, inner: Callable[..., Array], side: int, channels: int, stem: int, rngs: nnx.Rngs) -> None:
         self.inner, self.side = inner, side
+        self.conv_in = layers.conv(3, channels, stem, rngs) if stem else None
+        self.conv_out = layers.conv(3, stem, channels, rngs) if stem else None
 
     def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
         with jax.named_scope("fold"):
-            folded = fold(x, self.side)
-        return unfold(self.inner(folded, time_label, cond, keys), self.side)
+            folded = fold(x if self.conv_in is None else self.conv_in(x), self.side)
+        inner = self.inner(folded, time_label, cond, keys)
+        with jax.named_scope("unfold"):
+            unfolded = unfold(inner, self.side)
+            return unfolded if self.conv_out is None else self.conv_out(unfolded)
