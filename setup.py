@@ -31,6 +31,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["score_sde", "score_sde.*"]),
+    entry_points={"console_scripts": ["score-sde=score_sde.command:run"]},
     package_data={"score_sde": ["py.typed"]},
     install_requires=[
         "absl-py>=2.1",
@@ -59,6 +60,8 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10,<0.13"],
         "cloud": ["fsspec>=2024.6", "gcsfs>=2024.6", "s3fs>=2024.6"],
         "lmdb": ["lmdb>=1.4"],
+        "tensorboard": ["tensorboard>=2.16"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<9.7", "mkdocstrings[python]>=0.29"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
 )

@@ -1,4 +1,4 @@
-"""score_sde: score-based diffusion models in JAX. `import score_sde as ss`."""
+"""This package provides score-based diffusion models in JAX; use `import score_sde as ss`."""
 
 from score_sde import data, jobs, losses, networks
 from score_sde.core import keys

@@ -1,6 +1,6 @@
-"""The adaptive solve of the probability flow and what rides on it, each example with its own step size.
+"""This module solves the probability flow with adaptive steps, where each example has its own step size.
 
-Used by the likelihood, by encoding and decoding, and by the sampler `ProbabilityFlow`. The method is
+The likelihood, encoding and decoding, and the sampler `ProbabilityFlow` use this module. The method is
 diffrax's Dopri5 (Dormand & Prince 1980, order 5 with an embedded error of order 4), in the variable
 u = sqrt(t): near the data sigma grows as sqrt(t) on VP, so that x_t is smooth in u and not in t.
 """
@@ -22,27 +22,27 @@ from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.precision import products
 from score_sde.denoisers import Denoiser
 
-# One example's dy/dt: (t of shape (), y, args) -> the structure of y.
+# The dy/dt of one example: (t of shape (), y, args) -> the structure of y.
 Field = Callable[[Array, Any, Any], Any]
 
 MAX_STEPS = 10_000
-_FIRST_STEP, _LEAST_STEP = 0.01, 1e-9  # as parts of the whole way
-_REASONS = {1: f"more than {MAX_STEPS} steps were needed", 2: "the step size shrank to nothing"}
-# With these a third of the steps that the plain controller rejects are rejected; see docs/performance.md.
+_FIRST_STEP, _LEAST_STEP = 0.01, 1e-9  # as fractions of the interval from t0 to t1
+_REASONS = {1: f"more than {MAX_STEPS} steps were needed", 2: "the step size became too small"}
+# With these values the controller rejects a third as many steps as the plain controller; see docs/performance.md.
 _PROPORTIONAL, _INTEGRAL, _SAFETY = 0.4, 0.3, 0.8
-_STAGES = 6  # evaluations of an attempted step: the seventh stage is the first of the next one
+_STAGES = 6  # function evaluations of an attempted step: its seventh stage is the first stage of the next step
 
 
 class Solution(NamedTuple):
-    """What `solve` returns.
+    """`Solution` holds the result of `solve`.
 
     Attributes:
-        y: the state at t1, every leaf with leading axis batch; NaN where the solve failed.
-        nfe: evaluations of the field spent on each example, int32 (batch,); of `flow`, of the network.
-        accepted: steps taken, int32 (batch,).
-        rejected: steps tried and made again with a smaller size, int32 (batch,).
-        status: 0 where solved, else why not (1: too many steps, 2: no step is small enough, as
-            where the field returns NaN), int32 (batch,).
+        y: the state at t1, every leaf with leading axis batch; NaN for examples whose solve failed.
+        nfe: number of evaluations of the field for each example, int32 (batch,); from `flow`, of network evaluations.
+        accepted: number of accepted steps, int32 (batch,).
+        rejected: number of steps that were rejected and repeated with a smaller size, int32 (batch,).
+        status: 0 if solved, otherwise the reason of the failure (1: too many steps, 2: no step is small
+            enough, for example because the field returns NaN), int32 (batch,).
     """
 
     y: Any
@@ -63,26 +63,26 @@ def solve(
     atol: ArrayLike,
     precision: str = "highest",
 ) -> Solution:
-    """Integrate dy/dt = field(t, y, args) from t0 to t1 for every example of a batch; meant for use inside jit.
+    """Integrate dy/dt = field(t, y, args) from t0 to t1 for every example of a batch; to be called inside jit.
 
-    A step is accepted where every leaf of y has an error whose root mean square, in units of
-    atol + rtol |y|, is below 1: a leaf of few numbers counts as much as one of many. Steps are chosen by the power of
-    two that the error lies above (`coarse`), so that rounding does not change them.
+    A step is accepted if the root mean square of the error of each leaf of y, in units of
+    atol + rtol |y|, is below 1: a leaf of few numbers counts as much as a leaf of many numbers. The step size depends
+    on the error only through the power of two below the error (`coarse`), so that rounding does not change the steps.
 
     Args:
         field: dy/dt of one example.
         y0: a pytree of arrays with leading axis batch, the state at t0.
-        t0, t1: times of shape (), at least 0; t1 may be smaller.
-        args: what the field is given beside the state, a pytree with leading axis batch.
+        t0, t1: times of shape (), at least 0; t1 may be smaller than t0.
+        args: other arguments of the field, a pytree with leading axis batch.
         rtol, atol: relative and absolute tolerance.
-        precision: of float32 products, as in `core.precision.products`; 'highest' is full float32 on every platform. A
-            network of dtype 'bfloat16' computes in bfloat16 all the same.
+        precision: precision of float32 products, as in `core.precision.products`; 'highest' is full float32 on every
+            platform. A network of dtype 'bfloat16' computes in bfloat16 at every precision.
     """
     u0, u1 = jnp.sqrt(jnp.asarray(t0)), jnp.sqrt(jnp.asarray(t1))
     controller = _controller(jnp.asarray(rtol), jnp.asarray(atol))
 
     def field_along(way: Any, y: Any, args: Any) -> Any:
-        """dy/d(way), with t = u^2 and u = u0 + way (u1 - u0)."""
+        """Return dy/d(way), with t = u^2 and u = u0 + way (u1 - u0)."""
         u = u0 + jnp.asarray(way, u0.dtype) * (u1 - u0)
         return jax.tree.map(lambda rate: 2 * u * (u1 - u0) * rate, field(u**2, y, args))
 
@@ -91,15 +91,15 @@ def solve(
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field_along),
             diffrax.Dopri5(),
-            # Plain numbers: of arrays diffrax would check the signs by calls to the host.
+            # These are plain numbers, because diffrax checks the signs of arrays with calls to the host.
             t0=0.0,
             t1=1.0,
             dt0=_FIRST_STEP,
             y0=y0,
             args=args,
             stepsize_controller=controller,
-            # The first slope is known, so diffrax need not evaluate it again wherever an example's first
-            # step is rejected; and the number of evaluations is known too.
+            # The first slope is given, so that diffrax does not evaluate it again if the first step of an
+            # example is rejected, and so that the number of evaluations is known.
             solver_state=(jnp.asarray(False), slope),
             max_steps=MAX_STEPS,
             throw=False,
@@ -132,21 +132,21 @@ def _controller(rtol: Array, atol: Array) -> diffrax.PIDController:
 
 
 def coarse(error: Array, per_octave: int = 1) -> Array:
-    """An error as the middle of its bin, of which there are `per_octave` from a number to its double; 1 is an edge.
+    """Return the middle of the bin of an error; `per_octave` bins cover a factor of two, and 1 is an edge of a bin.
 
-    Step control that sees the bin alone takes the same steps whatever the rounding of the network's output, but for an
-    error that lies on an edge: what is solved is then a function of the example, and not of the batch or the device.
+    If step control uses only the bin, the rounding of the network's output does not change the steps, unless the error
+    lies on an edge. The solution then depends on the example, and not on the batch or the device.
     """
     return jnp.exp2((jnp.floor(jnp.log2(error) * per_octave) + 0.5) / per_octave)
 
 
 def _coarse_rms(y: Any) -> Array:
-    """The largest root mean square of a leaf."""
+    """Return the largest root mean square of all leaves, as the middle of its bin."""
     return coarse(jnp.max(jnp.stack([jnp.sqrt(jnp.mean(leaf**2)) for leaf in jax.tree.leaves(y)])))
 
 
 def velocity(denoiser: Denoiser, t: Array, x: Array, cond: Cond) -> Array:
-    """The probability flow of one example: t of shape (), x of shape (*shape), cond without a batch axis."""
+    """Return the velocity of the probability flow: t of shape (), x of shape (*shape), cond of one example."""
     return denoiser.velocity(x[None], t[None], jax.tree.map(lambda leaf: leaf[None], cond))[0]
 
 
@@ -161,9 +161,9 @@ def flow(
     atol: ArrayLike,
     precision: str = "highest",
 ) -> Solution:
-    """Carry x, shape (batch, *shape), along the probability flow from time t0 to t1; meant for use inside jit.
+    """Move x, shape (batch, *shape), along the probability flow from time t0 to t1; to be called inside jit.
 
-    The other arguments are those of `solve`.
+    The other arguments are the arguments of `solve`.
     """
     t0, t1 = jnp.asarray(t0, x.dtype), jnp.asarray(t1, x.dtype)
     options: dict[str, Any] = {"rtol": rtol, "atol": atol, "precision": precision}
@@ -172,10 +172,10 @@ def flow(
 
 
 def network_evaluations(denoiser: Denoiser, t0: Array, t1: Array) -> Array:
-    """The network evaluations of one evaluation of the field between two times, the larger of those at both; int32 ().
+    """Return the network evaluations of one evaluation of the field: the larger number at t0 and t1; int32 ().
 
-    A guide that works at some noise levels only costs as much at all others here: the examples of a batch are at
-    different times, and one program serves them all.
+    A guide that is active at some noise levels only has the same cost at all noise levels here, because the examples
+    of a batch are at different times, and one program computes all examples.
     """
     return jnp.maximum(denoiser.evaluations(t0), denoiser.evaluations(t1))
 
@@ -191,7 +191,7 @@ def check_tolerances(rtol: float, atol: float) -> None:
 
 
 def check_solved(status: ArrayLike, what: str = "examples") -> None:
-    """Raise DivergenceError, naming the examples, where a solve failed."""
+    """Raise DivergenceError, with the numbers of the examples, if a solve failed."""
     status = np.asarray(status)
     failed = np.flatnonzero(status)
     if failed.size:
@@ -199,6 +199,6 @@ def check_solved(status: ArrayLike, what: str = "examples") -> None:
         reasons = "; ".join(text for code, text in _REASONS.items() if code in status)
         raise DivergenceError(
             f"The probability flow of {failed.size} of {status.size} {what} was not solved (numbers {named}): "
-            f"{reasons}. Use larger rtol and atol; or the model itself returns values that are not finite.",
+            f"{reasons}. Use larger rtol and atol, or check whether the model returns values that are not finite.",
             tuple(failed.tolist()),
         )

@@ -1,4 +1,4 @@
-"""Pictures: grids of images and curves, as PNG files."""
+"""This module makes pictures, grids of images and plots of curves, and writes PNG files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _GAP = 2
 
 
 def image_grid(images: np.ndarray, maximum: int, columns: int | None = None, least_side: int = 48) -> np.ndarray:
-    """Images side by side, as uint8 (height, width, 3).
+    """Return images side by side, as uint8 (height, width, 3).
 
     Args:
-        images: whole numbers 0 .. maximum, shape (n, height, width, channels) with 1 or 3 channels (of
-            any other number the first is shown).
-        maximum: the value shown as white.
-        columns: images per row; None for a square.
-        least_side: small images are enlarged, pixel by pixel, until their longer side has this many pixels.
+        images: whole numbers 0 .. maximum, shape (n, height, width, channels) with 1 or 3 channels; with
+            another number of channels, only the first channel is shown.
+        maximum: the value that is shown as white.
+        columns: images per row; None for a square grid.
+        least_side: small images are enlarged, pixel by pixel, until their longer side has at least this many pixels.
     """
     shown = images if images.shape[-1] == 3 else np.repeat(images[..., :1], 3, axis=-1)
     shown = np.round(np.clip(shown / maximum, 0, 1) * 255).astype(np.uint8)
@@ -37,17 +37,17 @@ def image_grid(images: np.ndarray, maximum: int, columns: int | None = None, lea
 
 
 def shown(shape: tuple[int, ...]) -> int:
-    """How many examples of this shape a picture shows: 100 images, or 5,000 points."""
+    """Return how many examples of this shape a picture shows: 100 images, or 5,000 points."""
     return 100 if len(shape) == 3 else 5000
 
 
 def picture(examples: np.ndarray, maximum: int | None) -> np.ndarray:
-    """Examples as uint8 (height, width, 3): images in rows of ten, points of the plane as dots.
+    """Return a picture of examples, uint8 (height, width, 3): images in rows of ten, points of the plane as dots.
 
     Args:
-        examples: images, shape (n, height, width, channels), or vectors, shape (n, dimensions), of which the
-            first two coordinates are shown.
-        maximum: the value shown as white; None for the largest one, the least then being black.
+        examples: images, shape (n, height, width, channels), or vectors, shape (n, dimensions). For
+            vectors, the first two coordinates are shown.
+        maximum: the value that is shown as white; with None, the largest value is white and the smallest is black.
     """
     if examples.ndim != 4:
         return _dots(examples.reshape(len(examples), -1))
@@ -73,7 +73,7 @@ def _dots(points: np.ndarray) -> np.ndarray:
 
 
 def save_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Write uint8 (height, width, 3) as a PNG file, whole or not at all."""
+    """Write uint8 (height, width, 3) as a PNG file, completely or not at all."""
     from PIL import Image
 
     with atomic_file(path) as file:
@@ -88,7 +88,7 @@ def save_curves(
     xscale: str = "linear",
 ) -> None:
     """Write a plot of named curves {name: (xs, ys)} with a logarithmic y axis as a PNG file."""
-    from matplotlib.figure import Figure  # no pyplot: it keeps global state and wants a display
+    from matplotlib.figure import Figure  # no pyplot: it keeps global state and needs a display
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel=x, ylabel=y, xscale=xscale, yscale="log")

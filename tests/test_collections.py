@@ -216,7 +216,7 @@ def test_npy_and_npz(tmp_path):
     np.save(tmp_path / "first.npy", VALUES.transpose(0, 3, 1, 2))
     found = open_collection(tmp_path / "first.npy")
     np.testing.assert_array_equal(found.values, VALUES)
-    assert found.notes == ("channels were first, and are put last",)
+    assert found.notes == ("the channels were first in each example and are now last",)
     np.savez(tmp_path / "gd.npz", VALUES, LABELS)  # guided-diffusion's arr_0, arr_1
     found = open_collection(tmp_path / "gd.npz")
     np.testing.assert_array_equal(found.values, VALUES)
@@ -228,7 +228,7 @@ def test_npy_and_npz(tmp_path):
     np.testing.assert_array_equal(found.values, VALUES)
     assert found.splits == ["train"] * 8 + ["test"] * 4
     np.savez(tmp_path / "half.npz", x_train=VALUES[:8], y_train=LABELS[:8], x_test=VALUES[8:])
-    with pytest.raises(ss.InputError, match="labels in one part of the data alone"):
+    with pytest.raises(ss.InputError, match="labels in one split only"):
         open_collection(tmp_path / "half.npz")
     np.savez(tmp_path / "other.npz", a=VALUES, b=LABELS)
     with pytest.raises(ss.InputError, match="has the arrays a, b; expected the examples under one of the names"):
@@ -237,7 +237,7 @@ def test_npy_and_npz(tmp_path):
 
 def test_pickled_arrays_are_not_opened(tmp_path):
     np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ss.InputError, match="no array of numbers"):
+    with pytest.raises(ss.InputError, match="not a NumPy array of numbers"):
         open_collection(tmp_path / "o.npy")
 
 
@@ -270,7 +270,7 @@ def test_tfrecords_of_stylegan_and_of_encoded_pictures(tmp_path):
         given.write(tmp_path / "sg" / f"faces-r{level:02d}.tfrecords", given.tfrecord(messages))
     found = open_collection(tmp_path / "sg")
     np.testing.assert_array_equal(read(found), VALUES)
-    assert found.notes == ("of 2 files that of the largest resolution is used",)
+    assert found.notes == ("of 2 files only the one of the largest resolution is used",)
     for part, rows in (("train", slice(0, 8)), ("test", slice(8, 12))):
         messages = [given.example(image=given.png(v), label=(int(i),)) for v, i in zip(VALUES[rows], LABELS[rows])]
         given.write(tmp_path / "tf" / f"set-{part}.tfrecord-00000-of-00001", given.tfrecord(messages))
@@ -368,10 +368,10 @@ def test_descriptions_that_do_not_fit(tmp_path):
             "line 1, describes b.png, and there is no such picture",
         ),
         ("metadata.jsonl", '{"text": "x"}', "line 1, has no file_name"),
-        ("metadata.jsonl", "{", "line 1, is no JSON"),
-        ("metadata.jsonl", "[" * 100_000, "line 1, is no JSON"),
-        ("metadata.csv", "file_name,text\na.png,x,y\n", "line 2, has 3 columns, and its head 2"),
-        ("dataset.json", "[]", "is no list of labels"),
+        ("metadata.jsonl", "{", "line 1, is not JSON"),
+        ("metadata.jsonl", "[" * 100_000, "line 1, is not JSON"),
+        ("metadata.csv", "file_name,text\na.png,x,y\n", "line 2, has 3 columns; expected 2"),
+        ("dataset.json", "[]", "is not a list of labels"),
         ("dataset.json", '{"labels": [1]}', "has the label 1; expected pairs"),
     ):
         given.write(tmp_path / name, text)
@@ -390,7 +390,7 @@ def test_a_pickle_of_cifar_that_asks_for_more(tmp_path):
     files, _ = given.cifar_files(SMALL, SMALL_LABELS, binary=False)
     files["data_batch_3"] = pickle.dumps({"data": Evil()}, protocol=2)
     given.tarred(tmp_path / "c.tar", files)
-    with pytest.raises(ss.InputError, match=r"data_batch_3 is no file of CIFAR's: it asks for posix\.system"):
+    with pytest.raises(ss.InputError, match=r"data_batch_3 is not a file of CIFAR: it asks for posix\.system"):
         open_collection(tmp_path / "c.tar")
     assert not (tmp_path / "executed").exists()
 
@@ -487,7 +487,7 @@ def test_pictures_of_no_part_are_refused_and_of_no_class_said(tmp_path):
     given.class_folders(tmp_path / "p", VALUES[:8], LABELS[:8], "train")
     given.class_folders(tmp_path / "p", VALUES[8:], LABELS[8:], "test")
     given.write(tmp_path / "p" / "preview.png", given.png(VALUES[0]))
-    with pytest.raises(ss.InputError, match=r"preview\.png in neither; expected every picture in one of them"):
+    with pytest.raises(ss.InputError, match=r"preview\.png is in neither; expected every picture in one of them"):
         open_collection(tmp_path / "p")
     given.class_folders(tmp_path / "q", VALUES, LABELS)
     given.write(tmp_path / "q" / "stray.png", given.png(VALUES[0]))

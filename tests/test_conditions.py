@@ -32,9 +32,9 @@ TEXT = {"tokens": np.zeros((2, 4), int), "mask": np.ones((2, 4), bool)}
 @pytest.mark.parametrize(
     ("cond", "words"),
     [
-        (None, "cond lacks 'depth', which is required"),
-        ({"label": np.zeros(2, int)}, "cond lacks 'depth'"),
-        (DEPTH | {"colour": np.zeros(2)}, "cond has 'colour', which nothing here reads; what is read: caption, depth"),
+        (None, "cond has no 'depth', which is required"),
+        ({"label": np.zeros(2, int)}, "cond has no 'depth'"),
+        (DEPTH | {"colour": np.zeros(2)}, "cond has 'colour', which is not read; conditions read: caption, depth"),
         (np.zeros(2), "cond is a ndarray; expected None or a dictionary"),
         ({"depth": np.ones((3, 2))}, r"cond\['depth'\] has shape \(3, 2\); expected leading axis 2"),
         ({"depth": np.ones((2, 3))}, r"shape \(2, 3\) and dtype float64; expected \(2, 2\) and float32"),
@@ -48,7 +48,7 @@ TEXT = {"tokens": np.zeros((2, 4), int), "mask": np.ones((2, 4), bool)}
         (DEPTH | {"caption": TEXT | {"mask": np.ones((2, 5), bool)}}, r"shape \(2, 5\)"),
         (DEPTH | {"absent": {"label": np.zeros(2, bool)}}, r"cond\['absent'\]\['label'\] .* for a name that cond has"),
         (DEPTH | {"label": np.zeros(2, int), "absent": {"label": np.zeros(2)}}, "dtype float64; expected bool"),
-        (DEPTH | {"absent": {"depth": np.array([False, True])}}, "cond lacks 'depth'"),
+        (DEPTH | {"absent": {"depth": np.array([False, True])}}, "cond has no 'depth'"),
     ],
 )
 def test_what_cannot_be_read_is_refused(cond, words):
@@ -93,7 +93,7 @@ def test_what_a_person_asks_for():
     ):
         with pytest.raises(ss.InputError, match=words):
             given_.asked_for(asked, reads, numbers)
-    with pytest.raises(ss.InputError, match=r"sample\.cond lacks .depth., which the model requires"):
+    with pytest.raises(ss.InputError, match=r"sample\.cond has no .depth., which the model requires"):
         given_.asked_for({}, READS, numbers)
 
 
@@ -139,7 +139,7 @@ def test_every_public_function_refuses_what_the_denoiser_does_not_read():
         lambda: ss.denoising_loss(plain, jnp.asarray(x), keys, t=0.5, cond=cond),
         lambda: ss.bits_per_dim(plain, x, keys, codec=ss.ContinuousCodec((3,)), cond=cond),
     ):
-        with pytest.raises(ss.InputError, match="cond has 'label', which nothing here reads"):
+        with pytest.raises(ss.InputError, match="cond has 'label', which is not read"):
             call()
 
 

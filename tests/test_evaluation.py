@@ -221,7 +221,7 @@ def test_results_of_something_else_are_not_touched(run, monkeypatch, capsys):
 
     for torn in (text[:40].encode(), b"[]", b"", b"\xff\xfe{"):
         path.write_bytes(torn)
-        with pytest.raises(ss.InputError, match="holds no results: move it away"):
+        with pytest.raises(ss.InputError, match="holds no results: move the file away"):
             evaluate(config, workdir)
         assert path.read_bytes() == torn
 

@@ -73,7 +73,7 @@ def test_a_condition_of_ones_own(files, tmp_path):
     guided = ss.ClassifierFree(model.denoiser, 3.0)
     out = ss.sample(guided, ss.Heun(), ss.time_grid.default(guided.sde, 4), model.shape, n=2, seed=0)
     assert out.nfe.tolist() == [2 * (2 * 4 + 1)] * 2
-    with pytest.raises(ss.InputError, match=r"cond has 'label', which nothing here reads; what is read: brightness"):
+    with pytest.raises(ss.InputError, match=r"cond has 'label', which is not read; conditions read: brightness"):
         ss.sample(model.denoiser, ss.Heun(), [1.0, 1e-5], model.shape, n=2, seed=0, cond={"label": np.zeros(2, int)})
     # What is optional, and the data do not have, is absent for all.
     assert not Experiment.from_config(small(network=dict(name="mycolours.Told"))).reads
@@ -171,7 +171,7 @@ def test_an_evaluation_that_asks_for_samples(files, tmp_path, capsys):
 
 
 def test_a_job_of_ones_own(files, tmp_path, capsys):
-    from main import find_job
+    from score_sde.command import find_job
 
     config = small()
     train(config, tmp_path)

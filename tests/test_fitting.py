@@ -63,7 +63,7 @@ def test_a_data_set_is_fitted_and_known_by_its_workdir(tmp_path):
         config.train.steps = 5
     jobs.train(config, tmp_path)
     assert ss.load(tmp_path).step == 5
-    with pytest.raises(ss.InputError, match="beside the data set TwoMoons; expected its own conditions"):
+    with pytest.raises(ss.InputError, match="with the data set TwoMoons; expected only its own conditions"):
         ss.fit(ss.data.TwoMoons(), label=[0, 1], **QUICK)
     with pytest.raises(ss.InputError, match="Local is defined inside a function"):
 
@@ -104,7 +104,7 @@ def test_an_exact_gaussian_is_learned():
         (dict(data=[1.0, 2.0]), "shape"),
         (dict(data=np.zeros((5, 2))), "0 throughout"),
         (dict(data=np.full((5, 2), np.nan)), "Example 0 of the data contains NaN"),
-        (dict(data=[[1, 2], [3]]), "no arrays"),
+        (dict(data=[[1, 2], [3]]), "cannot be read as arrays"),
         (dict(data="points"), "shape"),
         (dict(data=np.array([["a", "b"]])), "dtype"),
         (dict(data=-np.ones((3, 2), int)), "contain -1"),

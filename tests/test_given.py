@@ -36,7 +36,7 @@ WRONG = [
     (dict(values=altered(np.zeros((5, 4, 4, 1), np.uint16), 4, 256)), "Example 4 of .*contain 256"),
     (dict(values=altered(np.zeros((5, 4, 4, 1)), (2, 1), np.nan)), "Example 2 of .*contain nan"),
     (dict(values=np.zeros((5, 1, 4, 4), np.uint8)), r"shape \(1, 4, 4\); expected \(4, 4, 1\).*channels come last"),
-    (dict(values=np.zeros((5, 4, 4), np.uint8)), r"one channel has an axis of its own"),
+    (dict(values=np.zeros((5, 4, 4), np.uint8)), r"single channel needs its own axis"),
     (dict(values=np.array([["a"] * 4] * 5)), "expected"),
 ]
 
@@ -148,7 +148,7 @@ def test_a_run_starts_from_the_weights_of_another(config, tmp_path):
     other = first.copy_and_resolve_references()
     other.data.given = ()
     state = ss.Experiment.from_config(other).init_state()
-    with pytest.raises(ss.InputError, match=r"network does not fit \(\['classes'\] has shape \(11, 64\)"):
+    with pytest.raises(ss.InputError, match=r"network does not fit the config \(\['classes'\] has shape \(11, 64\)"):
         started_from(experiment, tmp_path / "a", state)
     with pytest.raises(ss.InputError, match="no workdir"):
         started_from(experiment, tmp_path / "nothing", state)
@@ -176,7 +176,7 @@ def test_settings_that_do_nothing_are_refused(config, tmp_path, section, change,
 def test_attention_where_no_level_has_that_height_is_told():
     options = dict(channels=8, multipliers=(1, 2), blocks=1)
     (remark,) = networks.DDPMpp((8, 8, 1), attention=(4, 5), **options).remarks()
-    assert remark.startswith("network.attention has 5, and no level has that height (they have 8, 4)")
+    assert remark.startswith("network.attention has 5, and no level has that height (the levels have 8, 4)")
     assert networks.DDPMpp((8, 8, 1), attention=(4,), **options).remarks() == ()
     assert networks.DDPMpp((8, 8, 1), **options).attention == ()
     assert networks.DDPMpp((32, 32, 3), **options).attention == (16,)

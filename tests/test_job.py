@@ -132,7 +132,7 @@ def test_parts_of_another_kind_are_not_joined(tmp_path):
     parts = Parts(tmp_path, "squares", {"of": 1})
     parts.write(0, squares(np.arange(4)), 1.0)
     parts.write(4, squares(np.arange(4, 8)) | {"square": np.zeros(4, np.float32)}, 1.0)
-    with pytest.raises(ss.InputError, match=r"00000004.npz holds square of another type or shape than 00000000.npz"):
+    with pytest.raises(ss.InputError, match=r"00000004.npz holds square of another dtype or shape than 00000000.npz"):
         parts.merge(tmp_path / "squares.npz", 8)
     assert not (tmp_path / "squares.npz").exists()
 
@@ -154,7 +154,7 @@ def test_results_that_are_not_seen_are_waited_for(tmp_path, monkeypatch):
     check(tmp_path, 8)
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("score_sde.jobs.parts._WAIT_S", 0.0)
-    with pytest.raises(ss.InputError, match="shows 8 results of 9 examples here: give the same command again"):
+    with pytest.raises(ss.InputError, match="shows 8 results of 9 examples on this host: run the same command again"):
         parts.merge(tmp_path / "squares.npz", 9)
 
 
@@ -267,7 +267,7 @@ def test_several_checkpoints_in_one_job(trained, capsys):
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        ("10,15", "has no checkpoint of step 15, which eval.checkpoints asks for; it has 10, 20"),
+        ("10,15", "has no checkpoint of step 15, which eval.checkpoints requires; existing: 10, 20"),
         ("latest", "eval.checkpoints is 'latest'; expected 'newest'"),
         ("1.5", "eval.checkpoints is '1.5'; expected 'newest'"),
     ],

@@ -27,6 +27,8 @@ FLOORS = {
     "pretrained": 8,
     "jobs": 9,
     "fitting": 10,
+    "configs": 11,
+    "command": 11,
 }
 
 

@@ -55,7 +55,7 @@ def test_train_and_sample_then_again(cache, tmp_path):
     job = ["--config=configs/digits.py:subvp,conditional", f"--workdir={tmp_path}", "--mode=train,eval,sample", *TINY]
     first = run(cache, *job, "--config.sample.guidance=ClassifierFree(weight=2.0)")
     assert first.returncode == 0, first.stderr
-    assert "note: network.attention has 4, and no level has that height (they have 8)" in first.stdout
+    assert "note: network.attention has 4, and no level has that height (the levels have 8)" in first.stdout
     assert "%|" not in first.stderr  # no progress bar where there is no terminal
     for words in (
         "trained to step 4",
@@ -180,7 +180,7 @@ def test_a_published_checkpoint_from_the_command_line(cache, tmp_path):
 
 
 def test_too_little_memory_is_one_line(monkeypatch):
-    import main as command_line  # it defines flags, which the processes that this file starts do themselves
+    from score_sde import command as command_line  # it defines flags, which the other processes here do themselves
 
     def exhausted(argv):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 68719476736 bytes.")

@@ -180,7 +180,7 @@ def test_a_loss_of_the_whole_batch(strategy):
     x = batch_of()["values"].reshape(16, -1) / 16.0
     np.testing.assert_allclose(metrics["loss"], ((x - x.mean(axis=0)) ** 2).mean(), rtol=1e-5)
     assert np.asarray(new.objective["rows"]).tolist() == list(range(16))
-    with pytest.raises(ss.InputError, match=r"train.microbatches is 2, and Contrast needs the whole batch: use 1"):
+    with pytest.raises(ss.InputError, match=r"train.microbatches is 2, but Contrast needs the whole batch: use 1"):
         make_step(experiment, devices=devices, microbatches=2)
 
 
@@ -282,8 +282,8 @@ def test_a_state_averages_and_a_teacher_are_there_when_it_is_evaluated(tmp_path)
 @pytest.mark.parametrize(
     ("returned", "words"),
     [
-        (lambda losses, state: ({"other": losses}, state, {}), r"losses of \['other'\]; expected one of each group"),
-        (lambda losses, state: ({"network": losses.mean()}, state, {}), r"of shape \(\); expected one number of each"),
+        (lambda losses, state: ({"other": losses}, state, {}), r"losses of \['other'\]; expected one for each group"),
+        (lambda losses, state: ({"network": losses.mean()}, state, {}), r"of shape \(\); expected one number for each"),
         (lambda losses, state: ({"network": losses}, state, {"m": losses}), r"metric 'm' of shape \(\d+,\)"),
         (lambda losses, state: ({"network": losses}, jnp.zeros(5), {}), "returns a state of"),
     ],

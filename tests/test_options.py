@@ -153,8 +153,8 @@ def test_the_rule_on_shapes(shape, cut):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"train.fused": 5}, "train.fused is 5, and train.steps = 12 is no multiple of it"),
-        ({"train.fused": 4}, "train.fused is 4, and train.log_every = 6 is no multiple of it"),
+        ({"train.fused": 5}, "train.fused is 5, and train.steps = 12 is not a multiple of train.fused"),
+        ({"train.fused": 4}, "train.fused is 4, and train.log_every = 6 is not a multiple of train.fused"),
         ({"train.fused": 0}, "train.fused is 0"),
         ({"train.microbatches": 0}, "train.microbatches is 0"),
         (

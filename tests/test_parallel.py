@@ -9,6 +9,7 @@ import pytest
 
 import score_sde as ss
 from score_sde import parallel
+from score_sde.core import machine
 from score_sde.parallel import host
 
 
@@ -67,7 +68,7 @@ def test_the_quota_of_the_control_group(monkeypatch, text, cores):
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(pathlib.Path, "read_text", read)
-    assert host._cgroup_quota() == cores
+    assert machine._cgroup_quota() == cores
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     assert parallel.usable_cores() == min(6, max(1, int(cores)))
 
@@ -76,7 +77,7 @@ def devices_of(batch, cores, **environment):
     """The number of devices in a fresh process that has asked for them."""
     code = (
         "import os; os.sched_getaffinity = lambda _: set(range(CORES))\n"
-        "from score_sde import parallel; parallel.host._cgroup_quota = lambda: 1e9\n"
+        "from score_sde import parallel; from score_sde.core import machine; machine._cgroup_quota = lambda: 1e9\n"
         "parallel.request_cpu_devices(BATCH); import jax; print(jax.device_count())"
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}

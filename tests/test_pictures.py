@@ -169,7 +169,7 @@ def test_a_picture_of_too_many_pixels_is_not_decoded():
 def test_what_is_no_picture():
     for content, words in (
         (b"", "is empty"),
-        (b"some text", "no picture"),
+        (b"some text", "is not a picture"),
         (encoded(RGB, "JPEG")[:700], "cannot be decoded"),
     ):
         with pytest.raises(Unreadable, match=words):
@@ -179,7 +179,7 @@ def test_what_is_no_picture():
 def test_nothing_is_started_to_read_a_picture(monkeypatch):
     """Pillow hands EPS to Ghostscript."""
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
-    with pytest.raises(Unreadable, match="no picture"):
+    with pytest.raises(Unreadable, match="is not a picture"):
         decode(encoded(RGB, "EPS"), Fit(8, 8))
 
 

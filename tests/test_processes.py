@@ -210,7 +210,7 @@ BAD = [
     (["--coordinator=h:99999", "--processes=2", "--process=0"], "'h:99999'; expected HOST:PORT"),
     (["--coordinator=h:1", "--processes=2", "--process=2"], "--process is 2 of --processes=2; expected 0 .. 1"),
     (["--coordinator=h:1", "--processes=0", "--process=0"], "--process is 0 of --processes=0"),
-    (["--distributed"], "did not find one another by what the cluster says"),
+    (["--distributed"], "did not find one another through the settings of the cluster"),
 ]
 
 

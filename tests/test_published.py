@@ -233,7 +233,7 @@ def test_another_family_and_what_is_unknown():
         match(NCSNPP, odd)
     odd = spare(NCSNPP)
     odd.params["extra"] = np.zeros(7)
-    with pytest.raises(InputError, match="1 tensors that the config's network has not, such as extra"):
+    with pytest.raises(InputError, match="1 tensors that the config's network does not have, such as extra"):
         match(NCSNPP, odd)
     odd = spare(NCSNPP)
     del odd.params["all_modules.1.bias"]
@@ -364,7 +364,7 @@ def test_an_import_is_a_workdir(tmp_path, name, capsys):
     capsys.readouterr()
     job.run(Experiment.from_config(config), workdir, weights=str(path), expect=str(expect))
     assert capsys.readouterr().out.startswith("nothing left to import")
-    with pytest.raises(InputError, match="has checkpoints already, and not of this file"):
+    with pytest.raises(InputError, match="already has checkpoints of another origin"):
         import_weights(config, workdir, FILES / "ncsnpp_skips_cat.pth")
 
 
@@ -397,7 +397,7 @@ def test_outputs_that_differ_are_told(tmp_path, capsys):
     experiment = Experiment.from_config(small_config(skip_rescale=False))
     Import().run(experiment, tmp_path / "run", weights=str(path), expect=str(path.with_suffix(".npz")))
     err = capsys.readouterr().err
-    assert err.startswith("warning: what was expected differs by more than rounding") and err.count("\n") == 1
+    assert err.startswith("warning: the model differs from the expected values") and err.count("\n") == 1
 
 
 def test_nothing_is_written_for_what_cannot_be(tmp_path):
@@ -436,7 +436,7 @@ def test_nothing_is_written_for_what_cannot_be(tmp_path):
 def test_weights_that_are_not_finite(tmp_path):
     weights = read_weights(FILES / "ncsnpp_residual.msgpack")
     weights.params["Conv_0/bias"] = np.full(4, np.nan, "f")
-    with pytest.raises(InputError, match=r"the parameters of Conv_0/bias are not finite"):
+    with pytest.raises(InputError, match=r"Conv_0/bias of the parameters is not finite"):
         match(NETWORKS["ncsnpp_residual"], weights)
 
 

@@ -1,7 +1,6 @@
 """The published configurations: all of them there, under both spellings, with the numbers of the paper."""
 
 import csv
-import importlib.resources
 import pathlib
 
 import numpy as np
@@ -124,8 +123,8 @@ def test_what_the_networks_are_told():
         ("subvp,ddpm,discrete", "subvp has no chain"),
         ("ve,ddpm", "use ve,ddpm,discrete"),
         ("vp,ncsn", "levels of the ve chain only"),
-        ("vp,ddpm,deep", "deep is of ncsnpp and ddpmpp"),
-        ("ve,ncsnv2,124", "124 is of ncsn"),
+        ("vp,ddpm,deep", "deep is for ncsnpp and ddpmpp"),
+        ("ve,ncsnv2,124", "124 is for ncsn"),
         ("vp,ncsnpp,unconditional,deep,x", "'x'"),
     ],
 )
@@ -136,13 +135,13 @@ def test_what_was_never_there_is_refused(variant, words):
 
 
 def test_faces_have_no_ncsn():
-    with pytest.raises(InputError, match="ncsnv2 is of 32 to 128 pixels"):
+    with pytest.raises(InputError, match="ncsnv2 is for 32 to 128 pixels"):
         ffhq.get_config("256,ve,ncsnv2")
 
 
 def test_the_table_in_the_docs():
     """Every old file with its new spelling."""
-    text = (importlib.resources.files("configs") / "../docs/published.md").read_text()
+    text = (pathlib.Path(__file__).parent.parent / "docs" / "published.md").read_text()
     for module, old, new in ALL:
         assert f"| {old}.py | configs/{module.__name__.split('.')[1]}.py:{new} |" in text, old
 
@@ -201,7 +200,7 @@ def test_folders_of_images(tmp_path):
     with pytest.raises(InputError, match="expected a side of 9 or more"):
         data.ImageFolder(tmp_path, "faces", size=8, crop=9).source("train")[0]
     (folder / "c.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"train/deeper/c.png is no picture"):
+    with pytest.raises(InputError, match=r"train/deeper/c.png is not a picture"):
         data.ImageFolder(tmp_path, "faces", size=8).source("train")[2]
     with pytest.raises(InputError, match=r"There are no images in .*test: put files"):
         data.ImageFolder(tmp_path, "faces").source("test")

@@ -116,7 +116,7 @@ def test_a_store_that_goes_away_leaves_whole_checkpoints_alone(store, config, tm
     with monkeypatch.context() as patch:
         breaking(patch, store, after)
         with pytest.raises(
-            StorageError, match=r"memory://bucket/run cannot be written \(Broken: no connection\); all is"
+            StorageError, match=r"memory://bucket/run cannot be written \(Broken: no connection\); all files are"
         ):
             train(config, ADDRESS)
     listed = [name for name in names(store) if name.startswith("checkpoints/") and name.endswith(".json")]
@@ -154,7 +154,7 @@ def test_what_was_not_sent_is_put_aside_where_another_machine_went_on(store, con
         (folder / "a.txt").write_text("two")
     with (
         pytest.warns(
-            UserWarning, match=r"written from elsewhere since; what could not be sent from here is in .*unsent"
+            UserWarning, match=r"Another run has written to .*; the files that were not sent from here are in .*unsent"
         ),
         remote.here(ADDRESS, cache, writes=False) as folder,
     ):

@@ -137,7 +137,7 @@ def test_the_report_of_a_run(tmp_path):
     experiment, workdir = Experiment.from_config(config), tmp_path / "run"
     jobs.train(experiment, workdir)
     text = (workdir / "report.html").read_text()
-    assert "No samples of this checkpoint are there" in text
+    assert "This checkpoint has no samples" in text
     jobs.evaluate(experiment, workdir)
     jobs.draw_samples(experiment, workdir)
     jobs.Report().run(experiment, workdir)

@@ -334,7 +334,7 @@ BAD = [
     ({"x": np.zeros((3, 2))}, ["(3, 2)", "(2, 2)"]),
     ({"x": np.full((2, 2), np.nan)}, ["NaN"]),
     ({"x": np.zeros((2, 2), int)}, ["int64"]),
-    ({"cond": {"lable": np.zeros(2, int)}}, ["cond has 'lable'", "what is read: label"]),
+    ({"cond": {"lable": np.zeros(2, int)}}, ["cond has 'lable'", "conditions read: label"]),
     ({"cond": np.zeros(2, int)}, ["cond is a ndarray", "dictionary"]),
 ]
 

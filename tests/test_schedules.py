@@ -230,7 +230,7 @@ def test_what_a_chain_has_not():
         jax.jit(lambda x: model.velocity(x, t))(x)
     with pytest.raises(ss.InputError, match=r"0.35; expected levels i / 10"):
         ss.sample(model, ss.DDIM(), [1.0, 0.35], (2,), n=2, seed=0)
-    with pytest.raises(ss.InputError, match=r"10 levels, and two of these 13 times.*9\)"):
+    with pytest.raises(ss.InputError, match=r"10 levels, and two of the 13 times.*9\)"):
         time_grid.uniform(chain, 12)
     with pytest.raises(ss.InputError, match="has no levels"):
         ss.VP().label(0.5)

@@ -107,8 +107,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(config, w
         ss.load(run, step=8, average=None)
     train(config, run)
     captured = capsys.readouterr()
-    assert "going on from step 4 of 8" in captured.out
-    assert captured.err.count("\n") == 1 and "put aside" in captured.err
+    assert "resuming from step 4 of 8" in captured.out
+    assert captured.err.count("\n") == 1 and "incomplete checkpoints" in captured.err
     assert sorted(p.name for p in (run / "broken").iterdir()) == ["6", "8", "9"]
     assert outcome(run) == outcome(whole)
 
@@ -170,7 +170,7 @@ def test_unfinished_folders_are_swept_up(config, whole, run):
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
     usage = shutil.disk_usage
-    words = r"step 2 could not be written .*No space left.*the one of step 1 is safe"
+    words = r"step 2 could not be written .*No space left.*the checkpoint of step 1 is safe"
     with pytest.raises(StorageError, match=words), Checkpoints(tmp_path, last=2) as checkpoints:
         checkpoints.save(state(1))
         checkpoints.wait()
@@ -208,7 +208,7 @@ def test_what_the_storage_raises_is_told_in_one_line(tmp_path):
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state(1))
-        with pytest.raises(ss.DivergenceError, match=r"After step 2 params are not finite"):
+        with pytest.raises(ss.DivergenceError, match=r"After step 2 the values of params are not finite"):
             checkpoints.save(state(2, np.nan))
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
@@ -216,7 +216,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
 
 def test_a_workdir_belongs_to_one_run(config, run, tmp_path):
     with files.exclusive(run):
-        with pytest.raises(ss.InputError, match=r"Another run is at work in .*run: wait"):
+        with pytest.raises(ss.InputError, match=r"Another run uses .*run: wait"):
             train(config, run)
         assert ss.load(run).step == 8  # reading is free
     with files.exclusive(run):
@@ -264,7 +264,7 @@ def test_a_log_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch)
 def test_a_step_is_saved_or_an_error(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state(3))
-        with pytest.raises(StorageError, match=r"step 2 could not be written .*one of step 3 already"):
+        with pytest.raises(StorageError, match=r"step 2 could not be written .*a checkpoint of step 3 exists already"):
             checkpoints.save(state(2))
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3"]
 

@@ -148,7 +148,7 @@ def test_stratified_times_have_one_in_each_part_of_the_whole_batch():
 def test_weights_that_are_not_finite_are_refused():
     """The likelihood's weight is -log_snr', which has no end on a path that ends without signal."""
     config = toy.get_config("rectified_flow,likelihood")
-    with pytest.raises(ss.InputError, match=r"not finite on RectifiedFlow.*times='uniform'"):
+    with pytest.raises(ss.InputError, match=r"finite weights, but RectifiedFlow.*times='uniform'"):
         parts(config)
 
 

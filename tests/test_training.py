@@ -297,7 +297,7 @@ def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, w
         ({"sample.seed": -1}, "sample.seed is -1"),
         ({"network.attention": ("a",)}, "attention=\\('a',\\)"),
         ({"data.drop.label": 2.0}, "data.drop.label is 2.0"),
-        ({"data.given": ("text",)}, "data.given names 'text', and Digits has label"),
+        ({"data.given": ("text",)}, "data.given names 'text', but Digits has label"),
         ({"sample.guidance": "ClassifierFree(weight=2, drop=['text'])"}, "drop="),
         ({"sample.guidance": "Classifier(weight=2)"}, "guidance has no 'Classifier'; expected one of ClassifierFree"),
         ({"sample.cond": "label=10"}, "a label is 10; expected a whole number from 0 to 9"),

@@ -344,20 +344,20 @@ class NotFinite(ss.Sampler):
         return x / jnp.where(s < self.below, 0, 1), state, nfe
 
 
-STEP_X0, STEP_NOISE = "one step: what becomes of x_0", "one step: what becomes of the noise"
-BATCH, APART = "sample i does not depend on the batch", "draws of different samples are independent"
+STEP_X0, STEP_NOISE = "one step: factor on x_0", "one step: factor on the noise"
+BATCH, APART = "sample i does not depend on the batch", "noise of different samples is independent"
 WRONG_SAMPLERS = [
     (TwoDt(), {STEP_NOISE, "order of convergence"}, {STEP_X0, BATCH, APART, "nfe", "a step"}),
     (AlphaOfTheWrongTime(), {STEP_X0, "order of convergence"}, {STEP_NOISE, BATCH, APART, "nfe", "a step"}),
-    (OneKey(), {BATCH}, {APART, STEP_X0, STEP_NOISE, "law", "nfe", "a step"}),
+    (OneKey(), {BATCH}, {APART, STEP_X0, STEP_NOISE, "marginal", "nfe", "a step"}),
     (SharedNoise(), {BATCH, APART}, {STEP_X0, "nfe", "a step"}),
     (FixedNoise(), {STEP_NOISE}, {BATCH, STEP_X0, "nfe", "a step"}),
-    (Uncounted(), {"nfe is what was evaluated"}, {STEP_X0, STEP_NOISE, BATCH, APART, "law", "order", "a step"}),
-    (Loose(), {"frozen and hashable"}, {"law", "a step"}),
+    (Uncounted(), {"nfe is the evaluation count"}, {STEP_X0, STEP_NOISE, BATCH, APART, "marginal", "order", "a step"}),
+    (Loose(), {"frozen and hashable"}, {"marginal", "a step"}),
     (Raises(), {"a step keeps shape and dtype"}, {"frozen"}),
-    (Single(), {"a step keeps shape and dtype"}, {STEP_X0, STEP_NOISE, BATCH, "law: energy"}),
-    (ClaimsTwo(), {"order of convergence"}, {STEP_X0, STEP_NOISE, BATCH, "law", "a step"}),
-    (NotFinite(2.0), {"a step of finite x is finite"}, {STEP_X0, STEP_NOISE, BATCH, "law", "order", "nfe"}),
+    (Single(), {"a step keeps shape and dtype"}, {STEP_X0, STEP_NOISE, BATCH, "marginal: energy"}),
+    (ClaimsTwo(), {"order of convergence"}, {STEP_X0, STEP_NOISE, BATCH, "marginal", "a step"}),
+    (NotFinite(2.0), {"a step of finite x is finite"}, {STEP_X0, STEP_NOISE, BATCH, "marginal", "order", "nfe"}),
 ]
 
 
@@ -370,8 +370,8 @@ def test_a_wrong_sampler_fails_for_its_own_reason(sampler, reasons, sound):
 def test_what_is_not_finite_is_no_question_of_steps():
     report = verify(NotFinite(0.01), on=["VP"])
     notes = {each.name: each.note for each in report.checks if each.result == "FAIL"}
-    assert {"law: moments", "law: energy distance"} <= notes.keys() and "use more steps" not in str(report)
-    assert "not finite" in notes["law: moments"]
+    assert {"marginal: moments", "marginal: energy distance"} <= notes.keys() and "use more steps" not in str(report)
+    assert "not finite" in notes["marginal: moments"]
 
 
 def test_an_order_that_is_claimed_from_outside():
@@ -423,14 +423,14 @@ class LessNoise(Unadjusted):
         return jnp.sqrt(1.77 * e) * own(keys, x)
 
 
-CALL = "one call: what becomes of the noise"
-KEPT = {"the law is kept, mostly noise: moments", "the law is kept, mostly data: moments"}
+CALL = "one call: factor on the noise"
+KEPT = {"keeps the marginal, mostly noise: moments", "keeps the marginal, mostly data: moments"}
 WRONG_CORRECTORS = [
     (LessNoise(), {CALL}, {BATCH, APART, "nfe", "a call"}),
     (TwoE(), {CALL, *KEPT}, {BATCH, APART, "nfe", "a call"}),
-    (OneCorrectorKey(), {BATCH}, {*KEPT, APART, "nfe", "a call", "another"}),
-    (Still(), {"another law is drawn nearer"}, {*KEPT, BATCH, "nfe", "a call"}),
-    (ss.Langevin(norms="batch"), {BATCH}, {*KEPT, APART, "nfe", "a call", "another"}),
+    (OneCorrectorKey(), {BATCH}, {*KEPT, APART, "nfe", "a call", "converges"}),
+    (Still(), {"converges from another distribution"}, {*KEPT, BATCH, "nfe", "a call"}),
+    (ss.Langevin(norms="batch"), {BATCH}, {*KEPT, APART, "nfe", "a call", "converges"}),
     (ss.Langevin(norms="sample"), KEPT, {BATCH, APART, "nfe", "a call"}),
 ]
 
@@ -454,8 +454,8 @@ class OneLabel(ss.X0):
 HALVES = "alpha x_0 + sigma noise is x_t"
 WRONG_PARAMETRIZATIONS = [
     (WrongSign(), {HALVES}, {"the label", "the input"}),
-    (OneLabel(), {"the label tells all times apart"}, {HALVES, "likelihood", "samples", "the input"}),
-    (ss.Score(time_label=lambda sde, t: jnp.sin(9 * t)), {"the label tells all times apart"}, {HALVES, "samples"}),
+    (OneLabel(), {"the label is strictly monotone in t"}, {HALVES, "likelihood", "samples", "the input"}),
+    (ss.Score(time_label=lambda sde, t: jnp.sin(9 * t)), {"the label is strictly monotone in t"}, {HALVES, "samples"}),
 ]
 
 
@@ -564,7 +564,7 @@ def test_the_command(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "parametrization" and found["passed"] is False
     failed = [check for check in found["checks"] if check["result"] == "FAIL"]
-    assert [check["name"] for check in failed] == ["the label tells all times apart"]
+    assert [check["name"] for check in failed] == ["the label is strictly monotone in t"]
     assert failed[0]["figure"] > failed[0]["bound"] and "rise" in failed[0]["note"]
 
 
@@ -606,7 +606,7 @@ INSTANCE = ss.Heun()
         (["score_sde.sde:VP", "gamma=1"], ["VP", "gamma", "beta_min=0.1"]),
         (["score_sde.sde:VP", "gamma"], ["'gamma'", "name=value"]),
         ([f"{__name__}:INSTANCE", "gamma=1"], ["object already"]),
-        (["score_sde.sde:VP", "--on=VE"], ["on itself alone"]),
+        (["score_sde.sde:VP", "--on=VE"], ["checked alone"]),
         (["score_sde.sampling:DDIM", "--on=VQ"], ["VQ", "RectifiedFlow"]),
         (["score_sde.sampling:DDIM", "--order=two"], ["--order", "'two'", "such as 2"]),
         (["score_sde.sde:VP", "--order=2"], ["order is 2", "not the kind SDE"]),
@@ -646,7 +646,7 @@ def asked(thing):
 
 
 def test_a_report_without_a_pass_is_no_pass():
-    none = Check("a", "", None, 0.0, False, "not asked: why")
+    none = Check("a", "", None, 0.0, False, "skipped: why")
     good, bad = (dataclasses.replace(none, figure=figure) for figure in (-1.0, float("nan")))
     assert [check.result for check in (none, good, bad)] == ["-", "PASS", "FAIL"]
     assert not report_.Report("x", "SDE", (none,), 0.0).passed

@@ -74,7 +74,7 @@ def test_a_picture_that_ends_a_decoder_is_named_and_alone(tmp_path, monkeypatch)
     given[33] = b"fatal"
     with workers.reading(len(given), processes=1) as read:
         results = list(read(given, fit))
-    assert isinstance(results[33], Unreadable) and str(results[33]) == "ends the process that decodes it"
+    assert isinstance(results[33], Unreadable) and str(results[33]) == "crashes the process that decodes it"
     assert [number for number, one in enumerate(results) if isinstance(one, Exception)] == [33]
     assert alike(results[69], next(workers.here(given[69:], fit)))
 

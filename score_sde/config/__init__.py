@@ -1,4 +1,4 @@
-"""Configs: sections with defaults, specs that name classes, specs as text, and JSON."""
+"""This package handles configs: sections with defaults, specs that name classes, specs as text, and JSON."""
 
 from score_sde.config.files import differences, flatten, from_json, to_dict, to_json
 from score_sde.config.loading import read_file

@@ -1,4 +1,4 @@
-"""Configs as plain values and as JSON, and where two of them differ."""
+"""This module converts configs to plain values and to JSON, and finds the differences between two configs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from score_sde.core.errors import InputError
 
 
 def to_dict(config: Any) -> Any:
-    """A config as plain dicts, tuples and values."""
+    """Return a config as plain dicts, tuples and values."""
     if isinstance(config, ml_collections.ConfigDict):
         config = config.to_dict()
     if isinstance(config, Mapping):
@@ -23,12 +23,12 @@ def to_dict(config: Any) -> Any:
 
 
 def to_json(config: Mapping[str, Any]) -> str:
-    """A config as JSON text."""
+    """Return a config as JSON text."""
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """The config that `to_json` wrote; lists come back as tuples.
+    """Return the config that `to_json` wrote, with tuples for lists.
 
     Raises:
         InputError: for text that is not a JSON object.
@@ -37,13 +37,13 @@ def from_json(text: str) -> ml_collections.ConfigDict:
         values = json.loads(text)
         if isinstance(values, dict):
             return ml_collections.ConfigDict(to_dict(values))
-    except (ValueError, RecursionError) as error:  # a dot in a name is a ValueError of ConfigDict
-        raise InputError(f"The text is no config in JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:  # ConfigDict raises ValueError for a dot in a name
+        raise InputError(f"The text is not a config in JSON: {error}.") from error
     raise InputError(f"The text holds a {type(values).__name__}; expected a JSON object.")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'network.channels': 32, ...}: every value by its dotted name."""
+    """Return every value by its dotted name: {'network.channels': 32, ...}."""
     flat: dict[str, Any] = {}
     for name, value in to_dict(config).items():
         if isinstance(value, dict) and value:
@@ -54,6 +54,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{dotted name: (our value, their value)} wherever two configs differ; None where a side has no such entry."""
+    """Return {dotted name: (our value, their value)} for entries that differ; the value of a missing entry is None."""
     a, b = flatten(from_json(to_json(ours))), flatten(from_json(to_json(theirs)))
     return {name: (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)}

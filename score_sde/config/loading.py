@@ -1,4 +1,4 @@
-"""Config files."""
+"""This module reads config files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,38 @@ import ml_collections
 from score_sde.config.sections import complete
 from score_sde.core.errors import InputError
 
+_PACKAGED = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def packaged() -> list[str]:
+    """Return the names of the configs that are part of the package."""
+    return sorted(path.stem for path in _PACKAGED.glob("*.py") if "def get_config(" in path.read_text())
+
+
+def _path(given: str) -> str:
+    """Return the path of a config file: the given path if that file exists, otherwise that of a packaged config."""
+    name = given.removeprefix("configs/").removesuffix(".py")
+    is_packaged = not pathlib.Path(given).is_file() and name in packaged()
+    return str(_PACKAGED / f"{name}.py") if is_packaged else given
+
 
 def read_file(address: str) -> ml_collections.ConfigDict:
-    """The complete config that a config file makes: FILE or FILE:VARIANT, with FILE's get_config(variant).
+    """Return the complete config of FILE or FILE:VARIANT, from the function get_config(variant) in FILE.
 
-    The file is Python and is executed: it is the user's own.
+    FILE is a path, or the name of a packaged config.
+
+    The file is Python code of the user, and is executed.
 
     Raises:
-        InputError: for a file that is not there, that cannot be run, or that makes no config.
+        InputError: for a file that does not exist, that cannot be run, or that makes no config.
     """
-    path, _, variant = address.partition(":")
+    given, _, variant = address.partition(":")
+    path = _path(given)
     if not pathlib.Path(path).is_file():
-        raise InputError(f"--config is {address!r}, and there is no file {path}; expected FILE or FILE:VARIANT.")
+        raise InputError(
+            f"--config is {address!r}, but there is no file {path}; expected FILE or FILE:VARIANT, or a config of the "
+            f"package: {', '.join(packaged())}."
+        )
     try:
         made = runpy.run_path(path)["get_config"](*([variant] if variant else []))
     except InputError:

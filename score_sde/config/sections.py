@@ -1,4 +1,4 @@
-"""The sections of a config and their defaults: a config file states what differs."""
+"""This module defines the sections of a config and their defaults; a config file states only what differs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from score_sde.core.checks import AUTO
 from score_sde.core.errors import InputError
 from score_sde.core.precision import check_precision
 
-VERSION = 2  # of configs and workdirs; those of score_sde 0.1 have none
+VERSION = 2  # of configs and workdirs; configs and workdirs of score_sde 0.1 have no version
 
-# An entry whose default is a dictionary with a name is a spec: any other arguments may stand beside the name.
+# An entry whose default is a dictionary with a name is a spec: any other arguments may be given with the name.
 DEFAULTS: dict[str, Any] = dict(
     version=VERSION,
     seed=0,
@@ -55,16 +55,16 @@ DEFAULTS: dict[str, Any] = dict(
     eval=dict(what="HeldOutLoss", batch_size=64, seed=0, precision="highest", checkpoints="newest"),
     parallel="jit",
 )
-# Entries that are lists of specs, kept as text, so that a flag may give another list.
+# These entries are lists of specs. They are stored as text, so that a flag can give another list.
 SPEC_LISTS = ("data.conditions", "sample.guidance", "eval.what")
-# Dictionaries by names that a config chooses.
+# A config chooses the names in these dictionaries. The values here are examples for messages.
 _OPEN = {
     "data.drop": "dict(label=0.1)",
     "optimizer.groups": "dict(network=dict(name='sgd'))",
     "averages": "dict(ema=dict(name='WarmedUp', decay=0.999))",
 }
 
-# What may change between the training of a model and its use; all other entries say what its weights mean.
+# These entries may change between training and use of a model; all other entries determine what its weights mean.
 NOT_OF_THE_MODEL = (
     *(
         "version",
@@ -80,20 +80,20 @@ NOT_OF_THE_MODEL = (
     ),
     *("sample", "eval", "parallel", "network.dtype", "network.remat"),
 )
-# What may change when a run goes on; with any other entry it would be neither the old run nor a new one.
+# These entries may change when a run resumes. With a change of another entry it would be neither the old nor a new run.
 NOT_OF_THE_RUN = ("data.dir", "data.path", "train", "sample", "eval", "parallel", "network.dtype", "network.remat")
 
 
 def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """A config with every entry: what it states, and the defaults for the rest.
+    """Return a config with every entry: the values that it states, and the defaults for all other entries.
 
     Raises:
-        InputError: for an entry that no job reads, with the nearest name; for a missing data.name or network.name; and
-            for a config of another version.
+        InputError: for an entry that no job reads (the message has the nearest name), for a missing data.name or
+            network.name, and for a config of another version.
     """
     given = to_dict(config)
     if given.get("version", VERSION) != VERSION:
-        raise InputError(f"version is {given['version']!r}; expected {VERSION}, that of configs of score_sde 0.2.")
+        raise InputError(f"version is {given['version']!r}; expected {VERSION}, the version of score_sde 0.2 configs.")
     merged = _merged(given, DEFAULTS, "")
     for name in ("data.name", "network.name"):
         section, entry = name.split(".")
@@ -112,10 +112,10 @@ def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 
 def _merged(given: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """`given` over `defaults`, section by section."""
+    """Return `given` merged over `defaults`, section by section."""
     section = prefix.removesuffix(".")
     if "name" in defaults and isinstance(given.get("name"), str) and given["name"] != defaults["name"]:
-        # The defaults of another class are not of this one; entries that the jobs read are of every one.
+        # The default arguments belong to the default class. The entries that the jobs read exist for every class.
         defaults = {name: value for name, value in defaults.items() if section in _READ and name in _READ[section]}
     free = "name" in defaults or "name" in given or section in _OPEN
     merged = dict(defaults)
@@ -132,7 +132,7 @@ def _merged(given: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) 
 
 
 def _check_kinds(merged: Mapping[str, Any]) -> None:
-    """Refuse entries of another kind than the jobs read."""
+    """Raise InputError for entries whose type is not the type that the jobs read."""
     for name in _OPEN:
         value: Any = merged
         for part in name.split("."):
@@ -152,7 +152,7 @@ def _check_kinds(merged: Mapping[str, Any]) -> None:
         raise InputError(f"optimizer.clip is {clip!r}; expected a number, or None for no clipping.")
 
 
-# Entries beside a spec's own arguments, which the jobs read whatever the name is.
+# The jobs read these entries for every name; they are not arguments of the spec.
 _READ = {
     "data": ("batch_size", "flip", "given", "conditions", "drop"),
     "optimizer": ("schedule", "clip", "groups"),
@@ -160,17 +160,17 @@ _READ = {
 
 
 def arguments(config: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The spec of a section, without the entries that the jobs read themselves."""
+    """Return the spec of a section, without the entries that the jobs read themselves."""
     return {name: value for name, value in to_dict(config)[section].items() if name not in _READ.get(section, ())}
 
 
 def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> bool:
-    """Give a spec of a config an argument that it does not state yet, or as 'auto'; False for other entries.
+    """Set an argument of a spec if the config does not state it or states 'auto'; return whether it was set.
 
     Args:
         config: a complete config, which is changed.
-        name: of the entry, dotted.
-        text: a literal, or else text as it is.
+        name: dotted name of the entry.
+        text: a literal; other text is the value itself.
 
     Raises:
         InputError: for an entry that nothing reads.
@@ -193,14 +193,14 @@ def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> boo
 
 def _unknown(name: str) -> str:
     known = _every_entry(DEFAULTS)
-    # The same word in another section, or a word like it.
+    # The hint is the same word in another section, or otherwise a similar name.
     moved = [entry for entry in known if entry.rpartition(".")[2] == name.rpartition(".")[2]]
     hint = (moved or difflib.get_close_matches(name, known, n=1, cutoff=0.5))[:1]
     return f"The config has {name}, which nothing reads" + (f"; did you mean {hint[0]}?" if hint else ".")
 
 
 def _every_entry(section: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of entries and of sections."""
+    """Return the dotted names of all entries and sections."""
     found = []
     for name, value in section.items():
         found.append(prefix + name)

@@ -1,4 +1,4 @@
-"""Configs name constructors: dict(name='VP', beta_max=10.) in the namespace `sde` is sde.VP(beta_max=10.)."""
+"""This module builds objects from specs: dict(name='VP', beta_max=10.) in namespace `sde` is sde.VP(beta_max=10.)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from score_sde.core.errors import InputError
 
 
 def names(namespace: ModuleType, base: type | None = None) -> list[str]:
-    """What a namespace offers to a config: its concrete subclasses of `base`, or without a base all it can call."""
+    """Return the names that a config may use: the concrete subclasses of `base`, or without `base` all callables."""
     public = getattr(namespace, "__all__", None) or [name for name in vars(namespace) if not name.startswith("_")]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a library's old names warn when looked at
+        warnings.simplefilter("ignore", DeprecationWarning)  # access to an old name of a library warns
         found = {name: getattr(namespace, name) for name in public}
     return sorted(name for name, value in found.items() if _is_offered(value, base))
 
@@ -30,20 +30,20 @@ def _is_offered(value: Any, base: type | None) -> bool:
 
 
 def lookup(namespace: ModuleType, name: str, base: type | None = None, offered: Sequence[str] | None = None) -> Any:
-    """The class or function called `name` in the namespace, or by dotted path a subclass of `base`.
+    """Return the class or function called `name` in the namespace, or a subclass of `base` by its dotted path.
 
-    A dotted path, such as 'mypackage.mymodule.MySDE', reaches subclasses of `base` only, so that a
-    config from elsewhere cannot call whatever it likes. `offered` narrows the namespace.
+    A dotted path, such as 'mypackage.mymodule.MySDE', must name a subclass of `base`, so that a
+    config from another source cannot call any function. `offered` restricts the namespace.
 
     Raises:
-        InputError: for a name that is not there, with the names that are.
+        InputError: for an unknown name; the message lists the known names.
     """
     known = names(namespace, base) if offered is None else sorted(offered)
     if isinstance(name, str) and name in known:
         return getattr(namespace, name)
     if isinstance(name, str) and ("." in name or ":" in name) and base is not None:
         return _dotted(name, base)
-    if len(known) > 40:  # a whole library: the near misses help more than the list
+    if len(known) > 40:  # for a whole library, similar names help more than the full list
         known = difflib.get_close_matches(str(name), known, n=8, cutoff=0.4) or known[:8]
     where = namespace.__name__.removeprefix("score_sde.")
     hint = " (or the dotted path of your own class)" if base is not None else ""
@@ -54,7 +54,7 @@ def _dotted(path: str, base: type) -> Any:
     name, _, attribute = path.replace(":", ".").rpartition(".")
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # whatever a module of the user's own raises
+    except Exception as error:  # a module of the user may raise any error
         away = isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}.")
         frames = traceback.extract_tb(error.__traceback__)
         where = "" if away or not frames else f" at {frames[-1].filename}:{frames[-1].lineno}"
@@ -66,28 +66,26 @@ def _dotted(path: str, base: type) -> Any:
         hint = f"; did you mean {near[0]}?" if near else "."
         raise InputError(f"{path!r} cannot be imported: {name} ({module.__file__}) has no {attribute!r}{hint}")
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise InputError(
-            f"{path!r} is not a subclass of {base.__name__}; a config can name no other thing by its path."
-        )
+        raise InputError(f"{path!r} is not a subclass of {base.__name__}; expected the dotted path of a subclass.")
     return found
 
 
 def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
-    """The thing a spec names, made with the spec's other entries as keyword arguments.
+    """Return the object that a spec names, made with the other entries of the spec as keyword arguments.
 
     An entry that is a spec itself, such as the predictor of dict(name='PredictorCorrector',
-    predictor=dict(name='DDIM'), corrector=None), is built too, as a thing of the class that the constructor's
+    predictor=dict(name='DDIM'), corrector=None), is built too, as an object of the class that the constructor's
     annotation names.
 
     Args:
-        namespace: where the name is looked up.
-        spec: a mapping with 'name', the rest being arguments.
-        *args: positional arguments that come first.
-        base: what a class named by its dotted path must derive from.
-        **context: arguments that come from elsewhere, such as a network's `shape` from the data.
+        namespace: the namespace in which the name is looked up.
+        spec: a mapping with 'name'; its other entries are arguments.
+        *args: positional arguments, before all others.
+        base: the base class of a class that is named by its dotted path.
+        **context: arguments that the spec does not state, such as a network's `shape` from the data.
 
     Raises:
-        InputError: for an unknown name, or for arguments that do not fit, with those that would.
+        InputError: for an unknown name, or for arguments that do not fit; the message lists the valid arguments.
     """
     arguments: dict[str, Any] = to_dict(spec)
     if not (isinstance(arguments, Mapping) and isinstance(arguments.get("name"), str)):
@@ -98,7 +96,7 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
 def construct(
     constructor: Callable[..., Any], namespace: ModuleType, arguments: dict[str, Any], *args: Any, **context: Any
 ) -> Any:
-    """What a constructor makes of arguments, of which some may be specs; as `build` does, and raising the same."""
+    """Call a constructor with arguments that may be specs, and return its object; raise the same errors as `build`."""
     signature = inspect.signature(constructor)
     try:
         signature.bind(*args, **arguments, **context)
@@ -111,46 +109,44 @@ def construct(
         raise
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{constructor.__name__} cannot be made of {arguments} ({type(error).__name__}): {error}."
+            f"{constructor.__name__} cannot be built from {arguments} ({type(error).__name__}): {error}."
         ) from error
 
 
 def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str, value: Any) -> Any:
-    """The value of an argument, built where it is a spec and the annotation names one class of things, or None."""
+    """Return the value of an argument; build a spec if the annotation names one class, with or without None."""
     if not (isinstance(value, dict) and "name" in value):
         return value
     function = getattr(constructor, "__init__", None) if isinstance(constructor, type) else constructor
     try:
         annotation = get_type_hints(function).get(argument)
-    except (NameError, TypeError):  # names that exist for a type checker only
+    except (NameError, TypeError):  # the annotation has a name that only a type checker imports
         annotation = None
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     origins = [get_origin(part) or part for part in parts]
     if any(isinstance(origin, type) and origin is not object and issubclass(dict, origin) for origin in origins):
-        return value  # a mapping is what is expected there
+        return value  # the argument is a mapping
     classes = [part for part in parts if isinstance(part, type) and part is not NoneType]
     if len(classes) != 1 or classes[0].__module__ == "builtins":
-        raise InputError(
-            f"{constructor.__name__}: {argument} is a spec, and none is expected there; give a plain value."
-        )
+        raise InputError(f"{constructor.__name__}: {argument} is a spec; expected a plain value.")
     base = classes[0]
-    if not names(namespace, base):  # a sampler for an evaluation: from the room of samplers
+    if not names(namespace, base):  # such as a sampler of an evaluation: use the package of the base class
         namespace = importlib.import_module(base.__module__.rpartition(".")[0] or base.__module__)
     return build(namespace, value, base=base)
 
 
 def spec_of(thing: Any, namespace: ModuleType, base: type, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """The spec that `build` makes an object of: its name, or dotted path, and its constructor's arguments.
+    """Return the spec from which `build` makes an object: its name or dotted path, and its constructor's arguments.
 
     Args:
-        thing: the object, whose attributes have the names of its constructor's arguments; or its attribute
-            `arguments` has them as pairs.
-        namespace: where its class is looked up.
-        base: what its class must derive from.
-        skip: arguments that come from elsewhere.
+        thing: the object. It has an attribute for each argument of its constructor, or its attribute `arguments`
+            holds the arguments as pairs.
+        namespace: the namespace in which its class is looked up.
+        base: the base class of its class.
+        skip: names of arguments that the spec does not state.
 
     Raises:
-        InputError: for an object that no spec says.
+        InputError: for an object that no spec can describe.
     """
     if isinstance(thing, type) or not isinstance(thing, base):
         what = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
@@ -166,8 +162,8 @@ def spec_of(thing: Any, namespace: ModuleType, base: type, skip: Sequence[str] =
             continue
         if not hasattr(thing, name) and name not in stated:
             raise InputError(
-                f"A {kind.__name__} does not say its argument {name}, so that no config can make it again: give it an "
-                "attribute of that name."
+                f"A {kind.__name__} has no attribute for its argument {name}, so that no config can describe it: add "
+                "an attribute of that name."
             )
         value = _plain(stated.get(name, getattr(thing, name, None)), namespace)
         if parameter.default is parameter.empty or value != _plain(parameter.default, namespace):
@@ -176,7 +172,7 @@ def spec_of(thing: Any, namespace: ModuleType, base: type, skip: Sequence[str] =
 
 
 def _plain(value: Any, namespace: ModuleType) -> Any:
-    """A value as a config holds it."""
+    """Return a value as a config stores it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -191,13 +187,13 @@ def _plain(value: Any, namespace: ModuleType) -> Any:
 
 
 def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: type | None = None) -> bool:
-    """Whether the constructor that a spec names takes an argument of this name."""
+    """Return whether the constructor that a spec names takes an argument of this name."""
     constructor = lookup(namespace, to_dict(spec).get("name"), base)
     return argument in inspect.signature(constructor).parameters
 
 
 def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:
-    """A function that a config names, such as 'unit', or makes, such as dict(name='MinSNR', gamma=5.)."""
+    """Return a function that a config names, such as 'unit', or builds, such as dict(name='MinSNR', gamma=5.)."""
     arguments = to_dict({"name": spec} if isinstance(spec, str) else spec)
     if not isinstance(arguments, Mapping):
         raise InputError(f"A rule is {spec!r}; expected one of {', '.join(names(namespace))}, or dict(name=..., ...).")
@@ -218,9 +214,9 @@ def _misfit(
     arguments: Mapping[str, Any],
     error: TypeError,
 ) -> str:
-    """Why arguments do not fit a constructor, and which would."""
+    """Return a message with the reason why arguments do not fit a constructor, and with the valid arguments."""
     takes = [p for p in list(signature.parameters.values())[positional:] if p.name not in context]
     left_over = [argument for argument in arguments if argument not in {p.name for p in takes}]
-    wrong = f"no argument {', '.join(left_over)} (left over from another name?)" if left_over else str(error)
+    wrong = f"no argument {', '.join(left_over)} (an argument of another class?)" if left_over else str(error)
     shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in takes)
     return f"{name}: {wrong}; it takes {shown or 'no arguments'}."

@@ -1,4 +1,7 @@
-"""Specs as text: "Likelihood(probes=2), FID(n=5000)" is two of them. Only literals are read; nothing is executed."""
+"""This module reads and writes specs as text: "Likelihood(probes=2), FID(n=5000)" holds two specs.
+
+The values are literals, and no text is executed.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ _BAD = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 
 def read_specs(what: str, given: str | Mapping[str, Any] | Sequence[Any]) -> tuple[Spec, ...]:
-    """A list of specs from text, or from names, texts and dictionaries.
+    """Return the specs in a text, or in names, texts and dictionaries.
 
     Args:
-        what: the entry, for messages.
+        what: name of the entry, for messages.
         given: 'Likelihood(probes=2), FID(n=5000)', or a sequence of such texts and of dict(name=..., ...).
 
     Raises:
-        InputError: for what is no list of specs.
+        InputError: if `given` is not a list of specs.
     """
     if isinstance(given, str):
         return _from_text(what, given)
@@ -45,12 +48,12 @@ def read_specs(what: str, given: str | Mapping[str, Any] | Sequence[Any]) -> tup
 
 
 def write_specs(specs: Sequence[Mapping[str, Any]]) -> str:
-    """The text of specs, which `read_specs` reads back."""
+    """Return specs as text that `read_specs` reads back."""
     return ", ".join(_written(spec) for spec in specs)
 
 
 def read_arguments(what: str, text: str) -> dict[str, Any]:
-    """{'label': 2, 'text': ['a', 'b']} from "label=2, text=['a', 'b']"; raises InputError for other text."""
+    """Return {'label': 2, 'text': ('a', 'b')} for "label=2, text=['a', 'b']"; raise InputError for other text."""
     call = _parsed(what, f"_({text})", "name=VALUE, joined by commas, such as label=2", text)
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise _unreadable(what, text, "name=VALUE, joined by commas, such as label=2")
@@ -58,7 +61,7 @@ def read_arguments(what: str, text: str) -> dict[str, Any]:
 
 
 def read_value(text: str) -> Any:
-    """Return the value of a literal, lists as tuples; other text is returned as it is."""
+    """Return the value of a literal, with tuples for lists; return other text unchanged."""
     try:
         return to_dict(ast.literal_eval(text))
     except _BAD:
@@ -80,7 +83,7 @@ def _parsed(what: str, source: str, expected: str, text: str) -> ast.expr:
         raise InputError(f"{what} has {len(text)} characters; expected at most {_LONGEST}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Python's compiler thinks of the text
+            warnings.simplefilter("ignore")  # Python's compiler may warn about the text
             return ast.parse(source, mode="eval").body
     except _BAD as error:
         raise _unreadable(what, text, expected) from error
@@ -123,13 +126,13 @@ def _unreadable(what: str, text: str, expected: str) -> InputError:
 
 
 def _written(spec: Mapping[str, Any], inner: bool = False) -> str:
-    """A spec as text; one inside another has brackets, by which it is told from text."""
+    """Return a spec as text; a spec inside another spec always has brackets, which distinguish it from text."""
     arguments = [f"{name}={_value_written(value)}" for name, value in to_dict(spec).items() if name != "name"]
     return spec["name"] + (f"({', '.join(arguments)})" if arguments or inner else "")
 
 
 def _value_written(value: Any) -> str:
-    """A value as a literal that is read back as it was."""
+    """Return a value as a literal that reads back as the same value."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, dict) and isinstance(value.get("name"), str):

@@ -1,1 +1,1 @@
-"""What JAX leaves out and every floor above uses; nothing here knows of diffusion."""
+"""This package provides what JAX omits and all other packages use; no module here depends on diffusion models."""

@@ -1,4 +1,4 @@
-"""Arrays whose leading axis is the batch, and values that may or may not be known yet."""
+"""This module handles arrays whose leading axis is the batch, and values that may be traced."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Array = jax.Array
 
 
 def as_float(value: Any) -> Any:
-    """A whole number as a float, anything else as it is: integers would be fixed in a compiled program."""
+    """Return a whole number as a float, and any other value unchanged: compiled programs fix integers as constants."""
     return float(value) if isinstance(value, int) else value
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether every value is known on the host, so that it can be checked (False while tracing)."""
+    """Return whether every value is known on the host, so that a check can read it (False during tracing)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
-    """What a person gives as an array of the host, of any dtype.
+    """Return the values that a user gives as a NumPy array of any dtype.
 
     Raises:
         InputError: for nested lists of different lengths, and for random keys.
@@ -34,13 +34,13 @@ def as_array(values: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError as error:
-        raise InputError(f"{name} is no array: its entries have different lengths.") from error
+        raise InputError(f"{name} is not an array: its entries have different lengths.") from error
     except TypeError as error:
-        raise InputError(f"{name} is a {type(values).__name__} that is no array of numbers.") from error
+        raise InputError(f"{name} is a {type(values).__name__} that is not an array of numbers.") from error
 
 
 def split_arrays(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """(the arrays of a pytree as a list, the function that puts such a list into their places again)."""
+    """Return (the arrays of a pytree as a list, a function that rebuilds the pytree from a list of arrays)."""
     leaves, structure = jax.tree.flatten(tree)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
 
@@ -54,12 +54,12 @@ def split_arrays(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
 
 
 def same_structure(a: Any, b: Any) -> bool:
-    """Whether two pytrees differ in their leaves only."""
+    """Return whether two pytrees have the same structure; their leaves may differ."""
     return bool(jax.tree.structure(a) == jax.tree.structure(b))  # type: ignore[operator]
 
 
 def to_time(t: ArrayLike) -> Array:
-    """`t` as an array of at least float32: a coefficient in bfloat16 would be wrong by 0.4 %."""
+    """Return `t` as an array of at least float32: a coefficient in bfloat16 would have an error of 0.4 %."""
     t = jnp.asarray(t)
     if jnp.issubdtype(t.dtype, jnp.floating) and t.dtype.itemsize >= 4:
         return t
@@ -68,7 +68,7 @@ def to_time(t: ArrayLike) -> Array:
 
 @jax.custom_jvp
 def expm1(x: Array) -> Array:
-    """exp(x) - 1, whose derivative is exp(x): JAX takes it as expm1(x) + 1, which is all rounding where x << 0."""
+    """Return exp(x) - 1 with derivative exp(x): JAX computes expm1(x) + 1, which is only rounding error for x << 0."""
     return jnp.expm1(x)
 
 
@@ -76,7 +76,10 @@ expm1.defjvps(lambda tangent, _, x: tangent * jnp.exp(x))
 
 
 def expand(coefficient: ArrayLike, x: Array) -> Array:
-    """A coefficient of shape () or (batch,) made to multiply x of shape (batch, *shape), in x's dtype."""
+    """Reshape a coefficient of shape () or (batch,) to multiply x of shape (batch, *shape).
+
+    The result has the dtype of x if x is float32 or wider.
+    """
     c = jnp.asarray(coefficient)
     if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4:
         c = c.astype(x.dtype)
@@ -84,15 +87,15 @@ def expand(coefficient: ArrayLike, x: Array) -> Array:
 
 
 def per_example_sum(x: Array) -> Array:
-    """Sum over every axis but the first: (batch, *shape) -> (batch,)."""
+    """Return the sum over every axis except the first: (batch, *shape) -> (batch,)."""
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
 def per_example_mean(x: Array) -> Array:
-    """Mean over every axis but the first: (batch, *shape) -> (batch,)."""
+    """Return the mean over every axis except the first: (batch, *shape) -> (batch,)."""
     return jnp.mean(x, axis=tuple(range(1, x.ndim)))
 
 
 def dimensions(x: Array) -> int:
-    """The number of dimensions of one example of x, shape (batch, *shape)."""
+    """Return the number of dimensions of one example of x, where x has shape (batch, *shape)."""
     return int(np.prod(x.shape[1:]))

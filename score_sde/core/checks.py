@@ -1,4 +1,4 @@
-"""Numbers, truth values, text and shapes that a person gives, as every room checks them."""
+"""This module checks numbers, truth values, text and shapes that a user gives; every package uses these checks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from score_sde.core.errors import InputError
 
-AUTO = "auto"  # an entry or an argument that is left to the data or to the platform
-_SHOWN = 60  # letters of a wrong value
+AUTO = "auto"  # the data or the platform determine an entry or argument with this value
+_SHOWN = 60  # characters of a wrong value in a message
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether a value is a whole number of at least `least`; 2.0 is not, numpy's integers are."""
+    """Return whether a value is a whole number of at least `least`: NumPy integers are, the float 2.0 is not."""
     try:
         return operator.index(value) >= least
     except TypeError:
@@ -25,13 +25,16 @@ def is_whole(value: Any, least: int) -> bool:
 
 
 def require_whole(name: str, value: Any, least: int) -> None:
-    """Raise InputError, naming the value, where it is not a whole number of at least `least`."""
+    """Raise InputError, with the value in the message, if the value is not a whole number of at least `least`."""
     if not is_whole(value, least):
         raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}.")
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is one real number, of Python or of an array of shape (), that is not NaN; or traced."""
+    """Return whether a value is one real number that is not NaN.
+
+    A Python number, an array of shape () and a traced value of shape () may be a number; a truth value is not.
+    """
     if isinstance(value, jax.core.Tracer):
         return value.shape == ()
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
@@ -41,19 +44,19 @@ def is_number(value: Any) -> bool:
 
 
 def require_number(name: str, value: Any) -> None:
-    """Raise InputError, naming the value, where it is not one real number."""
+    """Raise InputError, with the value in the message, if the value is not one real number."""
     if not is_number(value):
         raise InputError(f"{name} is {shown(value)}; expected a number.")
 
 
 def shown(value: Any) -> str:
-    """A wrong value in a message: its beginning, or what it is."""
+    """Return a wrong value as text for a message: the whole value if it is short, otherwise its type and beginning."""
     text = repr(value)
     return text if len(text) <= _SHOWN and "\n" not in text else f"a {type(value).__name__} ({text[:_SHOWN]}...)"
 
 
 def as_shape(name: str, value: Any) -> tuple[int, ...]:
-    """A shape as a tuple of Python's integers; raises InputError for what is none."""
+    """Return a shape as a tuple of Python integers; raise InputError if the value is not a shape."""
     if not _is_whole_numbers(value):
         raise InputError(f"{name} is {shown(value)}; expected whole numbers, such as (8, 8, 1).")
     return tuple(int(side) for side in value)
@@ -75,13 +78,13 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_types(thing: Any) -> None:
-    """Refuse what is of another type than its field is declared as, of a dataclass.
+    """Raise InputError if a field of a dataclass has a value of another type than the declared type.
 
-    Looked at are fields declared int, float, bool, str or tuple[int, ...], or one of them or None: a subclass of a
-    base that calls this needs no check of its own for what is no number at all. A class that is no dataclass has none.
+    The checked fields are declared int, float, bool, str or tuple[int, ...], or a union of these types and None. If a
+    base class calls this function, its subclasses need no type check of their own. A non-dataclass passes the check.
 
     Raises:
-        InputError: for the first such field, with what was expected.
+        InputError: for the first wrong field; the message states what was expected.
     """
     for field in dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ():
         declared = getattr(field.type, "__name__", str(field.type)).replace(" ", "").split("|")

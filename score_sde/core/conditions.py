@@ -1,8 +1,9 @@
-"""Conditions of a prediction: values by name, declared by those who read them, and absent explicitly.
+"""This module declares the conditions of a prediction: values by name, which may be absent.
 
-`cond` is None or a dictionary by name. cond[name] is an array with leading axis batch, or a dictionary of such
-arrays that belong together. cond['absent'], optional, is {name: bool (batch,)}: True means that this example lacks
-this condition. A name that is not listed there is present; a name that `cond` does not have is absent for all.
+`cond` is None or a dictionary by name. cond[name] is an array with leading axis batch, or a dictionary of several
+arrays with leading axis batch. The optional entry cond['absent'] is {name: bool (batch,)}: True means that the example
+has no value of this condition. A condition that cond['absent'] does not list is present for all examples. A condition
+that `cond` does not have is absent for all examples.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ ABSENT = "absent"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """The declaration of one condition. Subclass it to parse text, to check values, or to join several arrays.
+    """`Condition` declares one condition; a subclass can parse text, check values, or join several arrays.
 
     Attributes:
-        shape: the shape of one example's value.
-        dtype: the dtype of the values.
-        required: whether the reader refuses to do without it.
+        shape: shape of the value of one example.
+        dtype: dtype of the values.
+        required: whether a missing or absent value raises InputError.
     """
 
     shape: tuple[int, ...] = ()
@@ -41,14 +42,14 @@ class Condition:
         object.__setattr__(self, "shape", as_shape(f"shape of {type(self).__name__}", self.shape))
 
     def like(self, batch: int) -> Any:
-        """The shapes and dtypes of a batch of values: a jax.ShapeDtypeStruct, or a dictionary of them."""
+        """Return the shapes and dtypes of a batch of values: a jax.ShapeDtypeStruct, or a dictionary of several."""
         return jax.ShapeDtypeStruct((batch, *self.shape), np.dtype(self.dtype))
 
     def parse(self, value: Any) -> Any:
-        """One example's value from what a person writes, such as a number or text; raises InputError."""
+        """Return the value of one example from user input, such as a number or text; raise InputError if not valid."""
         try:
             array = np.asarray(value)
-        except ValueError:  # ragged
+        except ValueError:  # lists of different lengths
             array = np.asarray(None)
         cast = array.astype(self.dtype) if array.shape == self.shape and array.dtype.kind in "biuf" else None
         if cast is None or (cast.dtype.kind != "f" and not np.array_equal(cast, array)):
@@ -56,20 +57,21 @@ class Condition:
         return cast
 
     def is_one(self, value: Any) -> bool:
-        """Whether what a person writes is one example's value, and not a list of them."""
+        """Return whether user input is the value of one example, and not a list of values."""
         try:
             return np.ndim(value) <= len(self.shape)
-        except ValueError:  # lists of several lengths are several values
+        except ValueError:  # lists of different lengths are several values
             return False
 
     def default(self, numbers: np.ndarray) -> Any:
-        """The values of samples number `numbers` where nobody gives any; None where there is no default."""
+        """Return the default values of the samples with numbers `numbers`, or None if there is no default."""
         return None
 
     def mirrored(self, values: Any) -> Any:
-        """A batch of values of images that are mirrored left to right.
+        """Return a batch of values for images that are mirrored left to right.
 
-        An image, (height, width, channels), is mirrored too; numbers and vectors stay. Override it for what is neither.
+        A value that is an image, (height, width, channels), is mirrored too. Numbers and vectors do not change. Values
+        of other shapes raise InputError: override this method for them.
         """
 
         def turn(leaf: np.ndarray) -> np.ndarray:
@@ -78,14 +80,14 @@ class Condition:
             if leaf.ndim < 3:
                 return leaf
             raise InputError(
-                f"data.flip is True, and a condition has values of shape {leaf.shape[1:]}, which is no image: use "
+                f"data.flip is True, but a condition has values of shape {leaf.shape[1:]}, which is not an image: use "
                 f"data.flip=False, or define {type(self).__name__}.mirrored."
             )
 
         return jax.tree.map(turn, values)
 
     def check(self, name: str, value: Any) -> None:
-        """Raise InputError for values, known on the host and of the right shape, that cannot be meant."""
+        """Raise InputError for invalid values, here NaN and infinity; all values are on the host in the right shape."""
         for leaf in jax.tree.leaves(value):
             if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
                 raise InputError(f"cond[{name!r}] contains NaN or infinity; expected finite values.")
@@ -93,7 +95,7 @@ class Condition:
 
 @dataclasses.dataclass(frozen=True)
 class Label(Condition):
-    """A class: a whole number from 0 to classes - 1.
+    """`Label` declares a class: a whole number from 0 to classes - 1.
 
     Attributes:
         classes: the number of classes.
@@ -113,24 +115,24 @@ class Label(Condition):
         return np.asarray(value, self.dtype)
 
     def default(self, numbers: np.ndarray) -> np.ndarray:
-        """Each class in turn: number i has class i modulo the number of classes."""
+        """Return the classes in turn: sample number i has class i modulo the number of classes."""
         return (np.asarray(numbers) % self.classes).astype(self.dtype)
 
     def check(self, name: str, value: Any) -> None:
         outside = value[(value < 0) | (value >= self.classes)]
         if outside.size:
             raise InputError(
-                f"cond[{name!r}] contains {outside.flat[0]}; expected classes from 0 to {self.classes - 1} (to leave "
-                f"the class out, set cond['absent'][{name!r}])."
+                f"cond[{name!r}] contains {outside.flat[0]}; expected classes from 0 to {self.classes - 1} (to omit "
+                f"the class, set cond['absent'][{name!r}])."
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(Condition):
-    """Text as bytes of UTF-8: {'tokens': int32 (batch, length), 'mask': bool (batch, length)}; longer text is cut.
+    """`Text` declares text as UTF-8 bytes: {'tokens': int32 (batch, length), 'mask': bool (batch, length)}.
 
     Attributes:
-        length: the number of bytes that are kept.
+        length: number of bytes that are kept; longer text is cut.
     """
 
     length: int
@@ -157,7 +159,7 @@ class Text(Condition):
 
 
 class Conditions(Mapping[str, Condition]):
-    """Declarations by name: a dictionary that cannot be changed, so that a network that holds one is hashable."""
+    """`Conditions` is an immutable dictionary of declarations by name, so that a network that holds it is hashable."""
 
     def __init__(self, declared: Mapping[str, Condition] | None = None, /, **more: Condition) -> None:
         if not (declared is None or isinstance(declared, Mapping)):
@@ -192,17 +194,17 @@ class Conditions(Mapping[str, Condition]):
 
     @property
     def optional(self) -> tuple[str, ...]:
-        """The names that may be absent."""
+        """Return the names of the conditions that may be absent."""
         return tuple(name for name, condition in self._items if not condition.required)
 
     def only(self, names: Iterable[str]) -> Conditions:
-        """The declarations of these names."""
+        """Return the declarations of the given names."""
         wanted = set(names)
         return Conditions({name: condition for name, condition in self._items if name in wanted})
 
 
 def is_absent(cond: Cond, name: str, batch: int) -> Array:
-    """Which examples lack a condition: bool (batch,)."""
+    """Return which examples have no value of a condition: bool (batch,)."""
     if cond is None or name not in cond:
         return jnp.ones(batch, bool)
     listed = (cond.get(ABSENT) or {}).get(name)
@@ -210,7 +212,7 @@ def is_absent(cond: Cond, name: str, batch: int) -> Array:
 
 
 def without(cond: Cond, names: Iterable[str]) -> Cond:
-    """A condition whose entries of these names are absent for all."""
+    """Return `cond` without the entries of the given names, which are then absent for all examples."""
     if cond is None:
         return None
     left_out = set(names)
@@ -220,6 +222,6 @@ def without(cond: Cond, names: Iterable[str]) -> Cond:
 
 
 def only(cond: Cond, names: Iterable[str]) -> Cond:
-    """A condition without the entries that are not among these names."""
+    """Return `cond` with only the entries of the given names."""
     wanted = set(names)
     return without(cond, [name for name in cond or {} if name not in wanted])

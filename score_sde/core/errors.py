@@ -1,22 +1,22 @@
-"""The ways in which this library says no, and the one in which it stops when asked."""
+"""This module defines the errors of the library, and the exception that ends a run on request."""
 
 
 class InputError(ValueError):
-    """Input that cannot be used: the message names the value, what was expected, and the remedy.
+    """`InputError` reports input that cannot be used; the message has the value, what was expected, and the remedy.
 
     The command line prints the message alone, without a stack trace, and exits with status 1.
     """
 
     def __init__(self, message: object = "") -> None:
-        # A value that is shown, such as an array, may have several lines.
+        # The text of a value in the message, such as an array, may have several lines.
         super().__init__(" ".join(str(message).split()))
 
 
 class DivergenceError(ArithmeticError):
-    """A computation whose result is not finite: training or sampling that ran away.
+    """`DivergenceError` reports a result that is not finite, for example of training or of sampling.
 
     Attributes:
-        examples: the places in the batch where it happened, where that is known.
+        examples: positions in the batch of the examples that failed, if they are known.
     """
 
     def __init__(self, message: str, examples: tuple[int, ...] = ()) -> None:
@@ -25,8 +25,8 @@ class DivergenceError(ArithmeticError):
 
 
 class StorageError(OSError):
-    """A file that could not be written, as on a full disk: what is there already stays as it is."""
+    """`StorageError` reports a file that could not be written, as on a full disk; existing files do not change."""
 
 
 class Stopped(Exception):
-    """A run that ended early because it was asked to, with all it had done saved; the command line exits with 0."""
+    """`Stopped` reports that a run ended early on request and saved its work; the command line exits with status 0."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that one process has to itself."""
+"""This module writes files completely or not at all, and locks folders for one process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from score_sde.core.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # Windows has no fcntl
     fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when it is complete, and leaves nothing behind otherwise."""
+    """Yield a file to write that gets its name when it is complete; after an error the file is removed."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -39,26 +39,28 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file completely or not at all."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
 class Busy(InputError):
-    """Another process has a folder."""
+    """`Busy` reports that another process holds the lock of a folder."""
 
 
 @contextlib.contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Have a folder to oneself, made if need be; the system lets go of it when the process ends, however it ends.
+    """Lock a folder for this process; create the folder if it does not exist.
+
+    The operating system releases the lock when the process ends, also if the process is killed.
 
     Raises:
-        InputError: where another process has it.
+        InputError: if another process holds the lock.
     """
     folder = pathlib.Path(folder)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    # The folder itself is locked: a lock file would outlive its process.
+    # The folder itself is locked, because a lock file would remain after its process.
     handle = os.open(folder, os.O_RDONLY)
     try:
         _lock(handle, folder)
@@ -66,7 +68,7 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         os.close(handle)
         if made:
-            with contextlib.suppress(OSError):  # gone again if nothing was written
+            with contextlib.suppress(OSError):  # a new folder is removed if nothing was written
                 folder.rmdir()
 
 
@@ -76,8 +78,8 @@ def _lock(handle: int, folder: pathlib.Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise Busy(f"Another run is at work in {folder}: wait until it has ended, or use another --workdir.") from error
+        raise Busy(f"Another run uses {folder}: wait until that run has ended, or use another --workdir.") from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
             raise
-        warnings.warn(f"{folder} cannot be locked ({error}): take care that only one run writes there.", stacklevel=2)
+        warnings.warn(f"{folder} cannot be locked ({error}): make sure that only one run writes there.", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Conditions that somebody gives: checked on the host against what is read, or made of what a person asks for."""
+"""This module checks given conditions on the host against their declarations, and makes conditions from user input."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from score_sde.core.errors import InputError
 
 
 def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
-    """A condition in the dtypes that its readers declare, once it is known to be one that they can read.
+    """Return `cond` in the dtypes that `reads` declares, after all checks of its names and values.
 
     Raises:
-        InputError: for a name that nobody reads, a required name that is missing, or values of another shape, dtype or
-            range than declared.
+        InputError: for a name that is not declared, a required name that is missing, or values of another shape, dtype
+            or range than declared.
     """
     if cond is not None and not isinstance(cond, Mapping):
         raise InputError(f"cond is a {type(cond).__name__}; expected None or a dictionary, such as dict(label=labels).")
     given = {name: value for name, value in (cond or {}).items() if name != ABSENT}
     for name in given:
         if name not in reads:
-            known = ", ".join(reads) or "no condition at all"
-            raise InputError(f"cond has {name!r}, which nothing here reads; what is read: {known}.")
+            known = ", ".join(reads) or "none"
+            raise InputError(f"cond has {name!r}, which is not read; conditions read: {known}.")
     listed = (cond or {}).get(ABSENT) or {}
     if not isinstance(listed, Mapping):
         raise InputError(f"cond['absent'] is {listed!r}; expected a dictionary by name of bool ({batch},).")
@@ -35,7 +35,7 @@ def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
     for name, condition in reads.items():
         if condition.required and (name not in given or _any(absent.get(name))):
             raise InputError(
-                f"cond lacks {name!r}, which is required: give values of {condition!r} for {batch} examples."
+                f"cond has no {name!r}, which is required: give values of {condition!r} for {batch} examples."
             )
     result = {name: checked_values(name, value, reads[name], batch) for name, value in given.items()}
     if absent:
@@ -44,12 +44,12 @@ def checked(cond: Cond, reads: Conditions, batch: int) -> Cond:
 
 
 def _any(flags: Any) -> bool:
-    """Whether any example is known to lack a condition."""
+    """Return whether the flags are known on the host and at least one example has no value."""
     return flags is not None and is_concrete(flags) and bool(np.any(flags))
 
 
 def checked_values(name: str, value: Any, condition: Condition, batch: int, absent: Any = None) -> Any:
-    """The values of one condition in its declared dtypes; what stands for an absent one may be anything.
+    """Return the values of one condition in the declared dtypes; where `absent` is True, any value is valid.
 
     Raises:
         InputError: for values of another shape, dtype or range than declared.
@@ -59,7 +59,7 @@ def checked_values(name: str, value: Any, condition: Condition, batch: int, abse
         raise InputError(f"cond[{name!r}] is {_shown(value)}; expected {_shown(like)}.")
 
     def fit(leaf: Any, wanted: jax.ShapeDtypeStruct) -> Any:
-        # Values that are being traced keep their place in the trace.
+        # A traced value must stay a JAX array.
         leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         if leaf.shape[:1] != wanted.shape[:1]:
             raise InputError(f"cond[{name!r}] has shape {leaf.shape}; expected leading axis {batch}: {wanted.shape}.")
@@ -97,16 +97,16 @@ def _shown(value: Any) -> str:
 
 
 def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, *, whole: bool = True) -> Cond:
-    """The condition of samples number `numbers`: what a person asks for, and defaults for what nobody mentions.
+    """Return the condition of the samples with numbers `numbers`: the values in `given`, and defaults for other names.
 
     Args:
-        given: {name: one value for all samples, or a list that is gone through again and again, or None for absent}.
-        reads: what is read.
-        numbers: the samples' numbers, (batch,).
-        whole: whether everything that is required has to be there.
+        given: {name: one value for all samples, or a list that the samples use in turn, or None for absent}.
+        reads: declarations of the conditions that are read.
+        numbers: numbers of the samples, (batch,).
+        whole: whether every required condition must have a value.
 
     Raises:
-        InputError: for a name that nobody reads, or a value that cannot be parsed.
+        InputError: for a name that is not declared, a value that cannot be parsed, or a required value that is missing.
     """
     for name in given:
         if name not in reads:
@@ -120,7 +120,7 @@ def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, 
             cond[name] = value
         elif condition.required and whole:
             raise InputError(
-                f'sample.cond lacks {name!r}, which the model requires: give --config.sample.cond="{name}=...".'
+                f'sample.cond has no {name!r}, which the model requires: give --config.sample.cond="{name}=...".'
             )
     return cond or None
 

@@ -1,4 +1,4 @@
-"""jax.jit for functions whose first argument is a module that also holds names and callables."""
+"""This module applies jax.jit to functions whose first argument is a module that also holds names and callables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from score_sde.core.arrays import is_concrete
 
-_Spread = tuple[Mesh, Any]  # a mesh, and its axes that rows are split along
+_Spread = tuple[Mesh, Any]  # a mesh, and the mesh axes that split the rows
 
 
 def _spread_of(rows: Any) -> _Spread | None:
-    """How rows are spread over devices; None for one device, for traced arrays, and for rows that are not split."""
+    """Return the mesh and axes that split the rows; None for one device, for traced arrays, and for unsplit rows."""
     for leaf in jax.tree.leaves(rows):
         if not (isinstance(leaf, jax.Array) and is_concrete(leaf) and isinstance(leaf.sharding, NamedSharding)):
             continue
@@ -34,18 +34,18 @@ def _is_dynamic(leaf: Any) -> bool:
 def module_jit(
     function: Callable[..., Any], static_argnames: tuple[str, ...] = (), rows: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """jax.jit of `function(module, ...)` in which the module's arrays and floats are arguments.
+    """Return jax.jit of `function(module, ...)`, where the arrays and floats of the module are arguments.
 
-    Its other leaves (names, callables, integers, flags) are static. So another set of weights, or
-    another beta_max, compiles nothing, and no weight is baked into the program. The module comes
-    first and by position; the arguments named in `static_argnames` go by keyword.
+    The other leaves of the module (names, callables, integers, flags) are static. So another set of
+    weights, or another beta_max, needs no compilation, and the program contains no weights. The module
+    is the first positional argument; the arguments named in `static_argnames` are passed by keyword.
 
     Args:
-        function: what is compiled.
-        static_argnames: its static arguments.
-        rows: which of the arguments after the module, from 0, have one row for each example, as all of the result has.
-            Where they are spread over devices, each device runs the function on its own rows, without a word to the
-            others: no loop waits for another device's examples.
+        function: the function to compile.
+        static_argnames: names of its static arguments.
+        rows: positions, from 0 after the module, of the arguments that have one row for each example; every array of
+            the result has one row for each example. If these rows are spread over devices, each device runs the
+            function on its own rows without communication: no loop waits for the examples of another device.
     """
 
     @functools.partial(jax.jit, static_argnames=("treedef_", "fixed_", "spread_", *static_argnames))

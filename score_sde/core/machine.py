@@ -1,4 +1,4 @@
-"""The machine that a process runs on: its cores, and what it is, in words."""
+"""This module finds the cores that a process may use, and describes the machine in words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import jax
 
 
 def usable_cores() -> int:
-    """Processor cores this process may use: its affinity, and its control group's quota."""
+    """Return the number of cores that this process may use: the smaller of its CPU affinity and control group quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, int(_cgroup_quota() + 1e-9)))
 
 
 def _cgroup_quota() -> float:
-    """Cores granted by the control group (version 2, then 1); infinity-like where there is no limit."""
+    """Return the number of cores that the control group grants (version 2, then 1); 1e9 if there is no limit."""
     try:
         quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return float(quota) / float(period) if quota != "max" else 1e9
@@ -31,7 +31,7 @@ def _cgroup_quota() -> float:
 
 
 def machine() -> str:
-    """Return processor, cores, Python, JAX and devices in one line."""
+    """Return the processor, the cores, Python, JAX and the devices in one line."""
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:

@@ -1,4 +1,4 @@
-"""How far a task is: a bar on a terminal, else a line a minute, with the time left."""
+"""This module reports the progress of a task: a bar on a terminal, otherwise one line a minute."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ TELL_EVERY_S = 60.0
 
 
 class Progress:
-    """A bar on a terminal, else a line a minute, with the time left.
+    """`Progress` shows a bar on a terminal, otherwise one line a minute, with the time left.
 
     Args:
-        what: the examples' name.
-        n: how many there are.
-        before: how many of them were done already.
-        mine: how many this process is to do.
-        quiet: whether nothing is said, as in all processes but one.
+        what: plural name of the examples, such as 'samples'.
+        n: number of examples in total.
+        before: number of examples that were done before.
+        mine: number of examples that this process does.
+        quiet: whether nothing is printed, as in all processes except one.
     """
 
     def __init__(self, what: str, n: int, before: int, mine: int, quiet: bool = False) -> None:
         self._what, self._n, self._before, self._mine, self._done = what, n, before, mine, 0
         self._began = self._told = time.perf_counter()
         self._lines = not quiet and not sys.stderr.isatty()
-        # The others are taken to go as fast: the bar counts for all.
+        # The bar counts the examples of all processes, and assumes that all processes are equally fast.
         bar = {"total": n, "initial": before, "unit": what.rstrip("s")}
         self._bar = tqdm.tqdm(**bar, disable=quiet or self._lines)
 
@@ -36,7 +36,7 @@ class Progress:
         self._bar.close()
 
     def add(self, count: int) -> None:
-        """Count what this process has done."""
+        """Add the number of examples that this process has done."""
         self._done += count
         all_done = self._before + round((self._n - self._before) * self._done / self._mine)
         self._bar.update(all_done - self._bar.n)
@@ -48,7 +48,7 @@ class Progress:
 
 
 def in_words(seconds: float) -> str:
-    """A time in the two largest of hours, minutes and seconds."""
+    """Return a time as text in the two largest units of hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,8 +1,9 @@
-"""Workdirs at an address such as gs://bucket/run: a folder of this machine that is a copy of what is there.
+"""This module provides workdirs at an address such as gs://bucket/run, with a copy in a local folder.
 
-The copy is brought up to date before a job begins, and what the job writes is sent while it works and at its end. An
-object store puts single objects whole or not at all, and has no rename. So a checkpoint is sent file by file, and
-checkpoints/STEP.json, which lists its files with their sizes, is written last: a checkpoint without it does not exist.
+The copy is updated before a job begins. The files that the job writes are sent while the job runs and at its end. An
+object store writes each object completely or not at all, and cannot rename. So a checkpoint is sent file by file, and
+checkpoints/STEP.json, the list of its files with their sizes, is written last. A checkpoint without this list does not
+exist.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from typing import Any
 
 from score_sde.core.errors import InputError, StorageError
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(.+)")  # pathlib makes one slash of two
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(.+)")  # pathlib replaces two slashes by one
 _CHECKPOINTS = "checkpoints"
 _TOKEN, _ALL_SENT = ".token", ".all-sent"
 _EVERY_S = 10.0
-_INSTALL = "pip install 'score_sde[cloud]' has fsspec with gs:// and s3://"
+_INSTALL = "pip install 'score_sde[cloud]' installs fsspec with gs:// and s3://"
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names a place in a store that fsspec knows, such as gs://bucket/run."""
+    """Return whether a path has the form of an address for fsspec, such as gs://bucket/run."""
     return _ADDRESS.fullmatch(os.fspath(path)) is not None
 
 
 def read_bytes(address: str | os.PathLike[str], name: str) -> bytes | None:
-    """A file of a folder at an address; None where there is none."""
+    """Return the content of a file in a folder at an address, or None if the file does not exist."""
     fs, root = _store(address)
     try:
         content: bytes = fs.cat_file(f"{root}/{name}")
@@ -48,18 +49,18 @@ def read_bytes(address: str | os.PathLike[str], name: str) -> bytes | None:
 def here(
     workdir: str | os.PathLike[str], cache: pathlib.Path, *, writes: bool, owner: str = "", every_s: float = _EVERY_S
 ) -> Iterator[pathlib.Path]:
-    """A workdir as a folder of this machine: itself, or the copy of one at an address.
+    """Yield a workdir as a local folder: the workdir itself, or the copy of a workdir at an address.
 
     Args:
         workdir: a folder, or an address.
-        cache: where copies are kept.
-        owner: of this copy, where several are kept on one machine.
-        writes: whether what changes in the copy is sent to the address, every `every_s` seconds and at the end.
-        every_s: seconds.
+        cache: folder in which copies are kept.
+        owner: suffix of the folder of the copy, if one machine keeps several copies.
+        writes: whether changes of the copy are sent to the address, every `every_s` seconds and at the end.
+        every_s: time between two updates, in seconds.
 
     Raises:
         InputError: for an address that cannot be read, or whose store needs a package that is not installed.
-        StorageError: where something could not be sent; the copy keeps it.
+        StorageError: if a file could not be sent; the copy keeps the file.
     """
     if not is_address(workdir):
         yield pathlib.Path(workdir).expanduser()
@@ -73,7 +74,7 @@ def here(
 
     def follow() -> None:
         while not ended.wait(every_s):
-            with contextlib.suppress(StorageError):  # tried again, and raised at the end
+            with contextlib.suppress(StorageError):  # sent again later; `close` raises the error
                 copy.send()
 
     follower = threading.Thread(target=follow, daemon=True)
@@ -87,12 +88,12 @@ def here(
 
 
 class Copy:
-    """The copy of a workdir at an address, in a folder of the cache.
+    """`Copy` is the copy of a workdir at an address, in a folder of the cache.
 
     Args:
-        address: such as gs://bucket/run.
-        cache: where copies are kept, each in a folder of its own.
-        owner: as of `here`.
+        address: address of the workdir, such as gs://bucket/run.
+        cache: folder in which copies are kept, each in its own folder.
+        owner: suffix of the folder of the copy, as in `here`.
     """
 
     def __init__(self, address: str | os.PathLike[str], cache: pathlib.Path, owner: str = "") -> None:
@@ -100,14 +101,14 @@ class Copy:
         name = self._root.rstrip("/").rpartition("/")[2] or "workdir"
         digest = hashlib.blake2b(f"{os.fspath(address)}".encode(), digest_size=6).hexdigest()
         self.folder = cache / "workdirs" / f"{name}-{digest}{owner}"
-        self._sent: dict[str, Any] = {}  # by name: what of a file, or of a checkpoint, is at the address
+        self._sent: dict[str, Any] = {}  # by name: state of a file, or files of a checkpoint, at the address
 
     def open(self, writes: bool) -> None:
-        """Make the folder what is at the address; where this folder was the last to write there, it is so or ahead.
+        """Fetch the files at the address into the folder, unless this folder was the last to write to the address.
 
-        Who writes leaves a token of its own at the address first. A folder that has this token may hold what its
-        process, killed, could not send any more; a folder with another one is of no use, and is put aside if not all
-        of it was sent.
+        A process that writes first puts a new token at the address and in its folder. A folder with the token of the
+        address is up to date or ahead: its process may have been killed before all files were sent. A folder with
+        another token is outdated. An outdated folder is renamed if not all of its files were sent.
         """
         try:
             there, mine = read_bytes(self.address, _TOKEN), _read(self.folder / _TOKEN)
@@ -125,13 +126,13 @@ class Copy:
                     self.send()
         except (StorageError, InputError):
             raise
-        except Exception as error:  # of any store
+        except Exception as error:  # each store has its own errors
             raise InputError(
-                f"{self.address} cannot be opened ({_told(error)}): is it there, and is it yours?"
+                f"{self.address} cannot be opened ({_told(error)}): check that it exists and that you may use it."
             ) from error
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining files, and mark the folder as completely sent."""
         self.send()
         (self.folder / _ALL_SENT).touch()
 
@@ -140,12 +141,12 @@ class Copy:
             aside = self.folder.with_name(f"{self.folder.name}-unsent-{secrets.token_hex(4)}")
             self.folder.rename(aside)
             warnings.warn(
-                f"{self.address} was written from elsewhere since; what could not be sent from here is in {aside}.",
+                f"Another run has written to {self.address}; the files that were not sent from here are in {aside}.",
                 stacklevel=2,
             )
 
     def _fetch(self) -> None:
-        """The folder anew: files, and checkpoints that are whole."""
+        """Replace the folder by the files and the complete checkpoints at the address."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         sizes = self._sizes()
@@ -157,12 +158,12 @@ class Copy:
             if not name.startswith((f"{_CHECKPOINTS}/", ".")):
                 self._get(name)
                 self._sent[name] = _state(self.folder / name)
-        # Of an address that nobody has written to, nothing is ahead.
+        # If the address has no token, the empty token never matches, and the folder never counts as ahead.
         (self.folder / _TOKEN).write_bytes(read_bytes(self.address, _TOKEN) or b"")
         (self.folder / _ALL_SENT).touch()
 
     def send(self) -> None:
-        """Bring the address up to date with the folder; a checkpoint's list is written when all of it is there."""
+        """Send the changes of the folder to the address; write the list of a checkpoint after all of its files."""
         try:
             self._send_checkpoints()
             files = sorted(self._files(), key=lambda name: (self.folder / name).stat().st_mtime_ns)
@@ -173,15 +174,15 @@ class Copy:
                     self._sent[name] = state
             for name in [name for name in self._sent if not name.isdecimal() and name not in files]:
                 self._remove(name)
-        except Exception as error:  # of any store, or of a file that the job has removed meanwhile
+        except Exception as error:  # from the store, or for a file that the job has just removed
             raise StorageError(
-                f"{self.address} cannot be written ({_told(error)}); all is kept in {self.folder}: give the same "
-                "command again once it can."
+                f"{self.address} cannot be written ({_told(error)}); all files are kept in {self.folder}: "
+                "run the same command again when the address can be written."
             ) from error
 
     def _send_checkpoints(self) -> None:
         folder = self.folder / _CHECKPOINTS
-        # orbax gives a folder its name when it is whole.
+        # orbax gives the folder of a checkpoint this name when the checkpoint is complete.
         steps = sorted((path.name for path in folder.glob("*") if path.name.isdecimal()), key=int)
         for step in steps:
             listed = {
@@ -196,17 +197,17 @@ class Copy:
             self._write(f"{_CHECKPOINTS}/{step}.json", json.dumps(listed).encode())
             self._sent[step] = listed
         for step in [name for name in self._sent if name.isdecimal() and name not in steps]:
-            self._remove(f"{_CHECKPOINTS}/{step}.json")  # first: without it there is none
+            self._remove(f"{_CHECKPOINTS}/{step}.json")  # first: a checkpoint without this list does not exist
             for name in self._sent.pop(step):
                 self._remove(f"{_CHECKPOINTS}/{step}/{name}")
 
     def _files(self) -> list[str]:
-        """What is to be at the address, but for checkpoints and what is being written."""
+        """Return the files that belong at the address, except checkpoints and files that are being written."""
         names = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
         return [name for name in names if not re.search(r"(^|/)\.", name) and not name.startswith(f"{_CHECKPOINTS}/")]
 
     def _sizes(self) -> dict[str, int]:
-        """The files at the address by name, with their sizes."""
+        """Return the sizes of the files at the address, by name."""
         self._fs.invalidate_cache()
         try:
             found = self._fs.find(self._root, detail=True)
@@ -216,12 +217,12 @@ class Copy:
         return {path[start:]: info["size"] for path, info in found.items() if path[start:]}
 
     def _whole(self, sizes: dict[str, int]) -> dict[str, Any]:
-        """The checkpoints at the address that are whole, each with its files."""
+        """Return the complete checkpoints at the address, each with its files."""
         listed = {step: self._listed(step, sizes) for step in _steps_of(sizes)}
         return {step: files for step, files in listed.items() if files is not None}
 
     def _listed(self, step: str, sizes: dict[str, int]) -> dict[str, int] | None:
-        """The files of a checkpoint, if all of them are there."""
+        """Return the files of a checkpoint with their sizes, or None if the checkpoint is not complete."""
         try:
             listed: dict[str, int] = dict(json.loads(self._fs.cat_file(f"{self._root}/{_CHECKPOINTS}/{step}.json")))
         except ValueError:
@@ -243,14 +244,14 @@ class Copy:
         self._in_folder(name, lambda path: self._fs.pipe_file(path, content))
 
     def _in_folder(self, name: str, put: Callable[[str], Any]) -> None:
-        """Put an object; where a store has folders, into one that is made for it."""
+        """Put an object at the address; if the store needs a folder for the object, create the folder."""
         path = f"{self._root}/{name}"
         try:
             put(path)
         except FileNotFoundError:
             parent = path.rpartition("/")[0]
             if self._fs.exists(parent):
-                raise  # it is the file here that has gone
+                raise  # the local file is missing
             self._fs.makedirs(parent, exist_ok=True)
             put(path)
 
@@ -268,7 +269,7 @@ def _read(path: pathlib.Path) -> bytes | None:
 
 
 def _steps_of(names: dict[str, int]) -> list[str]:
-    """The checkpoints whose list is there."""
+    """Return the steps of the checkpoints whose list is at the address."""
     matches = (re.fullmatch(rf"{_CHECKPOINTS}/(\d+)\.json", name) for name in names)
     return [match[1] for match in matches if match]
 
@@ -279,14 +280,14 @@ def _state(path: pathlib.Path) -> tuple[int, int]:
 
 
 def _store(address: str | os.PathLike[str]) -> tuple[Any, str]:
-    """(the filesystem of an address, the path in it)."""
+    """Return (the filesystem of an address, the path in this filesystem)."""
     match = _ADDRESS.fullmatch(os.fspath(address))
     assert match is not None
     try:
         import fsspec
 
         store, root = fsspec.core.url_to_fs(f"{match[1]}://{match[2].rstrip('/')}")
-    except (ImportError, ValueError) as error:  # ValueError: a scheme that fsspec does not know
+    except (ImportError, ValueError) as error:  # ValueError: fsspec does not know the scheme
         raise InputError(f"{os.fspath(address)} cannot be opened: {error}; {_INSTALL}.") from error
     return store, root
 

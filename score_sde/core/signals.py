@@ -1,4 +1,4 @@
-"""Being asked to stop."""
+"""This module handles the request to stop a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether the process has been asked to stop."""
+    """`StopRequest` records whether the process has been asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -18,7 +18,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def catch_sigterm() -> Iterator[StopRequest]:
-    """While inside, SIGTERM is noted instead of ending the process; outside the main thread nothing is changed."""
+    """Yield a `StopRequest` that records SIGTERM, which then does not end the process.
+
+    Outside the main thread the handling of signals does not change.
+    """
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Data sets, the order in which they are read, their conditions, and the codec to the model's scale."""
+"""This package defines the data sets, their conditions, their reading order, and the codec to the model's scale."""
 
 from score_sde.data.augment import Augment
 from score_sde.data.base import (

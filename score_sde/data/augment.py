@@ -1,4 +1,4 @@
-"""The augmentation of Karras et al. 2022: examples are changed in training, and the network is told how."""
+"""This module defines the augmentation of Karras et al. 2022: training changes examples at random."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ from score_sde.core.errors import InputError
 from score_sde.data.conditioning import ComputedCondition
 
 NAME = "augment"
-_GEOMETRY, _COLOUR = 9, 6  # numbers that tell of each
-# Standard deviations of Karras et al. 2022, appendix F.2, and for colours of Karras et al. 2020 (ADA).
+_GEOMETRY, _COLOUR = 9, 6  # how many numbers describe each group of changes
+# Standard deviations: Karras et al. 2022, appendix F.2; for colours Karras et al. 2020 (ADA).
 _SCALE, _TRANSLATE, _BRIGHTNESS, _CONTRAST, _SATURATION = 0.2, 0.125, 0.2, 0.5, 1.0
-_FINER = 2  # samples a pixel in each direction when an image is moved
+_FINER = 2  # samples per pixel in each direction when an image is transformed
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment(ComputedCondition):
-    """Mirror, and with a probability each: turn upside down, scale, rotate, stretch, move, and change colours.
+    """`Augment` changes images at random in training, and gives the changes to the network as a condition.
 
-    The network reads what was done, the condition `augment`, which is 0 for an example that was not changed; at
-    sampling time it is absent, so that samples are not augmented (arXiv:2206.00364, appendix F.2; colours as in
-    arXiv:2006.06676). Where the network does not read it, samples look like the augmented examples.
+    The changes are: mirror, turn upside down, scale, rotate, stretch, shift, and change colours.
 
-    Geometry, 9 numbers: mirrored (0 or 1), upside down (0 or 1), log2 of the scale over 0.2, cos and sin of the
-    rotation (less 1 and 0), the stretch times cos and sin of its direction, the two shifts over an eighth of the side.
-    Colour, 6 numbers more: brightness, contrast, whether lightness is inverted, cos and sin of the hue's rotation (less
-    1 and 0), saturation.
+    The network reads the changes in the condition `augment`, which is 0 for an unchanged example. At sampling time
+    `augment` is absent, so that samples are not augmented (arXiv:2206.00364, appendix F.2; colours as in
+    arXiv:2006.06676). If the network does not read `augment`, samples look like the augmented examples.
+
+    Geometry has 9 numbers: mirrored (0 or 1), upside down (0 or 1), log2(scale) / 0.2, cos(rotation) - 1,
+    sin(rotation), the stretch times cos and sin of its direction, and two shifts in units of an eighth of the side.
+    Colour has 6 more numbers: brightness, contrast, whether lightness is inverted (0 or 1), cos(hue rotation) - 1,
+    sin(hue rotation), and saturation.
 
     Attributes:
-        probability: of each change but the mirror.
-        mirror: the probability that an image is mirrored left to right; 0 for letters, digits and faces of one side.
-        colour: whether colours are changed too.
-        maximum: the largest value of the data, such as 255.
+        probability: probability of each change except the mirror; half of it for upside down and inversion.
+        mirror: probability that an image is mirrored left to right; 0 for letters, digits and faces seen from one side.
+        colour: whether colours are changed.
+        maximum: largest value of the data, such as 255.
     """
 
     probability: float = 0.12
@@ -63,14 +65,14 @@ class Augment(ComputedCondition):
         return {NAME: Condition(shape=(_GEOMETRY + _COLOUR * self.colour,))}
 
     def make(self, values: Array, cond: Cond, keys: Array) -> Cond:
-        """As of examples that are not changed."""
+        """Return `cond` with the condition `augment` of unchanged examples."""
         (size,) = self.conditions[NAME].shape
         return {**(cond or {}), NAME: jnp.zeros((len(values), size))}
 
     def augmented(self, values: Array, cond: Cond, keys: Array) -> tuple[Array, Cond]:
-        """Changed examples, and what was done to each."""
+        """Return the changed examples, and `cond` with the changes of each example."""
         if values.ndim != 4:
-            raise InputError(f"Augment is for images, and examples have shape {values.shape[1:]}: leave it out.")
+            raise InputError(f"Augment is for images, and examples have shape {values.shape[1:]}: remove Augment.")
         changed, labels = jax.vmap(self._one)(values.astype(jnp.float32), keys)
         return changed, {**(cond or {}), NAME: labels}
 
@@ -91,7 +93,7 @@ class Augment(ComputedCondition):
         return jnp.where((more == 0).all(), image, mixed), jnp.concatenate([labels, more])
 
     def _drawn(self, key: Array, name: str, draw: str, count: int = 1, probability: float | None = None) -> Array:
-        """Numbers of one change, all 0 where it is not made."""
+        """Draw the numbers of one change; all numbers are 0 if the change is not made."""
         here = _named(key, name)
         made = jax.random.bernoulli(_named(here, "made"), self.probability if probability is None else probability)
         how = _named(here, "how")
@@ -104,7 +106,7 @@ class Augment(ComputedCondition):
         return jnp.where(made, numbers, 0.0)
 
     def _geometry(self, key: Array) -> tuple[Array, Array]:
-        """(the matrix from a place in the image to the place that comes there, both from -1 to 1; what was done)."""
+        """Draw the geometry: (matrix from result positions to source positions, both in [-1, 1]; 9 numbers)."""
         draw = functools.partial(self._drawn, key)
         (mirror,), (turn,) = (
             draw("mirror", "flip", probability=self.mirror),
@@ -118,7 +120,7 @@ class Augment(ComputedCondition):
             + [stretch * jnp.cos(direction), stretch * jnp.sin(direction), *shift]
         )
         larger = 2 ** (_SCALE * stretch)
-        # Of the inverse of each change, as the result asks where each of its pixels comes from.
+        # Each factor is the inverse of a change: the product gives the source position of a pixel of the result.
         return (
             _diagonal(1 - 2 * mirror, 1 - 2 * turn)
             @ _diagonal(2 ** (-_SCALE * scale), 2 ** (-_SCALE * scale))
@@ -130,7 +132,7 @@ class Augment(ComputedCondition):
         ), labels
 
     def _colours(self, key: Array) -> tuple[Array, Array]:
-        """(the matrix on red, green, blue and 1 on the scale [-1, 1]; what was done)."""
+        """Draw the colour changes: (matrix on (red, green, blue, 1) on the scale [-1, 1]; 6 numbers)."""
         draw = functools.partial(self._drawn, key)
         (brightness,), (contrast,) = draw("brightness", "normal"), draw("contrast", "normal")
         (invert,) = draw("invert", "flip", probability=self.probability / 2)
@@ -150,7 +152,7 @@ class Augment(ComputedCondition):
 
 
 def _named(key: Array, name: str) -> Array:
-    """The key of one purpose, of one example's key."""
+    """Return the random key of one purpose, derived from the key of one example."""
     return jax.random.fold_in(key, keys_.number(name))
 
 
@@ -168,14 +170,14 @@ def _shift(by: Array) -> Array:
 
 
 def transformed(image: Array, matrix: Array) -> Array:
-    """An image whose pixel at p = (x, y, 1) is the mean around matrix @ p of the given one, reflected at its edges.
+    """Return an image whose pixel at p = (x, y, 1) is the local mean of `image` around matrix @ p.
 
-    Places run from -1 to 1 across the shorter side, y downwards. Each pixel is the mean of 2 x 2 bilinear samples, so
-    that a smaller image does not alias.
+    Positions range from -1 to 1 across the shorter side, with y downwards. `image` is reflected at its edges. Each
+    pixel is the mean of 2 x 2 bilinear samples, so that an image that is scaled down does not alias.
 
     Args:
-        image: (height, width, channels).
-        matrix: (3, 3).
+        image: image of shape (height, width, channels).
+        matrix: matrix of shape (3, 3).
     """
     height, width = image.shape[:2]
     half = min(height, width) / 2

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the library."""
+"""This module defines the interface between data sets and the rest of the library."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from score_sde.core.errors import InputError
 from score_sde.core.given import checked_values
 from score_sde.data.codec import Codec
 
-Batch = dict[str, Any]  # 'values' (batch, *shape), 'cond', 'index' (batch,): the place in the whole batch
+Batch = dict[str, Any]  # 'values' (batch, *shape), 'cond', 'index' (batch,): position in the whole batch
 _CHUNK = 256
 
 
 class Source(Protocol):
-    """Examples by number: {'values': (*shape), and each of the data set's conditions by name}.
+    """A source returns examples by number: {'values': (*shape), and each condition of the data set by name}.
 
-    An entry 'absent', {name: bool}, says which conditions an example lacks.
+    An entry 'absent', {name: bool}, is True for each condition that the example does not have.
     """
 
     def __len__(self) -> int: ...
@@ -35,12 +35,12 @@ class Source(Protocol):
 
 
 class Records:
-    """A source read from files, whose unreadable records are named.
+    """`Records` is a source that reads from files and names a record that cannot be read.
 
     Args:
         source: the records.
-        name: what they are called, such as 'digits, split train'.
-        folder: where they are, to be prepared again when it is deleted; None where that is not known.
+        name: name of the records in messages, such as 'digits, split train'.
+        folder: folder of the records, which are prepared again after the folder is deleted; None if unknown.
     """
 
     def __init__(self, source: Source, name: str, folder: pathlib.Path | None = None) -> None:
@@ -53,9 +53,9 @@ class Records:
         try:
             return self._source[index]
         except InputError:
-            raise  # which says what it is of
-        except Exception as error:  # whatever the reader of a damaged file raises
-            remedy = f"delete {self._folder}, and it is prepared again" if self._folder else "mend or leave it out"
+            raise  # the message already states the cause
+        except Exception as error:  # a damaged file may raise any exception
+            remedy = f"delete {self._folder} to prepare the data again" if self._folder else "repair or remove it"
             raise InputError(
                 f"Record {index} of {self._name} cannot be read ({type(error).__name__}: {str(error)[:120]}): {remedy}."
             ) from error
@@ -65,7 +65,7 @@ class Records:
 
 
 class Arrays:
-    """A source that is in memory, whose examples are read many at once.
+    """`Arrays` is a source in memory that reads many examples at once.
 
     Args:
         columns: values=(n, *shape), label=(n,), and other conditions by name; a column may be a dictionary of arrays.
@@ -91,7 +91,7 @@ class Arrays:
         return {name: jax.tree.map(lambda leaf: leaf[index], column) for name, column in self.columns.items()}
 
     def take(self, numbers: np.ndarray) -> dict[str, Any]:
-        """The examples of these numbers, stacked."""
+        """Return the examples with these numbers, stacked."""
         return {name: jax.tree.map(lambda leaf: leaf[numbers], column) for name, column in self.columns.items()}
 
 
@@ -102,7 +102,10 @@ def _column(name: str, column: Any) -> Any:
 
 
 def read(source: Source, numbers: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """The examples of these numbers, stacked: {'values': (n, *shape), 'label': (n,), ...}; no others are read."""
+    """Return the examples with these numbers, stacked: {'values': (n, *shape), 'label': (n,), ...}.
+
+    No other example is read.
+    """
     if isinstance(source, Arrays):
         return source.take(np.asarray(numbers))
     records = source if isinstance(source, Records) else Records(source, type(source).__name__)
@@ -111,7 +114,7 @@ def read(source: Source, numbers: Sequence[int] | np.ndarray) -> dict[str, Any]:
 
 
 def _stacked(name: str, entries: Sequence[Any], numbers: Sequence[int] | np.ndarray) -> Any:
-    """One column of examples that were read one by one."""
+    """Stack one column of examples that were read one by one; raise InputError if their shapes differ."""
     first = _form(entries[0])
     for number, entry in zip(numbers, entries, strict=True):
         if _form(entry) != first:
@@ -123,7 +126,7 @@ def _stacked(name: str, entries: Sequence[Any], numbers: Sequence[int] | np.ndar
 
 
 def _form(entry: Any) -> str:
-    """The shapes of an entry, in words."""
+    """Return the shapes of an entry in words."""
     if entry is None:
         return "missing"
     if isinstance(entry, Mapping):
@@ -132,26 +135,26 @@ def _form(entry: Any) -> str:
 
 
 def all_examples(source: Source) -> dict[str, Any]:
-    """Every example, stacked in order: {'values': (n, *shape), 'label': (n,), ...}."""
+    """Return all examples, stacked in order: {'values': (n, *shape), 'label': (n,), ...}."""
     return read(source, range(len(source)))
 
 
 def as_batch(columns: Mapping[str, Any], reads: Conditions) -> Batch:
-    """Stacked examples as {'values', 'cond'}: of the conditions those that are read, in their declared form.
+    """Return stacked examples as {'values', 'cond'}, where 'cond' has the conditions in `reads` in declared form.
 
     Raises:
-        InputError: for examples without values, without a condition that is read, or with one that cannot be parsed.
+        InputError: if the values or a condition in `reads` are missing, or if a condition cannot be parsed.
     """
     for name in ("values", *reads):
         if name not in columns:
-            raise InputError(f"The examples have no {name!r}; expected it beside {', '.join(columns)}.")
+            raise InputError(f"The examples have no {name!r}; expected {name!r} in addition to {', '.join(columns)}.")
     absent = {name: np.asarray(flags, bool) for name, flags in columns.get(ABSENT, {}).items() if name in reads}
     cond = {name: _declared(name, columns[name], condition, absent.get(name)) for name, condition in reads.items()}
     return {"values": columns["values"], "cond": (cond | ({ABSENT: absent} if absent else {})) or None}
 
 
 def _declared(name: str, column: Any, condition: Condition, absent: np.ndarray | None) -> Any:
-    """A column in the form of its declaration; text is parsed."""
+    """Return a column in the form of its declaration; parse text."""
     if isinstance(column, np.ndarray) and column.dtype.kind in "USO":
         parsed = [
             condition.parse(text.decode("utf-8") if isinstance(text, bytes) else text) for text in column.tolist()
@@ -161,9 +164,9 @@ def _declared(name: str, column: Any, condition: Condition, absent: np.ndarray |
 
 
 def digest(source: Source) -> str:
-    """A BLAKE2b digest of all examples, in hexadecimal: results name the data that they are of.
+    """Return a BLAKE2b digest of all examples, in hexadecimal; results identify their data by this digest.
 
-    A source that can tell its content without reading every example defines digest() itself.
+    A source that can identify its content without reading every example defines its own digest().
     """
     own = getattr(source, "digest", None)
     if own is not None:
@@ -175,7 +178,7 @@ def digest(source: Source) -> str:
             array = np.asarray(leaf)
             array = np.char.encode(array, "utf-8", "surrogatepass") if array.dtype.kind == "U" else array
             total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-            if array.dtype.kind == "O":  # its bytes are addresses
+            if array.dtype.kind == "O":  # the bytes of an array of objects are addresses
                 for entry in array.ravel().tolist():
                     total.update(repr(_text_of(entry)).encode("utf-8", "surrogatepass"))
             else:
@@ -186,21 +189,21 @@ def digest(source: Source) -> str:
 def _text_of(entry: Any) -> str | bytes:
     if not isinstance(entry, str | bytes):
         raise InputError(
-            f"The examples have a {type(entry).__name__} in a column of objects; expected text there, and numbers in "
-            "arrays of numbers."
+            f"A column of dtype object contains a {type(entry).__name__}; expected text, or numbers in an array of a "
+            "numeric dtype."
         )
     return entry
 
 
 class Dataset(abc.ABC):
-    """A data set: images, points, or arrays of any other shape, and what belongs to each of them.
+    """A data set provides images, points, or arrays of any other shape, and the conditions of each example.
 
-    To add one, subclass and define `codec`, `source` and, where there are any, `conditions`; a config names it by its
-    dotted path.
+    To add a data set, define a subclass with `codec`, `source` and, if examples have conditions, `conditions`. A config
+    names the subclass by its dotted path.
 
     Attributes:
-        codec: between the examples' values and the model's scale.
-        conditions: what each example has beside its values, by name, such as {'label': Label(10)}.
+        codec: conversion between the examples' values and the model's scale.
+        conditions: conditions of each example by name, such as {'label': Label(10)}.
     """
 
     codec: Codec
@@ -208,35 +211,35 @@ class Dataset(abc.ABC):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an example's values, (height, width, channels) of an image."""
+        """Return the shape of an example's values; for an image (height, width, channels)."""
         return self.codec.data_shape
 
     @abc.abstractmethod
     def source(self, split: str) -> Source:
-        """The examples of a split, 'train' or 'test', in a fixed order; prepares the data if need be."""
+        """Return the examples of a split, 'train' or 'test', in a fixed order; prepare the data if necessary."""
 
     def count(self) -> int:
-        """The number of examples; of those for training where there is no other way to know."""
+        """Return the number of examples; the default implementation counts the training examples only."""
         return len(self.source("train"))
 
     def lines(self) -> list[str]:
-        """What the data are, in sentences, where there is more to say than a config does."""
+        """Return sentences with facts about the data that a config does not contain; empty by default."""
         return []
 
 
 def folder_of(dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Where data live: `dir`, in which ~ is the user's home, or the user's cache for None and ''."""
+    """Return the folder of the data: `dir`, in which ~ is the user's home, or the user's cache for None and ''."""
     if dir is None or (isinstance(dir, str) and not dir):
         return cache_dir() / "data"
     if not isinstance(dir, str | os.PathLike):
         raise InputError(f"data.dir is {shown(dir)}; expected the path of a folder, or None for the user's cache.")
     try:
         return pathlib.Path(dir).expanduser()
-    except RuntimeError as error:  # of a user that is not there
+    except RuntimeError as error:  # the user in ~user does not exist
         raise InputError(f"data.dir is {shown(dir)}: {error}") from error
 
 
 def cache_dir() -> pathlib.Path:
-    """Where prepared data and compiled programs live unless told otherwise: score_sde in the user's cache."""
+    """Return the default folder of prepared data and compiled programs: score_sde in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return pathlib.Path(base) / "score_sde"

@@ -1,4 +1,4 @@
-"""What `Files` finds out of a collection where its arguments leave it to the data."""
+"""This module derives the arguments of `Files` that are 'auto' from a collection."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from score_sde.data.survey import Survey
 from score_sde.readers.pictures import Collection
 
 _MOST_HELD_OUT, _SHARE = 1000, 0.1
-_MOST_LEVELS = 2**16 - 1  # of QuantizedCodec
-_PER_DIMENSION = 64  # numbers of a vector up to which each is standardised by itself
+_MOST_LEVELS = 2**16 - 1  # the limit of QuantizedCodec
+_PER_DIMENSION = 64  # length of a vector up to which each of its numbers is standardised separately
 
 
 def is_auto(value: Any) -> bool:
-    """Whether an argument is left to the data."""
+    """Return whether an argument is 'auto', so that its value comes from the data."""
     return isinstance(value, str) and value == AUTO
 
 
 def is_pictures(collection: Collection) -> bool:
-    """Whether examples are encoded pictures, or arrays of bytes in the shape of pictures."""
+    """Return whether examples are encoded pictures, or arrays of bytes in the shape of pictures."""
     values = collection.values
     return values is None or (values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] <= 4)
 
@@ -33,19 +33,19 @@ def is_pictures(collection: Collection) -> bool:
 def chosen(
     collection: Collection, declared: Declared, given: Mapping[str, Any], survey: Callable[[], Survey]
 ) -> dict[str, Any]:
-    """The arguments of `Files` with what is 'auto' found out.
+    """Return the arguments of `Files` with a value from the data in place of each 'auto'.
 
     Args:
         collection: the examples.
-        declared: the conditions that they have.
-        given: the arguments.
-        survey: looks at the pictures; called where size or channels are left to the data.
+        declared: conditions of the examples.
+        given: arguments of `Files`.
+        survey: function that surveys the pictures; called only if size or channels are 'auto'.
 
     Raises:
-        InputError: for data that cannot be trained on.
+        InputError: if the data cannot be used for training.
     """
     if len(collection) < 2:
-        raise InputError(f"{collection.where} has one example; expected two or more, as one part is held out.")
+        raise InputError(f"{collection.where} has one example; expected two or more, because a part is held out.")
     _check_parts(collection)
     found: dict[str, Any] = dict(classes=declared.classes, text=declared.text, others=dict(declared.others))
     found["held_out"] = min(_SHARE, _MOST_HELD_OUT / len(collection))
@@ -85,22 +85,26 @@ def _check_parts(collection: Collection) -> None:
     for part in ("train", "test"):
         mine = [number for number, split in enumerate(splits) if split == part]
         if not mine:
-            raise InputError(f"{collection.where} has no example in its part {part!r}; expected some in each.")
+            raise InputError(
+                f"{collection.where} has no example in its split {part!r}; expected examples in both splits."
+            )
         if labels is not None and all(labels[number] is None for number in mine):
             raise InputError(
-                f"{collection.where} has labels, and none in its part {part!r}; expected them in both parts, or none."
+                f"{collection.where} has labels, but none in its split {part!r}; expected labels in both splits, or in "
+                "neither."
             )
 
 
 def _moments(collection: Collection, values: np.ndarray, declared: Declared, share: float) -> dict[str, Any]:
-    """Mean and standard deviation of the training part; of vectors of up to 64 numbers those of each number."""
+    """Return mean and standard deviation of the training split; of each number for vectors of up to 64 numbers."""
     with np.errstate(over="ignore"):
         singles = np.asarray(values, np.float32)
     finite = np.isfinite(singles.reshape(len(singles), -1)).all(axis=1)
     if not finite.all():
         name = collection.names[int(np.argmin(finite))]
         raise InputError(
-            f"{name} of {collection.where} contains NaN, infinity or more than float32 holds; expected finite numbers."
+            f"{name} of {collection.where} contains NaN, infinity or numbers too large for float32; expected finite "
+            "numbers."
         )
     digests = np.stack([row_digest(row) for row in singles])
     try:
@@ -112,5 +116,5 @@ def _moments(collection: Collection, values: np.ndarray, declared: Declared, sha
     axis = 0 if train.ndim == 2 and train.shape[1] <= _PER_DIMENSION else None
     mean, std = (np.asarray(one(train, axis=axis, dtype=np.float64)) for one in (np.mean, np.std))
     if not std.all():
-        raise InputError(f"{collection.where} has numbers that are the same in all examples; expected them to differ.")
+        raise InputError(f"{collection.where} has numbers that are equal in all examples; expected numbers that vary.")
     return dict(mean=mean.tolist(), std=std.tolist())

@@ -1,4 +1,4 @@
-"""Between the data's own values and the scale on which the model works."""
+"""This module defines codecs, which convert between the data's values and the model's scale."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from score_sde.core.arrays import Array, as_array, as_float, is_concrete
 from score_sde.core.checks import as_shape, check_types, is_whole, shown
 from score_sde.core.errors import InputError
 
-# By name, in nats per example; None where that part of the likelihood has no bound.
+# Terms of the likelihood by name, in nats per example; None if a term has no bound.
 Terms = dict[str, Array | None]
 _MOST_LEVELS = 2**16 - 1
 _as_data_shape = functools.partial(as_shape, "data_shape of a codec")
 
 
 class Codec(eqx.Module):
-    """Between the data's own values and the model's scale; one object serves training, sampling and likelihood.
+    """A codec converts between the data's values and the model's scale, for training, sampling and likelihood.
 
-    To add one, subclass, define `encode`, `decode` and `quantize`, and set what differs of the rest.
+    To add a codec, define a subclass with `encode`, `decode` and `quantize`, and override the attributes that differ.
 
     Attributes:
-        data_shape: the shape of one example's values.
-        model_shape: the shape of one example on the model's scale.
-        is_bound: whether log p(x) + the terms is a lower bound of the log-probability of values (as with
-            dequantisation noise), and not the log-density itself.
-        maximum: the largest value where values are whole numbers from 0 to it; None for real numbers.
-        model_range: the lowest and the highest number on the model's scale; None where there is no range.
-        clip_range: what no x of the data leaves, the noise of `encode` included; None where there is no range.
+        data_shape: shape of one example's values.
+        model_shape: shape of one example on the model's scale.
+        is_bound: whether log p(x) + the sum of the terms is a lower bound of the log-probability of the values (as with
+            dequantisation noise); otherwise the sum is the log-density itself.
+        maximum: largest value if values are whole numbers from 0 to `maximum`; None for real numbers.
+        model_range: lowest and highest number on the model's scale; None if there is no range.
+        clip_range: range of all x of the data, including the noise of `encode`; None if there is no range.
     """
 
     data_shape: tuple[int, ...] = eqx.field(static=True, converter=_as_data_shape)
 
     is_bound = False
-    # A field of some codecs, and none of the others: an annotation here would make it one of all.
+    # Only some codecs have the field `maximum`. An annotation here would add the field to all codecs.
     if TYPE_CHECKING:
 
         @property
@@ -65,44 +65,45 @@ class Codec(eqx.Module):
 
     @abc.abstractmethod
     def encode(self, values: ArrayLike, keys: Array | None) -> tuple[Array, Terms]:
-        """The model's x for values, and what the likelihood of values has beside log p(x).
+        """Return x on the model's scale, and the terms that the likelihood of values has in addition to log p(x).
 
         Args:
-            values: on the data's own scale, (batch, *data_shape).
-            keys: one key per example, (batch,), for what is drawn; None draws nothing, and x is the middle of what
-                could be drawn.
+            values: values on the data's scale, (batch, *data_shape).
+            keys: one random key per example, (batch,), for the noise; with None there is no noise, and x is the middle
+                of the range of the noise.
 
         Returns:
-            x of shape (batch, *model_shape), and the terms: log p(values) is log p(x) + their sum, or at least the mean
-            of that over what is drawn.
+            x of shape (batch, *model_shape), and the terms. log p(values) is log p(x) + the sum of the terms or, with
+            noise, at least the mean of log p(x) + the sum of the terms over the noise.
         """
 
     @abc.abstractmethod
     def decode(self, x: ArrayLike) -> Array:
-        """Values on the data's own scale, not rounded, (batch, *data_shape); differentiable in x."""
+        """Return values on the data's scale, not rounded, (batch, *data_shape); the values are differentiable in x."""
 
     @abc.abstractmethod
     def quantize(self, values: ArrayLike) -> Array:
-        """Decoded values as data have them: rounded and cut to their range where data are quantised."""
+        """Return decoded values in the form of the data: rounded and clipped to their range if data are quantised."""
 
     def check(self, values: np.ndarray) -> None:
-        """Raise InputError for values, (batch, *data_shape) on the host, that are not the data's own."""
+        """Raise InputError if values, (batch, *data_shape) on the host, cannot be values of the data."""
 
 
 class QuantizedCodec(Codec):
-    """Whole numbers 0 .. maximum to [-1, 1], or to [0, 1], and back.
+    """`QuantizedCodec` maps whole numbers 0 .. maximum to [-1, 1] or to [0, 1], and back.
 
     x = width (values + u) / maximum - c, with u uniform on [-1/2, 1/2) per number (uniform dequantisation, Theis et al.
-    2016, arXiv:1511.01844), width 2 and c 1 for [-1, 1], width 1 and c 0 for [0, 1]. Rounding recovers the values.
+    2016, arXiv:1511.01844). width is 2 and c is 1 for [-1, 1]; width is 1 and c is 0 for [0, 1]. Rounding recovers the
+    values.
 
-    The terms are scale = D log(width / maximum) and dequantization = -log q(u) = 0 nats, D being the number of
+    The terms are scale = D log(width / maximum) and dequantization = -log q(u) = 0 nats, where D is the number of
     dimensions.
 
     Attributes:
-        data_shape: the shape of one example; also that of x.
-        maximum: the largest value, such as 255; at most 65,535.
-        centered: whether the model's scale is [-1, 1]; otherwise it is [0, 1], that of the VE models of Song et al.
-            2021.
+        data_shape: shape of one example, and of x.
+        maximum: largest value, such as 255; at most 65,535.
+        centered: whether the model's scale is [-1, 1]; otherwise the scale is [0, 1], as for the VE models of Song et
+            al. 2021.
     """
 
     maximum: int = eqx.field(static=True)
@@ -114,7 +115,7 @@ class QuantizedCodec(Codec):
         if not is_whole(self.maximum, 1) or self.maximum > _MOST_LEVELS:
             raise InputError(
                 f"QuantizedCodec got maximum={self.maximum!r}; expected a whole number from 1 to {_MOST_LEVELS} "
-                "(float32 has no room for the noise between more levels: use ContinuousCodec)."
+                "(float32 cannot resolve noise between more levels: use ContinuousCodec)."
             )
         check_types(self)
 
@@ -137,8 +138,8 @@ class QuantizedCodec(Codec):
         x = self._scaled(floats)
         if keys is not None:
             u = keys_.draw(jax.random.uniform, keys, floats.shape[1:], dtype=floats.dtype, minval=-0.5, maxval=0.5)
-            # In float32 a draw close to 1/2 may come back as the neighbour's (0.4 % of 16-bit values): such draws move
-            # inwards by more than the rounding.
+            # In float32 a value with u close to 1/2 may decode to the neighbouring value (0.4 % of 16-bit values). In
+            # this case u moves inwards by more than the rounding error.
             over = jnp.round(self.decode(self._scaled(floats + u))) - floats
             x = self._scaled(floats + u - over * self.maximum * 2.0**-21)
         scale = math.prod(self.data_shape) * math.log(self._width / self.maximum)
@@ -155,33 +156,33 @@ class QuantizedCodec(Codec):
         return (jnp.asarray(x) - self.model_range[0]) * self.maximum / self._width
 
     def quantize(self, values: ArrayLike) -> Array:
-        """The nearest whole numbers in 0 .. maximum, as integers."""
+        """Return the nearest whole numbers in 0 .. maximum, as integers."""
         dtype = jnp.uint8 if self.maximum < 256 else jnp.int32
         return jnp.clip(jnp.round(jnp.asarray(values)), 0, self.maximum).astype(dtype)
 
     def check(self, values: np.ndarray) -> None:
         if values.dtype == np.uint8 and self.maximum >= 255:
             return
-        # The extremes are enough for whole numbers, and cost less than a mask.
+        # For whole numbers, a check of the extremes is sufficient, and is cheaper than a mask.
         if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() <= self.maximum:
             return
         with np.errstate(invalid="ignore"):
             wrong = values[~((values >= 0) & (values <= self.maximum) & (np.abs(values - np.round(values)) < 1e-2))]
         if wrong.size:
             raise InputError(
-                f"values contain {wrong.flat[0]:g}; expected whole numbers from 0 to {self.maximum}, data on their own "
-                "scale before any scaling (for real numbers use ContinuousCodec)."
+                f"values contain {wrong.flat[0]:g}; expected whole numbers from 0 to {self.maximum}, without "
+                "any scaling of the data (for real numbers use ContinuousCodec)."
             )
 
 
 class ContinuousCodec(Codec):
-    """Real numbers to (values - mean) / std and back, for data that are not quantised.
+    """`ContinuousCodec` maps real numbers to (values - mean) / std and back, for data that are not quantised.
 
     The term is scale = -sum of log(std) in nats.
 
     Attributes:
-        data_shape: the shape of one example; also that of x.
-        mean, std: numbers, or arrays that fit an example.
+        data_shape: shape of one example, and of x.
+        mean, std: numbers, or arrays that broadcast to the shape of one example.
     """
 
     mean: Any = eqx.field(default=0.0, converter=as_float)
@@ -205,7 +206,7 @@ class ContinuousCodec(Codec):
         return jnp.asarray(x) * self.std + self.mean
 
     def quantize(self, values: ArrayLike) -> Array:
-        """The values: there is nothing to round."""
+        """Return the values unchanged, because real numbers are not rounded."""
         return jnp.asarray(values)
 
     def check(self, values: np.ndarray) -> None:
@@ -219,9 +220,9 @@ class ContinuousCodec(Codec):
 
 
 def shape_hint(shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """What may have gone wrong with images of another shape than is wanted, for a message."""
+    """Return a hint for a message about images of the wrong shape; '' if no hint applies."""
     if len(wanted) == 3 and tuple(shape) == (wanted[2], wanted[0], wanted[1]):
         return ": channels come last, values.transpose(0, 2, 3, 1)"
     if len(wanted) == 3 and wanted[2] == 1 and tuple(shape) == tuple(wanted[:2]):
-        return ": the one channel has an axis of its own, values[..., None]"
+        return ": the single channel needs its own axis, values[..., None]"
     return ""

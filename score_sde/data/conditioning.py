@@ -1,4 +1,4 @@
-"""From an example to what its prediction is conditioned on: computed conditions, and leaving out at random."""
+"""This module computes conditions from examples, and drops conditions at random in training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from score_sde.core.errors import InputError
 
 
 class ComputedCondition(abc.ABC):
-    """Conditions that are computed from an example, such as a low-resolution copy with noise.
+    """A computed condition is derived from an example, such as a low-resolution copy with noise.
 
-    To add one, subclass and define `conditions` and `make`; a config names it in data.conditions. Declare settings as a
-    frozen dataclass does.
+    To add a computed condition, define a subclass with `conditions` and `make`; a config names the subclass in
+    data.conditions. Declare settings as in a frozen dataclass.
 
     Attributes:
-        needs: the data set's conditions that `make` reads.
+        needs: names of the data set's conditions that `make` reads.
     """
 
     needs: tuple[str, ...] = ()
@@ -31,34 +31,34 @@ class ComputedCondition(abc.ABC):
     @property
     @abc.abstractmethod
     def conditions(self) -> Mapping[str, Condition]:
-        """What `make` adds, by name."""
+        """Return the conditions that `make` adds, by name."""
 
     @abc.abstractmethod
     def make(self, values: Array, cond: Cond, keys: Array) -> Cond:
-        """`cond` with the computed conditions; called inside jit.
+        """Return `cond` with the computed conditions; `make` is called inside jit.
 
         Args:
-            values: on the data's own scale, (batch, *shape).
-            cond: what is known already; None where nothing is.
-            keys: one key per example, (batch,).
+            values: values on the data's scale, (batch, *shape).
+            cond: conditions that are already known; None if there are none.
+            keys: one random key per example, (batch,).
         """
 
     def augmented(self, values: Array, cond: Cond, keys: Array) -> tuple[Array, Cond]:
-        """The values and the conditions of training, where `make` is of all else; override it to change the values."""
+        """Return values and conditions for training; override to change values. Other uses call `make` alone."""
         return values, self.make(values, cond, keys)
 
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """What is done with the conditions of a batch before an objective or an evaluation sees them.
+    """`Conditioning` processes the conditions of a batch before an objective or an evaluation reads them.
 
     Attributes:
-        reads: the conditions that are wanted; others are left out.
-        computed: what is computed, in order.
-        drop: (name, probability) of the conditions that training leaves out at random, each by itself.
+        reads: conditions that are kept; others are omitted.
+        computed: computed conditions, in the order in which they are computed.
+        drop: pairs (name, probability) of conditions that training drops at random, independently of each other.
     """
 
-    reads: Conditions = Conditions()  # noqa: RUF009 (it cannot be changed)
+    reads: Conditions = Conditions()  # noqa: RUF009 (immutable)
     computed: tuple[ComputedCondition, ...] = ()
     drop: tuple[tuple[str, float], ...] = ()
 
@@ -75,7 +75,7 @@ class Conditioning:
                 raise InputError(f"data.drop.{name} is {probability}, and the model requires {name!r}: use 0.")
 
     def __call__(self, values: Array, cond: Cond, keys: Array, *, train: bool) -> tuple[Array, Cond]:
-        """The values and the condition of each example; keys of shape (batch,)."""
+        """Return the values and the condition of each example; keys have shape (batch,)."""
         for place, condition in enumerate(self.computed):
             mine = keys_.fold(keys_.fold(keys, "condition"), place)
             if train:
@@ -85,8 +85,8 @@ class Conditioning:
             missing = [name for name in condition.conditions if name not in (cond or {})]
             if missing:
                 raise InputError(
-                    f"{type(condition).__name__}.make returns no {missing[0]!r}, which it declares; expected "
-                    f"it beside {', '.join(cond or {}) or 'nothing'}."
+                    f"{type(condition).__name__}.make returns {', '.join(cond or {}) or 'nothing'}; expected also "
+                    f"{missing[0]!r}, which its property `conditions` declares."
                 )
         given = {name: value for name, value in (cond or {}).items() if name in self.reads}
         absent = dict((cond or {}).get(ABSENT) or {})

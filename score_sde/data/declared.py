@@ -1,4 +1,4 @@
-"""From what people write beside their pictures to conditions: a class, a caption, numbers."""
+"""This module converts the columns that come with pictures (classes, captions, numbers) to conditions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RESERVED = (ABSENT, "values", "index")
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """Which conditions the examples have, in plain values that a config can hold.
+    """`Declared` lists the conditions of the examples, in plain values that a config can hold.
 
     Attributes:
-        classes: the names of the classes, or how many there are; 0 for no condition `label`.
-        text: the number of bytes of a caption; 0 for no condition `text`.
-        others: {name: shape} of conditions that are numbers.
+        classes: names of the classes, or the number of classes; 0 for no condition `label`.
+        text: number of bytes of a caption; 0 for no condition `text`.
+        others: {name: shape} of numeric conditions.
     """
 
     classes: Any = 0
@@ -35,11 +35,11 @@ class Declared:
 
     @property
     def count(self) -> int:
-        """The number of classes."""
+        """Return the number of classes."""
         return self.classes if isinstance(self.classes, int) else len(self.classes)
 
     def conditions(self) -> Conditions:
-        """The declarations by name."""
+        """Return the declarations by name."""
         known: dict[str, Condition] = {name: Condition(shape=tuple(shape)) for name, shape in self.others.items()}
         if self.count:
             known["label"] = Label(self.count)
@@ -49,9 +49,10 @@ class Declared:
 
 
 def normalised(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Raw columns with labels as whole numbers or names: 3.0, true and one-hot vectors are such; other vectors are not.
+    """Return raw columns in which labels are whole numbers or names.
 
-    A column `caption` is `text` where there is none; label vectors that are not one-hot become `label_vector`.
+    Labels such as 3.0 or true, and one-hot vectors, become whole numbers. Other label vectors become the column
+    `label_vector`. A column `caption` or `prompt` becomes `text` if there is no column `text`.
     """
     listed: dict[str, list[Any]] = {name: list(column) for name, column in columns.items()}
     for caption in ("caption", "prompt"):
@@ -85,13 +86,13 @@ def _is_one_hot(entry: Sequence[Any]) -> bool:
 
 
 def declare(columns: Mapping[str, Sequence[Any]], classes: Sequence[str]) -> tuple[Declared, tuple[str, ...]]:
-    """What columns are as conditions, and sentences on those that are none.
+    """Return the conditions that columns define, and sentences about columns that are not used.
 
-    Labels are whole numbers from 0, or names, which are numbered in alphabetical order; a caption is text; other
-    columns are numbers, or lists of as many numbers each.
+    Labels are whole numbers from 0, or names, which are numbered in alphabetical order. A caption is text. Other
+    columns hold numbers, or lists of numbers of equal length.
 
     Raises:
-        InputError: for labels that are neither, and captions that are no text.
+        InputError: if labels are neither whole numbers from 0 nor names, or if a caption is not text.
     """
     found: dict[str, Any] = {}
     others: dict[str, Any] = {}
@@ -119,19 +120,23 @@ def _classes(present: Sequence[Any], names: Sequence[str]) -> Any:
     if len(whole) == len(present):
         if min(whole, default=0) < 0:
             raise InputError(
-                f"a label is {min(whole)}; expected whole numbers from 0, or names of classes; leave it out for none."
+                f"a label is {min(whole)}; expected whole numbers from 0, or names of classes; omit the label of an "
+                "example without a class."
             )
         count = max(whole, default=-1) + 1
         if count > 4 * len(present) + 1000:
-            raise InputError(f"a label is {count - 1:,} in {len(present):,} examples; expected classes from 0 upwards.")
+            raise InputError(
+                f"a label is {count - 1:,}, but there are only {len(present):,} labels; expected classes numbered "
+                "from 0."
+            )
         return tuple(names) if len(names) >= count else count
     if all(isinstance(entry, str) for entry in present):
         return tuple(sorted(set(present)))
-    raise InputError(f"labels are {shown(present[0])} and others; expected whole numbers from 0, or names of classes.")
+    raise InputError(f"labels include {shown(present[0])}; expected only whole numbers from 0, or only names.")
 
 
 def _shape(present: Sequence[Any]) -> tuple[int, ...] | None:
-    """The shape of numbers that all entries have; None for what is no number, or not everywhere of one shape."""
+    """Return the common shape of numeric entries; None if an entry is not numeric or if shapes differ."""
 
     def one(entry: Any) -> tuple[int, ...] | None:
         if _is_finite(entry):
@@ -144,20 +149,21 @@ def _shape(present: Sequence[Any]) -> tuple[int, ...] | None:
 
 
 def _is_finite(entry: Any) -> bool:
-    """Whether an entry is a number that float32 can hold."""
+    """Return whether an entry is a number in the range of float32."""
     return isinstance(entry, int | float) and bool(-_FLOAT32 <= entry <= _FLOAT32)
 
 
 def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared, names: Sequence[str] = ()) -> dict[str, Any]:
-    """The columns as arrays in the form of their declarations, and under 'absent' which examples lack them.
+    """Return the columns as arrays in declared form; 'absent' marks the examples without a condition.
 
     Args:
-        columns: as `normalised` makes them.
-        declared: the conditions that are wanted.
-        names: of the classes that the column `label` has the numbers of, where it has numbers of names.
+        columns: columns in the form that `normalised` returns.
+        declared: conditions to return.
+        names: names of the classes, if the column `label` holds numbers that refer to these names.
 
     Raises:
-        InputError: for a class that is not declared, and classes of other names.
+        InputError: if a column is missing or has another shape, or if the number or the name of a class is not
+            declared.
     """
     arrays: dict[str, Any] = {}
     absent: dict[str, np.ndarray] = {}
@@ -165,7 +171,7 @@ def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared, names: S
     for name, condition in declared.conditions().items():
         column = columns.get(name)
         if column is None:
-            raise InputError(f"the examples have no {name!r} any more; expected it, as when the run began.")
+            raise InputError(f"the examples have no {name!r}; expected {name!r}, which they had when the run began.")
         lacking = np.asarray([entry is None for entry in column])
         if name == "label":
             called = [names[entry] if known and names and isinstance(entry, int) else entry for entry in column]
@@ -177,7 +183,7 @@ def as_arrays(columns: Mapping[str, Sequence[Any]], declared: Declared, names: S
             none = np.zeros(condition.shape, np.float32)
             rows = [none if entry is None else np.asarray(entry, np.float32) for entry in column]
             if any(row.shape != condition.shape for row in rows):
-                raise InputError(f"{name!r} has not the shape {condition.shape} in every example; expected that.")
+                raise InputError(f"{name!r} has another shape in some examples; expected {condition.shape} in all.")
             values = np.stack(rows)
         arrays[name] = values
         if lacking.any():
@@ -193,6 +199,6 @@ def _number(entry: Any, names: Mapping[str, int], count: int) -> int:
     if not 0 <= number < count:
         raise InputError(
             f"a label is {shown(entry)}; expected one of the {count} classes "
-            f"{plain(', '.join(names), 200) if names else f'0 to {count - 1}'} that data.classes has."
+            f"{plain(', '.join(names), 200) if names else f'0 to {count - 1}'} of data.classes."
         )
     return number

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships."""
+"""This module defines the data set of 1,797 handwritten digits of 8 x 8 pixels that scikit-learn contains."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from score_sde.core.errors import InputError
 from score_sde.data.base import Arrays, Dataset, Records, Source, all_examples, folder_of
 from score_sde.data.codec import QuantizedCodec
 
-_OLD = "1.0.0"  # as score_sde 0.1 prepared them
+_OLD = "1.0.0"  # version of the data that score_sde 0.1 prepared
 
 
 class Digits(Dataset):
-    """Handwritten digits 0-9, 8 x 8 pixels with values 0 .. 16: 1,500 for training, 297 for testing.
+    """`Digits` holds handwritten digits 0-9 of 8 x 8 pixels with values 0 .. 16: 1,500 for training, 297 for testing.
 
-    The data are E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998),
-    as in scikit-learn's load_digits; the split keeps its order. They are written once to array_record
-    files by a tensorflow-datasets builder, which needs no TensorFlow and no network.
+    The data are E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998), as in
+    scikit-learn's load_digits. The splits keep the order of load_digits. A tensorflow-datasets builder writes the data
+    once to array_record files, without TensorFlow and without network access.
 
     Args:
-        dir: where prepared data live; None for the user's cache.
+        dir: folder of prepared data; None for the user's cache.
     """
 
     codec = QuantizedCodec((8, 8, 1), 16)
@@ -42,17 +42,17 @@ class Digits(Dataset):
             records = tfds.builder_from_directory(folder).as_data_source(split=split)
             len(records)  # opens the file
             features = set(records[0])
-        except Exception as error:  # whatever a damaged file makes the reader raise
+        except Exception as error:  # a damaged file may raise any exception
             raise InputError(
                 f"The prepared data in {folder} cannot be read ({type(error).__name__}: {str(error)[:120]}): delete "
-                "that folder, and they are prepared again."
+                "that folder to prepare the data again."
             ) from error
         if features != {"values", "label"}:
             raise InputError(
                 f"The prepared data in {folder} have {', '.join(sorted(features))}; expected values and label: delete "
-                "that folder, and they are prepared again."
+                "that folder to prepare the data again."
             )
-        # So small that reading it once is cheaper than every record again in every epoch.
+        # The data set is small: reading all records once is cheaper than reading each record in every epoch.
         return Arrays(**all_examples(Records(records, f"digits, split {split}", folder)))
 
     def _prepare(self) -> pathlib.Path:
@@ -65,7 +65,7 @@ class Digits(Dataset):
             if old.exists():
                 warnings.warn(f"{old} was prepared by score_sde 0.1 and is not read; it may be deleted.", stacklevel=2)
             self.dir.mkdir(parents=True, exist_ok=True)
-            # Written aside and renamed, so that a reader sees all of it or nothing.
+            # The data are written to a temporary folder that is then renamed, so that a reader sees all data or none.
             with tempfile.TemporaryDirectory(prefix=".preparing-", dir=self.dir) as aside:
                 with contextlib.redirect_stdout(io.StringIO()):
                     DigitsBuilder(data_dir=aside, file_format="array_record").download_and_prepare()
@@ -73,6 +73,6 @@ class Digits(Dataset):
                 try:
                     os.rename(pathlib.Path(aside) / relative, final)
                 except OSError:
-                    if not final.exists():  # else another process was faster
+                    if not final.exists():  # otherwise another process has prepared the data
                         raise
         return final

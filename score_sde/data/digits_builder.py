@@ -1,4 +1,7 @@
-"""The tensorflow-datasets builder of the digits; apart, because importing tensorflow-datasets takes a second."""
+"""This module defines the tensorflow-datasets builder of the digits.
+
+The builder has a separate module, because the import of tensorflow-datasets takes a second.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ tfds.disable_progress_bar()
 
 
 class DigitsBuilder(tfds.core.GeneratorBasedBuilder):
-    """The digits in scikit-learn's order: the first 1,500 are 'train', the other 297 'test'."""
+    """`DigitsBuilder` yields the digits in scikit-learn's order: the first 1,500 are 'train', the other 297 'test'."""
 
     name = "digits"
-    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 called the values images
+    VERSION = tfds.core.Version("2.0.0")  # in 1.0.0 the name of the values was images
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The examples of a split as a run reads them: with the conditions that are read, and checked."""
+"""This module reads the examples of a split with the conditions that a run needs, and checks the examples."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _LOOKED_AT = 8
 
 
 class Examples:
-    """Examples by number, each checked as it is read against what its data set declares.
+    """`Examples` reads examples by number, and checks each example against the declarations of its data set.
 
-    What is checked: the shape of the values, what the codec says of them (range, whole numbers, finite), and the
-    conditions (shape, dtype, range, finite). The first example that is wrong is named.
+    The checks cover the shape of the values, the requirements of the codec (range, whole numbers, finite), and the
+    conditions (shape, dtype, range, finite). The error message names the first wrong example.
 
     Args:
         source: the examples.
-        reads: the conditions that are read; others are left out.
-        codec: that of the values; None for values that are not checked.
-        name: what the examples are called, such as "the split 'train' of Digits".
+        reads: conditions that are read; others are omitted.
+        codec: codec of the values; None if the values are not checked.
+        name: name of the examples in messages, such as "the split 'train' of Digits".
     """
 
     def __init__(
         self,
         source: Source,
-        reads: Conditions = Conditions(),  # noqa: B008 (it cannot be changed)
+        reads: Conditions = Conditions(),  # noqa: B008 (immutable)
         codec: Codec | None = None,
         name: str = "the data set",
     ) -> None:
@@ -44,14 +44,14 @@ class Examples:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the source is arrays, of which many examples are read at once."""
+        """Return whether the source is `Arrays`, which reads many examples at once."""
         return isinstance(self.source, Arrays)
 
     def batch(self, numbers: Sequence[int] | np.ndarray) -> Batch:
-        """The examples of these numbers: {'values': (n, *shape), 'cond': None or the conditions by name}.
+        """Return the examples with these numbers: {'values': (n, *shape), 'cond': None or the conditions by name}.
 
         Raises:
-            InputError: for an example that cannot be read, or is not what the data set declares.
+            InputError: if an example cannot be read, or differs from the declarations of the data set.
         """
         columns = read(self.source, numbers)
         try:
@@ -65,10 +65,10 @@ class Examples:
             raise
 
     def look(self) -> None:
-        """Check all examples of arrays, and some of a source that is read one by one, before they are needed.
+        """Check examples before they are needed: all examples of `Arrays`, up to 8 examples of any other source.
 
         Raises:
-            InputError: for no examples at all, and as `batch` does.
+            InputError: if there are no examples, and in the cases of `batch`.
         """
         if not len(self):
             raise InputError(f"{self.name} is empty; expected at least one example.")
@@ -84,7 +84,7 @@ class Examples:
             values, shape = batch["values"], tuple(self.codec.data_shape)
             if values.shape[1:] != shape:
                 hint = shape_hint(values.shape[1:], shape)
-                raise InputError(f"values have shape {values.shape[1:]}; expected {shape}, that of its codec{hint}.")
+                raise InputError(f"values have shape {values.shape[1:]}; expected {shape}, as in its codec{hint}.")
             if values.dtype.kind not in "biuf":
                 raise InputError(f"values have dtype {values.dtype}; expected numbers.")
             self.codec.check(values)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from the user's disk."""
+"""This module reads Fashion-MNIST from the user's disk."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from score_sde.readers.pictures import open_collection
 
 _OF_DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _GET = (
-    "on Debian and Ubuntu `apt-get install dataset-fashion-mnist`; else put the four files of "
-    "https://github.com/zalandoresearch/fashion-mnist into a folder, and name it with --config.data.dir"
+    "on Debian and Ubuntu `apt-get install dataset-fashion-mnist`; otherwise put the four files of "
+    "https://github.com/zalandoresearch/fashion-mnist into a folder, and name the folder with --config.data.dir"
 )
 
 
 class FashionMNIST(Dataset):
-    """70,000 pictures of clothes, 28 x 28 pixels of grey, in ten classes (Xiao et al. 2017, arXiv:1708.07747).
+    """`FashionMNIST` holds 70,000 grey pictures of clothes of 28 x 28 pixels in ten classes.
 
-    60,000 are for training and 10,000 for testing, as their authors split them. Nothing is downloaded.
+    The source is Xiao et al. 2017, arXiv:1708.07747. 60,000 pictures are for training and 10,000 for testing, as in the
+    authors' split. Nothing is downloaded.
 
     Args:
-        dir: the folder with train-images-idx3-ubyte and the three files beside it, gzipped or not; None for the folder
-            of Debian's package dataset-fashion-mnist.
+        dir: folder with train-images-idx3-ubyte and the three other files, gzipped or not; None for the folder of
+            Debian's package dataset-fashion-mnist.
     """
 
     codec = QuantizedCodec((28, 28, 1), 255)

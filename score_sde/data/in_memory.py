@@ -1,4 +1,4 @@
-"""A data set of arrays that somebody has at hand, as `score_sde.fit` takes them."""
+"""This module defines the data set of arrays in memory, which `score_sde.fit` uses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from score_sde.data.codec import Codec, ContinuousCodec, QuantizedCodec
 
 
 class InMemory(Dataset):
-    """Arrays in memory: a config keeps what they look like, and not the arrays.
+    """`InMemory` holds arrays in memory; a config stores the description of the arrays, not the arrays.
 
     Args:
-        shape: of an example's values.
-        maximum: the largest value of whole numbers; None for real numbers.
-        mean, std: of real numbers: the model works on (values - mean) / std.
-        classes: the number of classes, where each example has the condition `label`.
+        shape: shape of an example's values.
+        maximum: largest value of whole numbers; None for real numbers.
+        mean, std: mean and standard deviation of real numbers; the model's scale is (values - mean) / std.
+        classes: number of classes if each example has the condition `label`; otherwise None.
         others: {name: (shape, dtype)} of further conditions.
         dir: not used.
     """
@@ -54,31 +54,31 @@ class InMemory(Dataset):
         self._splits: dict[str, Arrays] = {}
 
     def holding(self, **splits: Arrays) -> InMemory:
-        """This data set, with the arrays of each split."""
+        """Set the arrays of each split, and return this data set."""
         self._splits = splits
         return self
 
     def source(self, split: str) -> Source:
         if split not in self._splits:
             raise InputError(
-                f"The split {split!r} was an array in memory, which a workdir does not keep: give the arrays to "
-                "score_sde.fit again, or train on a data set of your own (docs/extending.md)."
+                f"The split {split!r} was an array in memory, and a workdir does not store arrays: pass the arrays to "
+                "score_sde.fit again, or define a data set of your own (docs/extending.md)."
             )
         return self._splits[split]
 
 
 def arguments_of(values: np.ndarray, cond: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `InMemory` that fit these arrays.
+    """Return the arguments of `InMemory` for these arrays.
 
-    Whole numbers are quantised up to 255, or to their largest where that is more; real numbers are standardised where
-    their size is far from 1.
+    Whole numbers are quantised with maximum 255, or with their largest value if it is above 255. Real numbers are
+    standardised if the standard deviation is outside [0.1, 10] or |mean| is above 2 standard deviations.
 
     Args:
-        values: (n, *shape).
-        cond: conditions by name, each with leading axis n; whole numbers under 'label' are classes.
+        values: array of shape (n, *shape).
+        cond: conditions by name, each with leading axis n; whole numbers in 'label' are classes.
 
     Raises:
-        InputError: for arrays that are no examples.
+        InputError: if the arrays are not valid examples.
     """
     if values.ndim < 2 or not values.size:
         raise InputError(f"data have shape {values.shape}; expected (n, *shape), with one example or more.")
@@ -109,7 +109,7 @@ def arguments_of(values: np.ndarray, cond: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(values: np.ndarray) -> dict[str, Any]:
-    """Mean and standard deviation to be taken out, where the values are far from the size that a model works on."""
+    """Return mean and standard deviation if the values need standardisation, otherwise an empty dictionary."""
     if not np.isfinite(values).all():
         bad = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
         raise InputError(f"Example {bad} of the data contains NaN or infinity; expected finite numbers.")

@@ -1,4 +1,4 @@
-"""Examples of the user's own: pictures and arrays as they lie on the disk."""
+"""This module defines the data set of a user's own examples: pictures and arrays on the disk."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from score_sde.data.prepared import Prepared, Recipe
 from score_sde.data.survey import Survey, survey, told
 from score_sde.readers.pictures import Collection, Fit, Unreadable, open_collection, reading
 
-_LARGEST = 2**14  # side of a picture
+_LARGEST = 2**14  # largest side of a picture in pixels
 
 
 class Files(Dataset):
-    """Examples of the user's own: whatever `score_sde.readers.pictures.open_collection` knows.
+    """`Files` reads a user's own examples, in all formats of `score_sde.readers.pictures.open_collection`.
 
-    Pictures become uint8 of one size (`Fit` says how), arrays of whole numbers stay as they are, and arrays of real
-    numbers are standardised by the mean and the standard deviation of the training part. Everything is decoded once,
-    into a cache. What is 'auto' is found out from the data; `arguments` then says it, so that a config can keep it, and
-    a data set whose arguments are all known is made without its files.
+    Pictures become uint8 of one size, as described in `Fit`. Arrays of whole numbers stay unchanged. Arrays of real
+    numbers are standardised with the mean and the standard deviation of the training split. Each example is decoded
+    once, into a cache. Arguments that are 'auto' are derived from the data; `arguments` holds the resulting values, so
+    that a config can store them. A data set with all arguments known is created without access to its files.
 
     Args:
-        path: where the examples are.
-        size: of pictures: (height, width), or one number for both.
-        channels: of pictures: 1, 3 or 4.
-        way, crop, filter, background, most_pixels: of pictures, as `Fit` has them.
-        held_out: the share that is held out where the source has no parts.
-        broken: 'refuse' pictures that cannot be read, or 'skip' them.
-        shape: of arrays: that of an example.
-        maximum: the largest whole number; None for real numbers.
-        mean, std: of real numbers.
-        classes: the names of the classes, or how many there are; 0 for none.
-        text: the bytes of a caption; 0 for none.
+        path: path of the examples.
+        size: size of pictures: (height, width), or one number for both.
+        channels: number of channels of pictures: 1, 3 or 4.
+        way, crop, filter, background, most_pixels: settings for pictures, as in `Fit`.
+        held_out: share of examples that is held out if the source has no splits.
+        broken: 'refuse' raises InputError for pictures that cannot be read, 'skip' omits these pictures.
+        shape: shape of an example of arrays.
+        maximum: largest whole number; None for real numbers.
+        mean, std: mean and standard deviation of real numbers.
+        classes: names of the classes, or the number of classes; 0 for no classes.
+        text: number of bytes of a caption; 0 for no captions.
         others: {name: shape} of further conditions.
-        dir: where prepared data are kept; None for the user's cache.
+        dir: folder of prepared data; None for the user's cache.
     """
 
     def __init__(
@@ -89,7 +89,9 @@ class Files(Dataset):
             raise InputError(f"data.background is {shown(background)}; expected red, green and blue from 0 to 255.")
         for name, value in (("classes", classes), ("others", others), ("text", text)):
             if not (is_auto(value) or isinstance(value, dict if name == "others" else int | list | tuple)):
-                raise InputError(f"data.{name} is {shown(value)}; expected what {type(self).__name__} says of it.")
+                raise InputError(
+                    f"data.{name} is {shown(value)}; expected a value as the docstring of {type(self).__name__} states."
+                )
         self._given: dict[str, Any] = dict(
             path=str(path), size=size, channels=channels, way=way, crop=crop, filter=filter,
             background=tuple(background), most_pixels=most_pixels, held_out=held_out, broken=broken, shape=shape,
@@ -109,14 +111,14 @@ class Files(Dataset):
         return self._prepared.rows(split)
 
     def prepare(self) -> None:
-        """Decode everything into the cache, if it is not there."""
+        """Decode all examples into the cache, unless the cache already contains them."""
         self._prepared.prepare()
 
     def count(self) -> int:
         return len(self._collection)
 
     def lines(self) -> list[str]:
-        """What was found and what is made of it, in sentences; prepares the data if need be."""
+        """Return sentences that describe the data and their preparation; prepare the data if necessary."""
         collection, manifest = self._collection, self._prepared.prepare()
         counts = manifest["counts"]
         lines = [f"{collection.where}: {len(collection):,} examples in {collection.kind}"]
@@ -130,20 +132,20 @@ class Files(Dataset):
             lines.append(self._class_line())
         if "text" in self.conditions:
             texts = sum(entry is not None for entry in collection.columns["text"])
-            lines.append(f"captions: {texts:,}, of which {self._declared.text} bytes are kept")
+            lines.append(f"captions: {texts:,}, each limited to {self._declared.text} bytes")
         if self._declared.others:
             lines.append(f"other conditions: {', '.join(self._declared.others)}")
-        how = "as the source says" if collection.splits else f"a share of {self.arguments['held_out']:g}, by name"
+        how = "as in the source" if collection.splits else f"a share of {self.arguments['held_out']:g}, by name"
         lines.append(f"for training {counts['train']:,}, held out {counts['test']:,} ({how})")
         if manifest["duplicates"]:
             both = manifest["on_both_sides"]
             lines.append(
                 f"duplicates: {manifest['duplicates']:,}"
-                + (f", of which {both:,} held out and in training, as the source has them" if both else "")
+                + (f", of which {both:,} are in both splits of the source" if both else "")
             )
         if manifest["broken_count"]:
             count = manifest["broken_count"]
-            lines.append(f"left out, unreadable: {count:,}: {told(manifest['broken'], count)}")
+            lines.append(f"skipped because unreadable: {count:,}: {told(manifest['broken'], count)}")
         return lines + list(collection.notes) + list(self._declaration[1])
 
     def _class_line(self) -> str:
@@ -160,7 +162,7 @@ class Files(Dataset):
         return (
             f"classes: {self._declared.count:,} ({few}{', ...' * (len(count) > 12)})"
             + f"; {lonely:,} with one example, which is for training" * (lonely > 0)
-            + f"; without one: {len(self._collection) - len(labels):,}" * (len(labels) < len(self._collection))
+            + f"; without a class: {len(self._collection) - len(labels):,}" * (len(labels) < len(self._collection))
         )
 
     @functools.cached_property
@@ -170,7 +172,10 @@ class Files(Dataset):
 
     @functools.cached_property
     def _survey(self) -> Survey:
-        """The survey of pictures, which is kept beside what is prepared: reading many headers takes a while."""
+        """Return the survey of the pictures.
+
+        The survey is stored next to the prepared data, because reading many headers takes a while.
+        """
         path = self._root / f"survey-{self._collection.digest()}.json"
         try:
             kept = json.loads(path.read_text())
@@ -206,7 +211,7 @@ class Files(Dataset):
         arguments = self.arguments
         shape = self._fit.shape if self._fit is not None else tuple(arguments["shape"])
         if self._fit is not None and arguments["maximum"] != 255:
-            raise InputError(f"data.maximum is {arguments['maximum']!r}; expected 255, that of pictures.")
+            raise InputError(f"data.maximum is {arguments['maximum']!r}; expected 255, the maximum of pictures.")
         if arguments["maximum"] is None:
             return ContinuousCodec(shape, np.asarray(arguments["mean"]), np.asarray(arguments["std"]))
         return QuantizedCodec(shape, arguments["maximum"])
@@ -249,15 +254,15 @@ def _numbers(n: int, **settings: Any) -> Iterator[_Decode]:
 
 
 def _values(example: bytes | np.ndarray, shape: tuple[int, ...], dtype: Any, maximum: int | None) -> np.ndarray:
-    """The values of an array's example, checked."""
+    """Return the values of one example of an array, after checks."""
     if isinstance(example, bytes):
-        raise InputError("The examples are pictures, and data.shape is that of an array; expected data.shape=None.")
+        raise InputError("The examples are pictures, but data.shape is set, as for arrays; expected data.shape=None.")
     with np.errstate(over="ignore"):
         values = np.asarray(example, dtype)
     if values.shape != tuple(shape):
         raise Unreadable(f"has the shape {values.shape}; expected {tuple(shape)}")
     if maximum is None and not np.isfinite(values).all():
-        raise Unreadable("contains NaN, infinity or more than float32 holds")
+        raise Unreadable("contains NaN, infinity or numbers too large for float32")
     if maximum is not None and example.size and not (example.min() >= 0 and example.max() <= maximum):
         raise Unreadable(f"has values from {example.min()} to {example.max()}; expected 0 to {maximum}")
     return values

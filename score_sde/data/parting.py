@@ -1,4 +1,4 @@
-"""Which examples are held out of training, where their source does not say."""
+"""This module selects the examples that are held out of training."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ DIGEST_BYTES = 16
 
 
 def row_digest(values: np.ndarray) -> np.ndarray:
-    """The digest of an example's values, uint8 (16,)."""
+    """Return the digest of an example's values, uint8 (16,)."""
     return np.frombuffer(hashlib.blake2b(values.tobytes(), digest_size=DIGEST_BYTES).digest(), np.uint8)
 
 
 def alike(digests: np.ndarray) -> np.ndarray:
-    """The number of the first example with the same digest, for each; digests are uint8 (n, bytes)."""
+    """Return for each example the number of the first example with an equal digest; digests are uint8 (n, bytes)."""
     rows = np.ascontiguousarray(digests).view(np.dtype((np.void, digests.shape[1]))).ravel()
     _, first, group = np.unique(rows, return_index=True, return_inverse=True)
     return first[group.ravel()]
 
 
 def held_out(names: Sequence[str], firsts: np.ndarray, labels: np.ndarray | None, share: float) -> np.ndarray:
-    """Which examples are held out: bool (n,).
+    """Return which examples are held out: bool (n,).
 
-    An example is held out where the hash of a name is below `share`, so that a new example moves no other one. Equal
-    examples go by the smallest of their names. A class is held out as a whole only where each has one
-    example, and neither part is empty but where all examples are equal.
+    An example is held out if the hash of its name is below `share`, so that a new example moves no other example. Equal
+    examples use the smallest of their names. All examples of a class are held out only if each class has one example.
+    Neither split is empty, unless all examples are equal.
 
     Args:
-        names: of the examples.
-        firsts: for each the number of the first one that equals it (`alike`).
-        labels: the class of each, or None.
-        share: between 0 and 1.
+        names: names of the examples.
+        firsts: for each example the number of the first equal example, as `alike` returns.
+        labels: class of each example, or None.
+        share: share of examples to hold out, between 0 and 1.
     """
     smallest: dict[int, str] = {}
     for first, name in zip(firsts.tolist(), names, strict=True):
@@ -62,32 +62,32 @@ def held_out(names: Sequence[str], firsts: np.ndarray, labels: np.ndarray | None
 def test_part(
     collection: Collection, columns: Mapping[str, Any], rows: np.ndarray, firsts: np.ndarray, share: float
 ) -> np.ndarray:
-    """Which of some rows of a collection are held out: as its source says, or a share by the hash of their names.
+    """Return which rows of a collection are held out: as in its source, otherwise a share by the hash of the names.
 
     Args:
         collection: the examples.
-        columns: their conditions, as `as_arrays` makes them.
-        rows: the numbers of those that can be read.
-        firsts: for each of them the place of the first one that equals it.
-        share: that is held out.
+        columns: conditions of the examples, as `as_arrays` returns.
+        rows: numbers of the examples that can be read.
+        firsts: for each row the position of the first equal row.
+        share: share of examples to hold out.
 
     Raises:
-        InputError: where a part would be empty.
+        InputError: if a split would be empty.
     """
     numbers = rows.tolist()
     if collection.splits is not None:
         is_test = np.asarray([collection.splits[number] == "test" for number in numbers], bool)
     elif len(set(firsts.tolist())) < 2:
-        raise InputError(f"{len(numbers):,} examples are alike; expected two that differ, one of them to be held out.")
+        raise InputError(f"{len(numbers):,} examples are all equal; expected two that differ, to hold one out.")
     else:
         known = isinstance(columns.get("label"), np.ndarray) and "label" not in columns.get(ABSENT, {})
         labels = columns["label"][rows] if known else None
         is_test = held_out([collection.names[number] for number in numbers], firsts, labels, share)
     if is_test.all() or not is_test.any():
-        raise InputError(f"the part {'train' if is_test.all() else 'test'!r} has no example that can be read.")
+        raise InputError(f"the split {'train' if is_test.all() else 'test'!r} has no example that can be read.")
     return is_test
 
 
 def _hash(name: str) -> float:
-    """A number in [0, 1) that is fixed by a name."""
+    """Return a number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / 2**64

@@ -1,4 +1,4 @@
-"""Photographs from the user's disk: CIFAR-10's own binary files, and folders of image files."""
+"""This module reads photographs from the user's disk: CIFAR-10's binary files, and folders of image files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from score_sde.readers.pictures import ENDINGS, Fit, FolderTree, Unreadable, dec
 
 
 class CIFAR10(Dataset):
-    """60,000 photographs of 32 x 32 pixels in ten classes (Krizhevsky 2009), from its binary version.
+    """`CIFAR10` reads the binary version of 60,000 photographs of 32 x 32 pixels in ten classes (Krizhevsky 2009).
 
-    Each record is a label and 3 x 1,024 pixels. Nothing is downloaded: unpack cifar-10-binary.tar.gz of
+    Each record is a label and 3 x 1,024 pixels. Nothing is downloaded: unpack cifar-10-binary.tar.gz from
     https://www.cs.toronto.edu/~kriz/cifar.html.
 
     Args:
-        dir: the folder with cifar-10-batches-bin, or that folder itself; None for the user's cache.
-        centered: whether the model sees [-1, 1], or [0, 1].
+        dir: folder that contains cifar-10-batches-bin, or cifar-10-batches-bin itself; None for the user's cache.
+        centered: whether the model's scale is [-1, 1]; otherwise the scale is [0, 1].
     """
 
     conditions = Conditions(label=Label(10))
@@ -57,24 +57,24 @@ class CIFAR10(Dataset):
             ) from error
         if not content.size or content.size % 3073 or content[::3073].max() > 9:
             raise InputError(
-                f"{path} is no file of CIFAR-10 in its binary version; expected records of 3,073 bytes, a label from 0 "
-                "to 9 and 3 x 1,024 pixels: get it again."
+                f"{path} is no file of CIFAR-10's binary version; expected records of 3,073 bytes, a label from 0 to 9 "
+                "and 3 x 1,024 pixels: download the file again."
             )
         return content.reshape(-1, 3073)
 
 
 class ImageFolder(Dataset):
-    """Image files in the folders train/ and test/, cut to their middle square and scaled to one size.
+    """`ImageFolder` reads image files in train/ and test/, crops them to the centre square and scales them to one size.
 
-    Files are taken in the order of their names and decoded as they are needed: turned as their EXIF orientation says,
-    in 8 bits, and blended over white where they are transparent. `Files` reads more, and decodes once.
+    Files are read in the order of their names and decoded when they are needed. The EXIF orientation is applied, pixels
+    become 8-bit, and transparent pixels are blended over white. `Files` reads more formats, and decodes each file once.
 
     Args:
-        dir: where `folder` is; None for the user's cache.
-        folder: the folder with train/ and test/.
-        size: height and width of an example.
-        crop: the side of the middle square to take, in the file's own pixels; 0 for all that fits.
-        centered: whether the model sees [-1, 1], or [0, 1].
+        dir: folder that contains `folder`; None for the user's cache.
+        folder: folder that contains train/ and test/.
+        size: height and width of an example in pixels.
+        crop: side of the centre square in pixels of the file; 0 for the largest square.
+        centered: whether the model's scale is [-1, 1]; otherwise the scale is [0, 1].
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ImageFolder(Dataset):
 
 
 class _Files:
-    """Image files by number."""
+    """`_Files` decodes image files by number."""
 
     def __init__(self, tree: FolderTree, names: list[str], fit: Fit) -> None:
         self.tree, self.names, self.fit = tree, names, fit
@@ -118,15 +118,15 @@ class _Files:
         name = self.names[index]
         try:
             content = self.tree.read(name)
-            # The largest square in whole pixels, which 2021's data sets are cut to.
+            # Crop to the largest square in whole pixels, as for the data sets of 2021.
             found = header(content)
             fit = dataclasses.replace(self.fit, crop=self.fit.crop or min(found.height, found.width))
             return {"values": decode(content, fit)}
         except Unreadable as error:
-            raise InputError(f"{self.tree.where / name} {error}: mend or remove it.") from error
+            raise InputError(f"{self.tree.where / name} {error}: repair or remove the file.") from error
 
     def digest(self) -> str:
-        """A BLAKE2b digest of the files' bytes, which are not decoded."""
+        """Return a BLAKE2b digest of the bytes of the files, without decoding."""
         total = hashlib.blake2b(digest_size=16)
         for name in self.names:
             total.update(hashlib.blake2b(self.tree.read(name)).digest())

@@ -1,4 +1,4 @@
-"""Examples decoded once, into arrays on the disk that training maps into memory."""
+"""This module decodes examples once, into arrays on the disk that training maps into memory."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from score_sde.data.rows import Rows
 from score_sde.data.survey import in_parallel, read_or_told, told
 from score_sde.readers.pictures import Collection
 
-_VERSION = 1  # of what is in a prepared folder
+_VERSION = 1  # of the format of a prepared folder
 _TODO, _DONE, _BROKEN = 0, 1, 2
 _FLUSH_EVERY = 16  # chunks
-_KEYS = {"counts", "digests", "duplicates", "on_both_sides", "broken", "broken_count"}  # of a manifest
+_KEYS = {"counts", "digests", "duplicates", "on_both_sides", "broken", "broken_count"}  # required in a manifest
 _TOO_LARGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EINVAL)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What is made of a collection.
+    """A recipe describes how the examples of a collection are prepared.
 
     Attributes:
-        shape, dtype: of an example's values.
-        decoding: of a number of examples, makes a function that maps what a collection has of examples to their values;
-            an error in the place of an example is handed on, and Unreadable says why values cannot be had.
-        settings: all that the values depend on, in plain values.
-        declared: the conditions.
-        share: of the examples, held out where the source does not say which.
-        skip_broken: whether examples that cannot be read are left out; otherwise they are an error.
+        shape, dtype: shape and dtype of an example's values.
+        decoding: function of the number of examples that returns a context manager, which provides a decoder. The
+            decoder maps raw examples to values. The decoder passes on an error that is in the place of an example, and
+            yields Unreadable, with the reason, for an example that cannot be decoded.
+        settings: all settings that determine the values, in plain values.
+        declared: declared conditions.
+        share: share of examples that is held out if the source has no splits.
+        skip_broken: whether examples that cannot be read are skipped; otherwise they raise InputError.
     """
 
     shape: tuple[int, ...]
@@ -55,15 +56,15 @@ class Recipe:
 
 
 class Prepared:
-    """The examples of a collection, decoded, in a folder of their own.
+    """`Prepared` holds the decoded examples of a collection in a separate folder.
 
-    The folder is named by a digest of the collection and of the recipe, so that what was prepared otherwise is never
-    taken for it. Decoding goes on where it was stopped. manifest.json is written last.
+    The name of the folder contains a digest of the collection and of the recipe, so that data of other examples or
+    settings are never read instead. Interrupted decoding resumes. manifest.json is written last.
 
     Args:
-        root: the folder in which such folders are.
+        root: folder that contains the folders of prepared data.
         collection: the examples.
-        recipe: what is made of them.
+        recipe: how the examples are prepared.
     """
 
     def __init__(self, root: pathlib.Path, collection: Collection, recipe: Recipe) -> None:
@@ -75,7 +76,7 @@ class Prepared:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """What is in the folder: counts of each part, digests, what was left out; None for one that is not ready."""
+        """Return the contents of manifest.json: counts of each split, digests, skipped examples; None if not ready."""
         path = self.folder / "manifest.json"
         try:
             found = json.loads(path.read_bytes())
@@ -84,15 +85,15 @@ class Prepared:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path} cannot be read: delete {self.folder}, and it is prepared again.") from error
+            raise InputError(f"{path} cannot be read: delete {self.folder} to prepare the data again.") from error
         return dict(found)
 
     def prepare(self) -> dict[str, Any]:
-        """Decode what is not decoded yet, decide which examples are held out, and return the manifest.
+        """Decode the remaining examples, decide which examples are held out, and return the manifest.
 
         Raises:
-            InputError: for examples that cannot be read, unless they are to be left out; for a full disk, or one that
-                cannot be written; and where another process prepares the same.
+            InputError: if examples cannot be read and are not to be skipped; if the disk is full or cannot be written;
+                if another process prepares the same folder.
         """
         try:
             if self.manifest is None:
@@ -102,7 +103,7 @@ class Prepared:
                         self._decode(values, digests, state)
                         self._finish(digests, state)
         except files.Busy as error:
-            raise InputError(f"Another process prepares {self.folder}: wait until it has ended.") from error
+            raise InputError(f"Another process prepares {self.folder}: wait until that process has ended.") from error
         except OSError as error:
             raise InputError(
                 f"{self.folder} cannot be written ({error.strerror or error}): name another folder with "
@@ -115,7 +116,7 @@ class Prepared:
         return manifest
 
     def rows(self, split: str) -> Rows:
-        """The examples of a part of the data, which is prepared if need be."""
+        """Return the examples of a split; prepare the data if necessary."""
         manifest = self.prepare()
         arrays: dict[str, Any] = {}
         try:
@@ -132,15 +133,15 @@ class Prepared:
                         arrays[called] = columns[name]
                 numbers = columns[f"rows/{split}"]
             digest = manifest["digests"][split]
-        except Exception as error:  # whatever a damaged file makes NumPy raise
+        except Exception as error:  # with a damaged file NumPy may raise any exception
             raise InputError(
-                f"The prepared data in {self.folder} cannot be read ({type(error).__name__}): delete that folder, and "
-                "they are prepared again."
+                f"The prepared data in {self.folder} cannot be read ({type(error).__name__}): delete that folder to "
+                "prepare the data again."
             ) from error
         return Rows(arrays, numbers, digest)
 
     def _open(self) -> list[np.ndarray]:
-        """The arrays of values, digests and states; all are made anew where one is missing or damaged."""
+        """Return the arrays of values, digests and states; create all three again if one is missing or damaged."""
         paths = [self.folder / f"{name}.npy" for name, _, _ in self._arrays()]
         try:
             found = [np.load(path, mmap_mode="r+") for path in paths]
@@ -154,9 +155,9 @@ class Prepared:
 
     def _told(self, broken: Sequence[str], count: int) -> str:
         n, where = len(self._collection), self._collection.where
-        remedy = "" if count == n else ", or leave them out with --config.data.broken=skip"
+        remedy = "" if count == n else ", or skip them with --config.data.broken=skip"
         few = told(broken, count)
-        return f"{count:,} of {n:,} examples of {where} cannot be read: {few}. Mend or remove them{remedy}."
+        return f"{count:,} of {n:,} examples of {where} cannot be read: {few}. Repair or remove them{remedy}."
 
     def _arrays(self) -> tuple[tuple[str, tuple[int, ...], Any], ...]:
         n = len(self._collection)
@@ -167,7 +168,10 @@ class Prepared:
         )
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array on the disk, made with all its room: a full disk would end a process that writes into a hole."""
+        """Create an array on the disk with all its space allocated.
+
+        Without the allocation, a full disk would end a process that writes into a sparse file.
+        """
         path, aside = self.folder / f"{name}.npy", self.folder / f".{name}.npy"
         try:
             array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.dtype(dtype), shape=shape)
@@ -183,8 +187,8 @@ class Prepared:
             need = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
             free = shutil.disk_usage(self.folder).free
             raise InputError(
-                f"{self.folder} needs {need:,} bytes for prepared data, and {free:,} are free: make room, use a "
-                "smaller size, or name another folder with --config.data.dir."
+                f"{self.folder} needs {need:,} bytes for prepared data, and {free:,} bytes are free: delete other "
+                "files, use a smaller size, or name another folder with --config.data.dir."
             ) from error
         os.replace(aside, path)
         return np.load(path, mmap_mode="r+")
@@ -192,7 +196,7 @@ class Prepared:
     def _decode(self, values: Any, digests: Any, state: Any) -> None:
         todo = np.flatnonzero(state != _DONE)
         n = len(self._collection)
-        # Plain views: a memmap makes an object of its own for each row.
+        # These are plain array views, because a memmap creates a new object for each row.
         rows, marks = np.asarray(values), np.asarray(digests)
 
         broken: list[str] = []
@@ -210,7 +214,7 @@ class Prepared:
 
             for chunk, (numbers, failures) in enumerate(in_parallel(write, todo.tolist()), 1):
                 broken += [failure for failure in failures if failure is not None]
-                # Values are on the disk before they are called done.
+                # Values are written to the disk before the state of their examples becomes _DONE.
                 if chunk % _FLUSH_EVERY == 0 or numbers[-1] == todo[-1]:
                     values.flush()
                     digests.flush()

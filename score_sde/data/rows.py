@@ -1,4 +1,4 @@
-"""Rows of arrays that stay on the disk."""
+"""This module defines a source of rows of arrays that stay on the disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from score_sde.data.base import Arrays
 
 
 class Rows(Arrays):
-    """Some rows of arrays, which may be mapped from files: a row is read when it is asked for.
+    """`Rows` selects rows of arrays that may be memory-mapped from files; a row is read on request only.
 
     Args:
-        arrays: by name, (n, ...), or dictionaries of such, as `Arrays` has them.
-        rows: the numbers of the rows, in order.
-        digest: of these rows, where it is known.
+        arrays: arrays by name, (n, ...), or dictionaries of arrays, as in `Arrays`.
+        rows: numbers of the rows, in order.
+        digest: digest of these rows.
     """
 
     def __init__(self, arrays: Mapping[str, Any], rows: np.ndarray, digest: str) -> None:
@@ -36,7 +36,7 @@ class Rows(Arrays):
 
     @property
     def columns(self) -> dict[str, Any]:  # type: ignore[override]
-        """All rows, in memory."""
+        """Return all rows, in memory."""
         return self.take(np.arange(len(self)))
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""The order in which training reads a data set: batch k is a function of (seed, k) alone."""
+"""This module defines the order in which training reads a data set: batch k is a function of (seed, k) alone."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _THREADS = 4
 
 
 class _Stream:
-    """Batches by number; each epoch is read in an order of its own."""
+    """`_Stream` returns batches by number; each epoch has its own order."""
 
     def __init__(self, examples: Examples, batch_size: int, seed: int, flip: bool, rows: np.ndarray) -> None:
         self._examples, self._batch_size, self._seed, self._flip, self._rows = examples, batch_size, seed, flip, rows
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
 
     def __len__(self) -> int:
-        return sys.maxsize // 2  # endless, but for readers that ask
+        return sys.maxsize // 2  # the stream is endless, but grain needs a length
 
     def __getitem__(self, number: int) -> Batch:
         epochs, places = np.divmod(number * self._batch_size + self._rows, len(self._examples))
@@ -36,7 +36,7 @@ class _Stream:
             numbers[epochs == epoch] = self._order(int(epoch))[places[epochs == epoch]]
         batch = self._examples.batch(numbers)
         if self._flip:
-            # Drawn for the whole batch, so that a row is the same whoever reads it.
+            # The flips are drawn for the whole batch, so that a row does not depend on the process that reads it.
             drawn = keys_.host_stream(self._seed, "flip", number).random(self._batch_size)[self._rows] < 0.5
             images = batch["values"]
             if images.ndim != 4:
@@ -66,23 +66,22 @@ def training_batches(
     start: int = 0,
     flip: bool = False,
     rows: np.ndarray | None = None,
-    reads: Conditions = Conditions(),  # noqa: B008 (it cannot be changed)
+    reads: Conditions = Conditions(),  # noqa: B008 (immutable)
 ) -> Iterator[Batch]:
-    """Batches number start, start + 1, ... of an endless stream, each epoch in a new order.
+    """Return an iterator over batches start, start + 1, ... of an endless stream with a new order in each epoch.
 
-    A batch is {'values': (rows, *shape), 'cond': None or the conditions by name, 'index': the rows' places in it}.
-
-    Row r of batch k is a function of (seed, k batch_size + r) alone. Sources that are not in memory are
-    read in the background.
+    A batch is {'values': (rows, *shape), 'cond': None or the conditions by name, 'index': positions of the rows in the
+    whole batch}. The example in row r of batch k is a function of (seed, k batch_size + r) alone, and its flip is a
+    function of (seed, k, r) alone. Sources that are not in memory are read in the background.
 
     Args:
-        source: the examples; `Examples` checks each as it is read.
-        batch_size: examples per batch.
-        seed: of the order and the flips.
-        start: the number of the first batch.
+        source: the examples; `Examples` checks each example when it is read.
+        batch_size: number of examples per batch.
+        seed: seed of the order and of the flips.
+        start: number of the first batch.
         flip: whether each image is mirrored left to right with probability 1/2.
-        rows: which rows of each batch are read and returned, as one process of several does; None for all.
-        reads: the conditions that are wanted of the examples of a source.
+        rows: rows of each batch that are read and returned, for one of several processes; None for all rows.
+        reads: conditions that are read from `source`, if `source` is not `Examples`.
     """
     examples = source if isinstance(source, Examples) else Examples(source, reads)
     if not len(examples):
@@ -95,7 +94,7 @@ def training_batches(
 
 
 def _in_background(stream: _Stream, start: int) -> Iterator[Batch]:
-    import grain  # imported late: it takes time that sampling need not spend
+    import grain  # imported here, because the import is slow and sampling does not need grain
 
     batches = grain.MapDataset.source(stream).slice(slice(start, None))
     yield from batches.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=2 * _THREADS))

@@ -1,4 +1,4 @@
-"""What a collection of examples has, from the beginnings of its pictures: sizes, modes, and what cannot be read."""
+"""This module reads the headers of the pictures of a collection: sizes, modes, and pictures that cannot be read."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from score_sde.core.progress import Progress
 from score_sde.readers.pictures import Collection, Header, Unreadable, reading
 from score_sde.readers.refusal import shown as plain
 
-_LARGEST = 64  # pixels a side that are chosen where pictures differ
-_SAME = 128  # up to this side pictures of one size keep it
+_LARGEST = 64  # largest side in pixels that is chosen if picture sizes differ
+_SAME = 128  # largest side in pixels up to which pictures of one size keep their size
 _CHUNK = 64
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What the pictures of a collection are.
+    """`Survey` holds the properties of the pictures of a collection.
 
     Attributes:
-        sizes: how many pictures have each (height, width).
-        modes: how many have each of Pillow's modes.
-        alpha: how many may be transparent.
-        grey: how many are grey.
-        broken: a sentence for each whose beginning cannot be read.
+        sizes: number of pictures of each (height, width).
+        modes: number of pictures of each Pillow mode.
+        alpha: number of pictures that may be transparent.
+        grey: number of grey pictures.
+        broken: one sentence for each picture whose header cannot be read.
     """
 
     sizes: dict[tuple[int, int], int]
@@ -41,7 +41,10 @@ class Survey:
     broken: tuple[str, ...]
 
     def size(self) -> tuple[int, int]:
-        """A height and a width that fit: those of all pictures where they agree and are small; else a square."""
+        """Return the size of the pictures if all sizes agree and no side is above 128; otherwise a square.
+
+        The side of the square is 16, 32 or 64, the largest that the shorter sides of half of the pictures reach.
+        """
         if len(self.sizes) == 1 and max(next(iter(self.sizes))) <= _SAME:
             return next(iter(self.sizes))
         short = np.repeat([min(size) for size in self.sizes], list(self.sizes.values()))
@@ -51,11 +54,11 @@ class Survey:
         return side, side
 
     def channels(self) -> int:
-        """1 where all pictures are grey, else 3."""
+        """Return 1 if all pictures are grey, otherwise 3."""
         return 1 if self.grey == sum(self.sizes.values()) else 3
 
     def lines(self) -> list[str]:
-        """The survey in words."""
+        """Return the survey in words."""
         counted = collections.Counter(self.sizes)
         common = ", ".join(f"{count:,} of {w} x {h}" for (h, w), count in counted.most_common(3))
         sides = [side for size in self.sizes for side in size]
@@ -68,10 +71,10 @@ class Survey:
 
 
 def survey(collection: Collection) -> Survey:
-    """Look at the beginning of each picture.
+    """Read the header of each picture, and return the survey.
 
     Raises:
-        InputError: where none can be read.
+        InputError: if no picture can be read.
     """
     if collection.values is not None:
         return _of_pixels(collection.values)
@@ -92,7 +95,7 @@ def survey(collection: Collection) -> Survey:
                     broken.append(result)
     if not headers:
         raise InputError(
-            f"Of {len(collection):,} pictures in {collection.where} none can be read: {told(broken, len(broken))}."
+            f"None of the {len(collection):,} pictures in {collection.where} can be read: {told(broken, len(broken))}."
         )
     return Survey(
         dict(collections.Counter((one.height, one.width) for one in headers)),
@@ -112,9 +115,9 @@ def _of_pixels(values: np.ndarray) -> Survey:
 def read_or_told(
     collection: Collection, numbers: Sequence[int], read: Callable[[Iterable[Any]], Iterable[T | Exception]]
 ) -> list[T | str]:
-    """What `read` makes of each example, or a sentence that says why it cannot be read.
+    """Return the result of `read` for each example, or a sentence that states why the example cannot be read.
 
-    `read` takes what the collection has of each example, or an error in its place, which it hands on.
+    `read` takes raw examples of the collection. `read` passes on an error that is in the place of an example.
     """
     results = read(_had(collection, number) for number in numbers)
     return [
@@ -135,22 +138,22 @@ def _sentence(name: str, error: Exception) -> str:
 
 
 def told(broken: Sequence[str], count: int, most: int = 5) -> str:
-    """The first sentences on pictures that cannot be read, of `count` in all."""
+    """Return the first sentences about pictures that cannot be read; `count` is the number of such pictures."""
     few = "; ".join(plain(one, 200) for one in broken[:most])
     return few + (f"; and {count - most:,} more" if count > most else "")
 
 
 def in_parallel(work: Callable[[list[int]], list[Any]], todo: Sequence[int]) -> Iterator[tuple[list[int], list[Any]]]:
-    """Apply `work` to chunks of the numbers `todo` in threads; the chunks and their results come in order."""
+    """Apply `work` to chunks of the numbers `todo` in threads, and yield each chunk with its results, in order."""
     chunks = [list(todo[low : low + _CHUNK]) for low in range(0, len(todo), _CHUNK)]
-    # One more than there are cores: while processes decode, a thread reads what they are to decode next.
+    # There is one more thread than cores: while processes decode, this thread reads the next examples.
     threads = usable_cores() + 1
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         waiting: collections.deque[tuple[list[int], Any]] = collections.deque()
         try:
             for chunk in chunks:
                 waiting.append((chunk, pool.submit(work, chunk)))
-                if len(waiting) > 2 * threads:  # what is done and not yet taken stays little
+                if len(waiting) > 2 * threads:  # limits the results that are complete but not yet yielded
                     numbers, result = waiting.popleft()
                     yield numbers, result.result()
             while waiting:

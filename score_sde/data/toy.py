@@ -1,4 +1,4 @@
-"""Points in the plane from laws that a picture shows: what a model of two dimensions is tried on."""
+"""This module draws points in the plane from distributions that a plot can show, to test two-dimensional models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SIZES = {"train": 20_000, "test": 2_000}
 
 
 class Plane(Dataset):
-    """20,000 points for training and 2,000 for testing, of about unit variance; nothing is stored.
+    """A `Plane` has 20,000 points for training and 2,000 for testing, of about unit variance; nothing is stored.
 
-    To add one, subclass and define `draw`.
+    To add a distribution, define a subclass with `draw`.
     """
 
     codec = ContinuousCodec((2,))
@@ -27,7 +27,7 @@ class Plane(Dataset):
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """n points, shape (n, 2), and their labels, shape (n,)."""
+        """Draw n points, shape (n, 2), and their labels, shape (n,)."""
 
     def source(self, split: str) -> Source:
         points, labels = self.draw(np.random.default_rng([2021, sorted(_SIZES).index(split)]), _SIZES[split])
@@ -35,7 +35,10 @@ class Plane(Dataset):
 
 
 class GaussianRing(Plane):
-    """Eight Gaussians of standard deviation 0.1 on a circle of radius 1.4; the label is which."""
+    """`GaussianRing` has eight Gaussians of standard deviation 0.1 on a circle of radius 1.4.
+
+    The label is the number of the Gaussian.
+    """
 
     conditions = Conditions(label=Label(8))
     radius, std = 1.4, 0.1
@@ -45,13 +48,16 @@ class GaussianRing(Plane):
         return self.means()[labels] + self.std * rng.standard_normal((n, 2)), labels
 
     def means(self) -> np.ndarray:
-        """The centres, shape (8, 2)."""
+        """Return the centres, shape (8, 2)."""
         angles = 2 * np.pi * np.arange(8) / 8
         return self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 class Checkerboard(Plane):
-    """Uniform on the eight dark squares of a 4 x 4 board of side 4; the label is which. Its entropy is log 8 nats."""
+    """`Checkerboard` is uniform on the eight dark squares of a 4 x 4 board of side 4.
+
+    The label is the number of the square. The entropy is log 8 nats.
+    """
 
     conditions = Conditions(label=Label(8))
 
@@ -63,7 +69,10 @@ class Checkerboard(Plane):
 
 
 class SwissRoll(Plane):
-    """A spiral of one and a half turns under a little noise; the label is the inner or the outer half of its way."""
+    """`SwissRoll` is a spiral of one and a half turns with a little noise.
+
+    The label is 0 in the inner half and 1 in the outer half of the turns.
+    """
 
     conditions = Conditions(label=Label(2))
 
@@ -75,7 +84,7 @@ class SwissRoll(Plane):
 
 
 class TwoMoons(Plane):
-    """Two interleaving half circles under a little noise; the label is which."""
+    """`TwoMoons` has two interleaving half circles with a little noise; the label is the number of the half circle."""
 
     conditions = Conditions(label=Label(2))
 

@@ -1,4 +1,4 @@
-"""Denoisers: what is data and what is noise in x_t, from a network, in closed form, or guided."""
+"""This package defines denoisers, which predict x_0 and noise from x_t: networks, closed forms and guides."""
 
 from score_sde.denoisers import guidance, parametrization
 from score_sde.denoisers.analytic import GaussianMixture, Mixture

@@ -1,4 +1,7 @@
-"""Denoisers in closed form: what a perfectly trained network would say of a mixture of Gaussians."""
+"""This module defines the exact denoiser, in closed form, of data that follow a mixture of Gaussians.
+
+A perfectly trained network would make the predictions of the exact denoiser.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from score_sde.sde import SDE
 
 
 class Mixture(eqx.Module):
-    """The density sum_k w_k N(m_k, diag(s_k^2)).
+    """`Mixture` is the density sum_k w_k N(m_k, diag(s_k^2)).
 
     Attributes:
         weights: w, shape (K,), positive; normalised to sum to 1.
@@ -42,45 +45,45 @@ class Mixture(eqx.Module):
         self.stds = jnp.broadcast_to(stds.reshape(stds.shape + (1,) * (means.ndim - stds.ndim)), means.shape)
 
     def component_log_prob(self, x: Array) -> Array:
-        """log(w_k N(x; m_k, s_k)) in nats: (batch, *shape) -> (batch, K)."""
+        """Return log(w_k N(x; m_k, s_k)) in nats: (batch, *shape) -> (batch, K)."""
         z = (x[:, None] - self.means) / self.stds
         axes = tuple(range(2, z.ndim))
         log_density = -0.5 * jnp.sum(z**2, axis=axes) - jnp.sum(jnp.log(self.stds), axis=tuple(a - 1 for a in axes))
         return jnp.log(self.weights) + log_density - 0.5 * math.log(2 * math.pi) * dimensions(x)
 
     def log_prob(self, x: Array) -> Array:
-        """log density in nats: (batch, *shape) -> (batch,)."""
+        """Return the log-density in nats: (batch, *shape) -> (batch,)."""
         return jax.nn.logsumexp(self.component_log_prob(x), axis=1)
 
     def sample(self, keys: Array) -> Array:
-        """One draw for each key: (batch,) -> (batch, *shape)."""
+        """Draw one example for each key: (batch,) -> (batch, *shape)."""
         pick, draw = keys_.fold(keys, "component"), keys_.fold(keys, "mixture")
         component = jax.vmap(lambda key: jax.random.categorical(key, jnp.log(self.weights)))(pick)
         z = keys_.normal(draw, self.means.shape[1:], self.means.dtype)
         return self.means[component] + self.stds[component] * z
 
     def mean(self) -> Array:
-        """Mean of the flattened example, shape (D,)."""
+        """Return the mean of the flattened example, shape (D,)."""
         return self.weights @ self.means.reshape(len(self.weights), -1)
 
     def covariance(self) -> Array:
-        """Covariance of the flattened example, shape (D, D)."""
+        """Return the covariance of the flattened example, shape (D, D)."""
         centred = self.means.reshape(len(self.weights), -1) - self.mean()
         within = self.weights @ self.stds.reshape(len(self.weights), -1) ** 2
         return jnp.diag(within) + jnp.einsum("k,ki,kj->ij", self.weights, centred, centred)
 
 
 class GaussianMixture(Denoiser):
-    """The exact denoiser of data that follow sum_k w_k N(m_k, diag(s_k^2)).
+    """`GaussianMixture` is the exact denoiser of data that follow sum_k w_k N(m_k, diag(s_k^2)).
 
     At time t the marginal is the mixture with means alpha m_k and variances
-    alpha^2 s_k^2 + sigma^2; given the component k,
+    alpha^2 s_k^2 + sigma^2. Given the component k,
 
         E[x_0 | x_t]   = m_k + alpha s_k^2 (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2),
-        E[noise | x_t] = sigma (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2),
+        E[noise | x_t] = sigma (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2).
 
-    and both halves are averaged over the posterior of k. A condition {'label': int (batch,)} restricts
-    example i to component label_i; where the label is absent it is the whole mixture.
+    The predictions average both expectations over the posterior of k. A condition {'label': int (batch,)}
+    restricts example i to component label_i. An example without a label uses the whole mixture.
 
     Args:
         sde: the SDE.
@@ -98,7 +101,7 @@ class GaussianMixture(Denoiser):
         self.data = Mixture(weights, means, stds)
 
     def marginal(self, t: ArrayLike) -> Mixture:
-        """The distribution of x_t, t of shape ()."""
+        """Return the distribution of x_t, where t has shape ()."""
         alpha, variance = self.sde.alpha(to_time(t)), self.sde.variance(to_time(t))
         stds = jnp.sqrt((alpha * self.data.stds) ** 2 + variance)
         return Mixture(self.data.weights, alpha * self.data.means, stds)
@@ -120,7 +123,7 @@ class GaussianMixture(Denoiser):
         return jax.vmap(self._predict)(x, t, allowed)
 
     def _predict(self, x: Array, t: Array, allowed: Array | None) -> Prediction:
-        """Both halves for one example: x of shape (*shape), t of shape (); allowed says which components, (K,)."""
+        """Predict x_0 and noise for one example x (*shape), t (); the mask `allowed` (K,) selects the components."""
         alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
         marginal = self.marginal(t)
         logits = marginal.component_log_prob(x[None])[0]
@@ -146,4 +149,4 @@ def _check_mixture(weights: Array, means: Array, stds: Array) -> None:
             "expected (K,), (K, *shape), and () or (K,) or (K, *shape)."
         )
     if is_concrete(weights, stds) and not (np.all(np.asarray(weights) > 0) and np.all(np.asarray(stds) > 0)):
-        raise InputError("A mixture needs positive weights and positive stds: leave out components of weight 0.")
+        raise InputError("A mixture needs positive weights and positive stds: remove components of weight 0.")

@@ -1,4 +1,4 @@
-"""A denoiser predicts what is data and what is noise: a network, a closed form, or another one guided."""
+"""This module defines `Denoiser`, which predicts x_0 and noise, and `Guide`, a denoiser made from a denoiser."""
 
 from __future__ import annotations
 
@@ -17,70 +17,70 @@ from score_sde.sde import SDE
 
 
 class Denoiser(eqx.Module):
-    """The posterior means of x_0 and of the noise given x_t, and the views of them.
+    """A denoiser predicts the posterior means of x_0 and of the noise given x_t.
 
-    The views (denoise, noise, score, velocity) check what they are given where it is known on the host; `predict`
-    never does.
+    The methods denoise, noise, score and velocity derive from these predictions. These four methods check the
+    arguments that are known on the host; `predict` checks no arguments.
 
-    To add one, subclass and define `predict`; a closed form that has only E[x_0 | x_t] or the score
-    returns Prediction.from_x0 or Prediction.from_score. One that reads a condition declares it in `reads`.
+    To add a denoiser, write a subclass and define `predict`. A closed form that has only E[x_0 | x_t] or the score
+    returns Prediction.from_x0 or Prediction.from_score. A denoiser declares its conditions in `reads`.
 
     Attributes:
-        sde: the SDE whose noise it undoes.
+        sde: SDE whose noise the denoiser removes.
     """
 
     sde: SDE
 
     @property
     def reads(self) -> Conditions:
-        """The conditions that it reads, by name; others are refused."""
+        """Return the conditions that the denoiser reads, by name; other conditions raise InputError."""
         return Conditions()
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """The shape of one example; None where any shape will do."""
+        """Return the shape of one example, or None if the denoiser accepts any shape."""
         return None
 
     @abc.abstractmethod
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
-        """Both halves of x_t = alpha x_0 + sigma noise.
+        """Predict x_0 and noise, where x_t = alpha x_0 + sigma noise.
 
         Args:
             x: x_t, shape (batch, *shape).
             t: time, shape () or (batch,).
-            cond: None, or a dictionary by name, such as {'label': int32 (batch,)}, of what `reads` declares;
-                cond['absent'] says which examples lack a condition.
-            keys: None in evaluation; in training one key per example, shape (batch,), for dropout.
+            cond: None, or a dictionary of conditions by name, such as {'label': int32 (batch,)}, as `reads` declares
+                them; cond['absent'] marks the examples without a condition.
+            keys: None in evaluation; in training one random key per example, shape (batch,), for dropout.
 
         Returns:
-            Prediction(x0, noise), each of the shape of x.
+            Prediction(x0, noise), each in the shape of x.
         """
 
     def evaluations(self, t: ArrayLike) -> Array:
-        """The network evaluations that one `predict` costs at time t, int32 in the shape of t."""
+        """Return the number of network evaluations of one `predict` at time t, as int32 in the shape of t."""
         return jnp.ones(jnp.shape(t), jnp.int32)
 
     def smooth(self) -> Denoiser:
-        """This denoiser at every time, for what needs derivatives in time: on the curve through a chain's levels."""
+        """Return this denoiser on `sde.smooth()`, which has derivatives in time (a curve through a chain's levels)."""
         return eqx.tree_at(lambda denoiser: denoiser.sde, self, self.sde.smooth())
 
     def denoise(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
-        """E[x_0 | x_t], shape of x."""
+        """Return E[x_0 | x_t], in the shape of x."""
         return checked_prediction(self, *checked(self, x, t, cond)).x0
 
     def noise(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
-        """E[noise | x_t], shape of x."""
+        """Return E[noise | x_t], in the shape of x."""
         return checked_prediction(self, *checked(self, x, t, cond)).noise
 
     def score(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
-        """grad_x log p_t(x) = -noise / sigma(t), shape of x."""
+        """Return the score grad_x log p_t(x) = -noise / sigma(t), in the shape of x."""
         x, t, cond = checked(self, x, t, cond)
         return -checked_prediction(self, x, t, cond).noise / expand(self.sde.sigma(t), x)
 
     def velocity(self, x: Array, t: ArrayLike, cond: Cond = None) -> Array:
-        """dx/dt of the probability flow, alpha'(t) x_0 + sigma'(t) noise, shape of x.
+        """Return dx/dt of the probability flow, alpha'(t) x_0 + sigma'(t) noise, in the shape of x.
 
-        Equal to f(t) x - g(t)^2 score / 2 (Song et al. 2021, Eq. 13), and finite even where alpha = 0.
+        The velocity equals f(t) x - g(t)^2 score / 2 (Song et al. 2021, Eq. 13), and is finite even where alpha = 0.
         """
         x, t, cond = checked(self, x, t, cond)
         predicted = checked_prediction(self, x, t, cond)
@@ -91,7 +91,7 @@ class Denoiser(eqx.Module):
 def checked_prediction(
     denoiser: Denoiser, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None
 ) -> Prediction:
-    """What a denoiser predicts; raises InputError where that is no Prediction of the shape of x."""
+    """Return the prediction of a denoiser, or raise InputError if it is not a `Prediction` in the shape of x."""
     predicted = denoiser.predict(x, t, cond, keys=keys)
     name = type(denoiser).__name__
     if not isinstance(predicted, Prediction):
@@ -105,14 +105,14 @@ def checked_prediction(
 
 
 class Guide(Denoiser):
-    """A denoiser made from a denoiser.
+    """A guide is a denoiser that changes the predictions of another denoiser.
 
-    To add one, subclass, add fields, and define `predict`, which says what becomes of each field of the prediction. One
-    that evaluates the denoiser more than once overrides `evaluations`; one that reads a condition of its own adds it to
-    `reads`, and takes it out of cond (`score_sde.without`) before it calls the denoiser.
+    To add a guide, write a subclass, add fields, and define `predict`, which computes every field of the prediction. A
+    guide that evaluates the denoiser more than once overrides `evaluations`. A guide that reads a condition of its own
+    adds the condition to `reads`, and removes the condition from cond (`score_sde.without`) before the inner call.
 
     Attributes:
-        denoiser: the denoiser inside.
+        denoiser: inner denoiser.
     """
 
     denoiser: Denoiser

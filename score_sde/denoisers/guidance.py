@@ -1,4 +1,4 @@
-"""Guidance: denoisers made from denoisers, acting on both halves of their predictions."""
+"""This module defines guides, which are denoisers that change the x_0 and the noise predicted by another denoiser."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from score_sde.denoisers.prediction import Prediction
 
 
 class ClassifierFree(Guide):
-    """Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6).
+    """`ClassifierFree` applies classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6).
 
-    Both halves are (1 - weight) unconditional + weight conditional: weight 0 forgets the condition,
-    1 is the conditional denoiser, more than 1 exaggerates it. (The paper's w is weight - 1.) The variance is the
-    conditional one's. The denoiser must have learned to do without the condition: train it with the condition left out
-    at random (data.drop). A prediction costs two of the denoiser's.
+    Each prediction (x_0 and noise) is (1 - weight) unconditional + weight conditional. Weight 0 ignores the condition,
+    weight 1 gives the conditional denoiser, and a weight above 1 exaggerates the condition. (The paper's w is
+    weight - 1.) The variance is that of the conditional prediction. The denoiser must also predict without the
+    condition: train the denoiser with conditions omitted at random (data.drop). One prediction costs two predictions
+    of the inner denoiser.
 
     Args:
         denoiser: a denoiser that reads a condition.
-        weight: the guidance weight, shape ().
-        drop: the names that are absent in the unconditional half; None for all that the denoiser can do without.
+        weight: guidance weight, shape ().
+        drop: names that are absent in the unconditional prediction; None for all optional conditions of the denoiser.
     """
 
     weight: Any
@@ -45,10 +46,10 @@ class ClassifierFree(Guide):
         optional = denoiser.reads.optional
         wrong = [name for name in self.drop or () if name not in optional]
         if wrong or not optional:
-            can = ", ".join(optional) or "no condition"
+            can = ", ".join(optional) or "none"
             raise InputError(
-                f"ClassifierFree got drop={drop!r}, and the denoiser can do without {can}; expected names of those: "
-                "train a conditional model (variant 'conditional'), or leave the guidance out."
+                f"ClassifierFree got drop={drop!r}; expected optional conditions of the denoiser, which are: {can}. "
+                "Train a conditional model (variant 'conditional'), or omit the guidance."
             )
 
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
@@ -64,15 +65,15 @@ class ClassifierFree(Guide):
 
 
 class Clipped(Guide):
-    """x_0 cut to a range, and the noise that goes with it: noise' = noise + (alpha / sigma) (x_0 - x_0').
+    """`Clipped` clips x_0 to a range and adapts the noise: noise' = noise + (alpha / sigma) (x_0 - x_0').
 
-    E[x_0 | x_t] lies in the range of the data, so that an exact denoiser stays as it is; a young network's leaves it.
-    It is applied last, after all other guides. It has no place in a likelihood: the flow would no longer be the
-    model's. The variance is that of the denoiser inside.
+    E[x_0 | x_t] lies in the range of the data, so clipping does not change an exact denoiser. A network early in
+    training predicts values outside the range. Apply `Clipped` last, after all other guides. Do not use `Clipped` in
+    a likelihood: the flow would no longer be the flow of the model. The variance is that of the inner denoiser.
 
     Args:
-        denoiser: the denoiser.
-        low, high: the range of x_0, on the model's scale.
+        denoiser: inner denoiser.
+        low, high: range of x_0, on the model's scale.
     """
 
     low: float = eqx.field(static=True)

@@ -1,4 +1,4 @@
-"""What a person gives to a denoiser, checked on the host before anything is computed; what is traced is let through."""
+"""This module checks the inputs of denoisers on the host before any computation; traced values are not checked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def as_denoiser(thing: Any) -> Denoiser:
-    """A denoiser: the thing itself, or that of a model that has one.
+    """Return the denoiser: `thing` itself, or the denoiser of a model.
 
     Raises:
-        InputError: for something else.
+        InputError: if `thing` is not a denoiser and has no denoiser.
     """
     from score_sde.denoisers.base import Denoiser
 
@@ -35,14 +35,15 @@ def as_denoiser(thing: Any) -> Denoiser:
 
 
 def as_points(x: ArrayLike, name: str = "x", least: int = 2) -> Array:
-    """Examples on the model's scale as an array of at least float32, (batch, *shape), of `least` dimensions or more.
+    """Return examples on the model's scale as an array (batch, *shape) of at least float32, with `least` axes or more.
 
     Raises:
-        InputError: for values that are no numbers, whole numbers, one example alone, or values that are not finite.
+        InputError: for values that are not numbers or not finite, for whole numbers, and for one example without a
+            batch axis.
     """
     if not isinstance(x, jax.Array):
         x = as_array(x, name)
-        if x.dtype.kind not in "biufV":  # V: bfloat16 and its kin
+        if x.dtype.kind not in "biufV":  # V: bfloat16 and similar dtypes
             raise InputError(f"{name} has dtype {x.dtype}; expected floating point numbers on the model's scale.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(
@@ -58,20 +59,20 @@ def as_points(x: ArrayLike, name: str = "x", least: int = 2) -> Array:
 
 
 def check_shape(denoiser: Denoiser, shape: tuple[int, ...], name: str = "x") -> None:
-    """Raise InputError for examples of another shape than the denoiser's, where that is known."""
+    """Raise InputError if `shape` differs from the denoiser's shape of one example, where that shape is known."""
     own = denoiser.shape
     if own is None or tuple(shape) == tuple(own):
         return
     hint = ""
     if tuple(shape[1:]) == tuple(own):
-        hint = ": it is the shape of one example, without their number"
+        hint = ": the denoiser's shape is that of one example, without the batch axis"
     elif (*shape, 1) == tuple(own):
-        hint = ": the one channel has an axis of its own"
+        hint = ": the single channel needs its own axis"
     raise InputError(f"{name} has the shape {tuple(shape)}; expected {tuple(own)}, that of the denoiser{hint}.")
 
 
 def check_times(t: ArrayLike, name: str) -> np.ndarray:
-    """Times as an array of the host; raises InputError for what are no numbers."""
+    """Return times as a NumPy array on the host, or raise InputError if the times are not numbers."""
     times = as_array(t, name)
     if times.dtype.kind not in "iufV":
         raise InputError(f"{name} has dtype {times.dtype}; expected times as numbers.")
@@ -79,10 +80,10 @@ def check_times(t: ArrayLike, name: str) -> np.ndarray:
 
 
 def checked(denoiser: Denoiser, x: ArrayLike, t: ArrayLike, cond: Cond) -> tuple[Array, ArrayLike, Cond]:
-    """(x, t, cond) as a denoiser's views take them.
+    """Return (x, t, cond) as the methods of a denoiser need them.
 
     Raises:
-        InputError: for examples, times or conditions that the denoiser cannot be asked for.
+        InputError: for examples, times or conditions that the denoiser does not accept.
     """
     if isinstance(x, jax.core.Tracer):
         return x, t, cond
@@ -92,6 +93,6 @@ def checked(denoiser: Denoiser, x: ArrayLike, t: ArrayLike, cond: Cond) -> tuple
         times = check_times(t, "t")
         if times.shape not in ((), x.shape[:1]):
             raise InputError(f"t has shape {times.shape}; expected () or ({len(x)},), one time per example.")
-        # In the precision of the SDE's own times, which may have been rounded.
+        # The SDE's own times may have been rounded to float32, so the comparison is in float32.
         denoiser.sde.check_times(times.astype(np.float32), "t")
     return x, t, given.checked(cond, denoiser.reads, len(x))

@@ -1,4 +1,4 @@
-"""A denoiser made of a network."""
+"""This module defines `NetworkDenoiser`, a denoiser made from a network."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Apply = Callable[..., Array]
 
 
 class NetworkDenoiser(Denoiser):
-    """A denoiser made of a network.
+    """`NetworkDenoiser` makes a denoiser from a network.
 
-    The network sees input_scale x + input_shift; its output, times output_scale, is the parametrisation's F.
+    The network receives input_scale x + input_shift. The output times output_scale is F of the parametrisation.
 
     Attributes:
         sde: the SDE.
-        parametrization: what the network's output means.
+        parametrization: meaning of the network's output.
         apply: the network, (params, x, time_label, cond=None, *, keys=None) -> output, with time_label of shape
-            (batch,) or (batch, k). Its attribute `conditions`, if it has one, declares what it reads.
-        params: its parameters, a pytree of arrays.
+            (batch,) or (batch, k). An optional attribute `conditions` declares the conditions that the network reads.
+        params: parameters of the network, a pytree of arrays.
     """
 
     parametrization: Parametrization
@@ -59,7 +59,7 @@ class NetworkDenoiser(Denoiser):
         meaning = self.parametrization
         label = meaning.label(self.sde, t)
         output = self.apply(self.params, meaning.network_input(self.sde, x, t), label, cond, keys=keys)
-        # A network may compute in bfloat16; the division by alpha may not.
+        # A network may compute in bfloat16, but the division by alpha needs the precision of x.
         prediction = meaning.predict(self.sde, x, t, output.astype(x.dtype))
         if prediction.x0.shape != x.shape:
             raise InputError(

@@ -1,7 +1,8 @@
-"""What a network's output F means: the two halves of x_t = alpha x_0 + sigma noise, from x_t and F.
+"""This module defines what a network's output F means: how x_0 and noise follow from x_t and F.
 
-Each half is linear in x_t and F, with coefficients in closed form. Neither is had by subtracting
-the other from x_t: in float32 noise -> x_0 -> noise loses 2 % at t = 1e-5 on the sub-VP SDE.
+In x_t = alpha x_0 + sigma noise, both x_0 and noise are linear in x_t and F, with coefficients in closed form.
+x_0 is not computed by subtraction of the noise from x_t, nor the noise by subtraction of x_0: in float32 the conversion
+noise -> x_0 -> noise loses 2 % at t = 1e-5 on the sub-VP SDE.
 """
 
 from __future__ import annotations
@@ -24,27 +25,30 @@ from score_sde.sde import SDE
 
 
 def scaled_time(sde: SDE, t: Array) -> Array:
-    """999 t / t_max: the time label of continuous VP and sub-VP networks since Song et al. 2021."""
+    """Return 999 t / t_max, the time label of continuous VP and sub-VP networks since Song et al. 2021."""
     return 999 * t / sde.t_max
 
 
 def sigma(sde: SDE, t: Array) -> Array:
-    """sigma(t): the time label of the VE networks of Song et al. 2021, which take its logarithm themselves."""
+    """Return sigma(t), the time label of the VE networks of Song et al. 2021, which compute log sigma themselves."""
     return sde.sigma(t)
 
 
 def log_sigma(sde: SDE, t: Array) -> Array:
-    """log sigma(t): the time label of a VE network that embeds it as it is."""
+    """Return log sigma(t), the time label of a VE network that embeds the label without a logarithm."""
     return jnp.log(sde.variance(t)) / 2
 
 
 def quarter_log_sigma(sde: SDE, t: Array) -> Array:
-    """log(sigma / alpha) / 4: the time label of Karras et al. 2022 (arXiv:2206.00364, Table 1)."""
+    """Return log(sigma / alpha) / 4, the time label of Karras et al. 2022 (arXiv:2206.00364, Table 1)."""
     return -sde.log_snr(t) / 8
 
 
 def scaled_log_snr(sde: SDE, t: Array) -> Array:
-    """From 0 at t_max to 999 at t_min, evenly in the log signal-to-noise ratio, for any SDE that keeps some signal."""
+    """Return a time label that is linear in the log signal-to-noise ratio, from 0 at t_max to 999 at t_min.
+
+    The label suits any SDE with some signal left at t_max.
+    """
     low, high = sde.log_snr(jnp.asarray(sde.t_max, t.dtype)), sde.log_snr(jnp.asarray(sde.t_min, t.dtype))
     return 999 * (sde.log_snr(t) - low) / (high - low)
 
@@ -55,7 +59,7 @@ def _is_range(data_range: Any) -> bool:
 
 
 def index(sde: SDE, t: Array) -> Array:
-    """The label of a chain's level, as its paper's networks know it; between the levels of a smoothed chain too."""
+    """Return the label of a chain's level in the networks of its paper, also between the levels of a smoothed chain."""
     return sde.label(t)
 
 
@@ -71,23 +75,23 @@ _TIME_LABELS: dict[str, TimeLabel] = {
 
 
 class Parametrization(eqx.Module):
-    """How a network sees (x_t, t), and what its output says of the two halves.
+    """A parametrisation defines how a network receives (x_t, t), and how x_0 and noise follow from its output.
 
-    The network is given input_scale x_t + input_shift, and its output times output_scale is F. To add one, subclass and
-    define `coefficients`; `input_scale`, `input_shift` and `output_scale` may be overridden too. All of them are
-    computed from the SDE, so that a noise level is stated once.
+    The network receives input_scale x_t + input_shift, and its output times output_scale is F. To add a
+    parametrisation, write a subclass and define `coefficients`; the subclass may also override `input_scale`,
+    `input_shift` and `output_scale`. All four functions use the SDE, so a noise level is defined in one place.
 
     Attributes:
-        time_label: what tells the network the time: 'scaled_time', 'sigma', 'log_sigma', 'quarter_log_sigma',
+        time_label: the network's time label: 'scaled_time', 'sigma', 'log_sigma', 'quarter_log_sigma',
             'scaled_log_snr', 'index' (of chains), or a function (sde, t) -> label, elementwise in t.
-        data_std: None feeds x_t to the network as it is; a number feeds
+        data_std: None for no scaling of x_t by its standard deviation; a number scales the network's input to
             x_t / sqrt(alpha^2 data_std^2 + sigma^2), of unit variance at all times if the data
-            have that standard deviation (Karras et al. 2022, arXiv:2206.00364, Eq. 7).
-        scale_by_sigma: whether F is the network's output divided by sigma(t), as of the VE networks of Song et al.
+            have the standard deviation data_std (Karras et al. 2022, arXiv:2206.00364, Eq. 7).
+        scale_by_sigma: whether F is the network's output divided by sigma(t), as in the VE networks of Song et al.
             2021.
-        data_range: the lowest and the highest number that data have on the model's scale, where the network is to see
-            them centred; None where they are. Of data on [0, 1] the network sees 2 x_t - alpha. A config takes it from
-            the data set's codec.
+        data_range: lowest and highest value of the data on the model's scale, to centre the network's input; None if
+            the data are centred already. For data on [0, 1] the network receives 2 x_t - alpha. A config takes this
+            range from the codec of the data set.
     """
 
     time_label: str | TimeLabel = eqx.field(default="scaled_time", static=True)
@@ -108,52 +112,52 @@ class Parametrization(eqx.Module):
             raise InputError(f"data_range is {self.data_range}; expected (lowest, highest), or None.")
 
     def check(self, sde: SDE) -> None:
-        """Raise InputError where this parametrisation cannot serve this SDE."""
+        """Raise InputError if this parametrisation cannot be used with this SDE."""
         if not is_concrete(sde):
             return
         with jax.ensure_compile_time_eval():
             label = np.asarray(self.label(sde, to_time(sde.t_max)))
         if not np.isfinite(label).all():
             raise InputError(
-                f"{type(self).__name__} with time_label={self.time_label!r} tells the network {label} at t_max of "
+                f"{type(self).__name__} with time_label={self.time_label!r} gives the label {label} at t_max of "
                 f"{type(sde).__name__}, where alpha = 0: use time_label='scaled_time'."
             )
 
     def label(self, sde: SDE, t: Array) -> Array:
-        """The time label the network is given, in the shape of t."""
+        """Return the time label of the network, in the shape of t."""
         function = self.time_label if callable(self.time_label) else _TIME_LABELS[self.time_label]
         return function(sde, t)
 
     def input_scale(self, sde: SDE, t: Array) -> Array:
-        """The factor on x_t at the network's input, in the shape of t."""
+        """Return the factor on x_t at the network's input, in the shape of t."""
         if self.data_std is not None:
             return 1 / jnp.sqrt((sde.alpha(t) * self.data_std) ** 2 + sde.variance(t))
         width = 2.0 if self.data_range is None else self.data_range[1] - self.data_range[0]
         return jnp.full_like(t, 2 / width)
 
     def input_shift(self, sde: SDE, t: Array) -> Array:
-        """What is added to the scaled x_t, in the shape of t: -input_scale alpha times the middle of data_range."""
+        """Return the shift of the scaled x_t, -input_scale alpha times the middle of data_range, in the shape of t."""
         middle = 0.0 if self.data_range is None else sum(self.data_range) / 2
         return -self.input_scale(sde, t) * sde.alpha(t) * middle
 
     def output_scale(self, sde: SDE, t: Array) -> Array:
-        """The factor on the network's output that makes it F, in the shape of t."""
+        """Return the factor that turns the network's output into F, in the shape of t."""
         return 1 / sde.sigma(t) if self.scale_by_sigma else jnp.ones_like(t)
 
     def network_input(self, sde: SDE, x: Array, t: Array) -> Array:
-        """What the network is given for x_t: shape of x, t of shape (batch,)."""
+        """Return the network's input for x_t, in the shape of x, where t has shape (batch,)."""
         scaled = expand(self.input_scale(sde, t), x) * x
         centred = self.data_range is None or sum(self.data_range) == 0
         return scaled if centred else scaled + expand(self.input_shift(sde, t), x)
 
     @abc.abstractmethod
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-        """((a, b), (c, d)) with x_0 = a x_t + b F and noise = c x_t + d F, each in the shape of t."""
+        """Return ((a, b), (c, d)), each in the shape of t, where x_0 = a x_t + b F and noise = c x_t + d F."""
 
     def predict(self, sde: SDE, x: Array, t: Array, output: Array) -> Prediction:
-        """Both halves, from x_t and the network's output of the same shape."""
+        """Predict x_0 and noise from x_t and the network's output, which have the same shape."""
         (a, b), (c, d) = self.coefficients(sde, t)
-        # The coefficients are joined first: F alone may be as large as 1 / sigma.
+        # The coefficients are multiplied first, because F alone may be as large as 1 / sigma.
         scale = self.output_scale(sde, t)
         return Prediction(
             x0=expand(a, x) * x + expand(b * scale, x) * output, noise=expand(c, x) * x + expand(d * scale, x) * output
@@ -161,7 +165,7 @@ class Parametrization(eqx.Module):
 
 
 class _NoiseLike(Parametrization):
-    """The checks shared by outputs that determine x_0 only through a division by alpha."""
+    """`_NoiseLike` checks the SDE for outputs that determine x_0 only through a division by alpha."""
 
     def check(self, sde: SDE) -> None:
         super().check(sde)
@@ -172,13 +176,13 @@ class _NoiseLike(Parametrization):
         if alpha < 1e-3:
             raise InputError(
                 f"{type(self).__name__} needs alpha(t_max) >= 1e-3, and {type(sde).__name__} has {alpha:.2g}: "
-                "x_0 = (x_t - sigma F) / alpha would be all rounding error; use X0, Velocity or VPrediction, "
+                "x_0 = (x_t - sigma F) / alpha would be mostly rounding error; use X0, Velocity or VPrediction, "
                 "or an SDE that keeps more signal."
             )
 
 
 class Noise(_NoiseLike):
-    """F = noise (Ho et al. 2020): x_0 = (x_t - sigma F) / alpha."""
+    """`Noise` sets F = noise (Ho et al. 2020), so x_0 = (x_t - sigma F) / alpha."""
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         alpha = sde.alpha(t)
@@ -186,9 +190,9 @@ class Noise(_NoiseLike):
 
 
 class Score(_NoiseLike):
-    """F = score of the marginal (Song et al. 2021): noise = -sigma F, x_0 = (x_t + sigma^2 F) / alpha.
+    """`Score` sets F = marginal score (Song et al. 2021), so noise = -sigma F and x_0 = (x_t + sigma^2 F) / alpha.
 
-    F is as large as 1 / sigma, which a network learns slowly near the data unless its output is divided by sigma
+    F is as large as 1 / sigma. Near the data a network learns F slowly, unless the network's output is divided by sigma
     (`scale_by_sigma`).
     """
 
@@ -198,7 +202,7 @@ class Score(_NoiseLike):
 
 
 class X0(Parametrization):
-    """F = x_0: noise = (x_t - alpha F) / sigma."""
+    """`X0` sets F = x_0, so noise = (x_t - alpha F) / sigma."""
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         sigma = sde.sigma(t)
@@ -206,17 +210,17 @@ class X0(Parametrization):
 
 
 class Velocity(Parametrization):
-    """F = alpha' x_0 + sigma' noise, the velocity of the probability flow; on `RectifiedFlow` noise - x_0.
+    """`Velocity` sets F = alpha' x_0 + sigma' noise, the velocity of the probability flow.
 
     With d = alpha sigma' - sigma alpha': x_0 = (sigma' x_t - sigma F) / d, noise = (alpha F - alpha' x_t) / d.
-    A chain has no derivatives in time: there use VPrediction.
+    On `RectifiedFlow` F = noise - x_0. A chain has no derivatives in time: use `VPrediction` on a chain.
     """
 
     def check(self, sde: SDE) -> None:
         super().check(sde)
         if sde.levels is not None:
             raise InputError(
-                f"Velocity needs alpha' and sigma', which {type(sde).__name__} has not: use VPrediction, or a denoiser "
+                f"Velocity needs alpha' and sigma', but {type(sde).__name__} has none: use VPrediction, or a denoiser "
                 "on chain.smooth()."
             )
         if not is_concrete(sde):
@@ -237,9 +241,10 @@ class Velocity(Parametrization):
 
 
 class VPrediction(Parametrization):
-    """F = alpha noise - sigma x_0 (Salimans & Ho 2022, arXiv:2202.00512, App. D), for any alpha and sigma.
+    """`VPrediction` sets F = alpha noise - sigma x_0, for any alpha and sigma.
 
-    x_0 = (alpha x_t - sigma F) / (alpha^2 + sigma^2), noise = (sigma x_t + alpha F) / (alpha^2 + sigma^2).
+    x_0 = (alpha x_t - sigma F) / (alpha^2 + sigma^2), noise = (sigma x_t + alpha F) / (alpha^2 + sigma^2)
+    (Salimans & Ho 2022, arXiv:2202.00512, App. D).
     """
 
     def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -249,13 +254,13 @@ class VPrediction(Parametrization):
 
 
 class Preconditioned(Parametrization):
-    """The preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any alpha.
+    """`Preconditioned` uses the preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any alpha.
 
     With s the data's standard deviation (`data_std`) and v = alpha^2 s^2 + sigma^2 the variance of x_t,
 
         x_0 = (alpha s^2 / v) x_t + (sigma s / sqrt(v)) F,  noise = (sigma / v) x_t - (alpha s / sqrt(v)) F,
 
-    so that F has unit variance at all times. For alpha = 1 these are the paper's c_skip and c_out.
+    so that F has unit variance at all times. For alpha = 1 the coefficients of x_0 are the paper's c_skip and c_out.
     """
 
     time_label: str | TimeLabel = eqx.field(default="quarter_log_sigma", static=True)

@@ -1,4 +1,4 @@
-"""What a denoiser says of x_t: the posterior means of both halves, and a variance where it knows one."""
+"""This module defines `Prediction`: the posterior means of x_0 and noise, and an optional variance."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from score_sde.sde import SDE
 
 
 class ReverseVariance(Protocol):
-    """A pytree that answers for a step."""
+    """A `ReverseVariance` is a pytree that returns the variance of a reverse step."""
 
     def of(self, sde: SDE, s: ArrayLike, t: ArrayLike) -> Array:
-        """The variance of x_s given x_t, s < t, that fits x: shape () or (batch,), or that of x."""
+        """Return the variance of x_s given x_t, where s < t, in shape () or (batch,) or in the shape of x."""
 
 
 class Prediction(eqx.Module):
-    """The posterior means of both halves of x_t = alpha x_0 + sigma noise, given x_t.
+    """`Prediction` holds the posterior means of x_0 and noise given x_t, where x_t = alpha x_0 + sigma noise.
 
     Attributes:
         x0: E[x_0 | x_t], shape (batch, *shape).
         noise: E[noise | x_t], shape (batch, *shape).
-        variance: None, or what knows the variance of a reverse step from t to any s: `of(sde, s, t)`.
+        variance: None, or an object whose `of(sde, s, t)` returns the variance of a reverse step from t to any s.
     """
 
     x0: Array
@@ -33,13 +33,13 @@ class Prediction(eqx.Module):
 
     @classmethod
     def from_x0(cls, sde: SDE, x: Array, t: ArrayLike, x0: Array) -> Prediction:
-        """From E[x_0 | x_t]: noise = (x_t - alpha x_0) / sigma."""
+        """Make a prediction from E[x_0 | x_t], with noise = (x_t - alpha x_0) / sigma."""
         t = to_time(t)
         return cls(x0, (x - expand(sde.alpha(t), x) * x0) / expand(sde.sigma(t), x))
 
     @classmethod
     def from_score(cls, sde: SDE, x: Array, t: ArrayLike, score: Array) -> Prediction:
-        """From the score: noise = -sigma score, x_0 = (x_t + sigma^2 score) / alpha (Tweedie)."""
+        """Make a prediction from the score: noise = -sigma score, x_0 = (x_t + sigma^2 score) / alpha (Tweedie)."""
         t = to_time(t)
         x0 = (x + expand(sde.variance(t), x) * score) / expand(sde.alpha(t), x)
         return cls(x0, -expand(sde.sigma(t), x) * score)

@@ -1,4 +1,4 @@
-"""What a config makes, and what training makes of it: state, optimizers, averages, checkpoints, workdirs, models."""
+"""This package builds the parts of a config, and defines train states, optimizers, checkpoints, workdirs and models."""
 
 from score_sde.experiment.averages import Average
 from score_sde.experiment.checkpoint import Checkpoints, Restored, check_finite, describe, digest

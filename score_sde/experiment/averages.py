@@ -1,6 +1,7 @@
-"""Averages of the parameters over training, named by config.averages: dict(ema=dict(name='WarmedUp', decay=0.999)).
+"""This module defines averages of the parameters over training.
 
-The first in alphabetical order is the one that is evaluated and sampled; `load` takes any.
+config.averages names the averages: dict(ema=dict(name='WarmedUp', decay=0.999)). Evaluation and sampling use the first
+average in alphabetical order; `load` can load any average.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from score_sde.core.errors import InputError
 
 
 class Average(abc.ABC):
-    """An exponential moving average whose decay may depend on the step.
+    """An `Average` is an exponential moving average of the parameters whose decay may depend on the step.
 
-    To add one, subclass and define `decay_at`. Declare settings as a frozen dataclass does.
+    To add an average, subclass `Average` and define `decay_at`. Declare settings as in a frozen dataclass.
     """
 
     def start(self, params: Any) -> Any:
-        """The average before the first update: the parameters, in float32 at least, where small changes add up."""
+        """Return the average before the first update: the parameters in at least float32, so small changes add up."""
         return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params)
 
     @abc.abstractmethod
     def decay_at(self, step: ArrayLike) -> Array:
-        """The weight of the old average in update number `step`, from 0; shape ()."""
+        """Return the weight of the old average in update number `step`, counted from 0; the shape is ()."""
 
     def update(self, average: Any, params: Any, step: ArrayLike) -> Any:
-        """The average after an update: decay average + (1 - decay) params, in the dtypes of the average."""
+        """Return the average after an update: decay average + (1 - decay) params, in the dtypes of the average."""
         decay = self.decay_at(step)
         return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, params)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Average):
-    """The same decay at every step; the first parameters fade over 1 / (1 - decay) steps.
+    """`Constant` uses the same decay at every step; the first parameters fade over 1 / (1 - decay) steps.
 
     Attributes:
-        decay: from 0, which keeps the newest parameters, to below 1.
+        decay: the decay, in [0, 1); 0 keeps the newest parameters only.
     """
 
     decay: float = 0.999
@@ -57,7 +58,7 @@ class Constant(Average):
 
 @dataclasses.dataclass(frozen=True)
 class WarmedUp(Constant):
-    """min(decay, (1 + n) / (10 + n)) at step n, so that the random start fades at once."""
+    """`WarmedUp` uses the decay min(decay, (1 + n) / (10 + n)) at step n; the random first parameters fade quickly."""
 
     def decay_at(self, step: ArrayLike) -> Array:
         return jnp.minimum(self.decay, (1 + step) / (10 + step))

@@ -1,7 +1,8 @@
-"""The checkpoints of a run: checkpoints/STEP/ with the items that `items_of` makes of a state, and `about`.
+"""This module writes and restores the checkpoints of a run.
 
-`about` holds a digest of each item, by which a checkpoint is known to be whole before anything is made
-of it: orbax alone restores flipped bits in silence, and takes an empty folder for a checkpoint.
+The folder checkpoints/STEP/ holds the items that `items_of` returns for a state, and the item `about`. `about` holds a
+digest of each item. A checkpoint is whole if its digests match its items. The digests are checked before a checkpoint
+is used, because orbax restores flipped bits without an error, and accepts an empty folder as a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from score_sde.core.errors import DivergenceError, InputError, StorageError
 from score_sde.experiment import manifest
 from score_sde.experiment.state import TrainState, items_of
 
-_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
+_UNFINISHED = ".orbax-checkpoint-tmp"  # orbax has this in the name of an unfinished folder
 
 
 class Restored(NamedTuple):
-    """A whole checkpoint.
+    """`Restored` holds a whole checkpoint.
 
     Attributes:
-        step: its step.
-        items: the items asked for, by name.
-        notes: what was saved with it.
-        digests: the digest of each of its items, by name.
+        step: the step of the checkpoint.
+        items: the requested items, by name.
+        notes: the notes that were saved with the checkpoint.
+        digests: the digest of each item of the checkpoint, by name.
     """
 
     step: int
@@ -43,28 +44,30 @@ class Restored(NamedTuple):
 
 
 class _NotWhole(Exception):
-    """Why a checkpoint cannot be used."""
+    """`_NotWhole` carries the reason why a checkpoint cannot be used."""
 
 
 class Checkpoints:
-    """The checkpoints of a workdir; a context manager, which waits at its end for what is being written.
+    """`Checkpoints` manages the checkpoints of a workdir.
+
+    `Checkpoints` is a context manager. At its end it waits until all checkpoints are written.
 
     Args:
         workdir: the workdir.
-        last: how many of the newest are kept.
-        every: checkpoints of steps divisible by it are kept for ever; 0 for none.
-        device: where arrays are restored to; None for the first one of this process.
+        last: the number of newest checkpoints that are kept.
+        every: checkpoints whose step is divisible by `every` are kept permanently; 0 for none.
+        device: the device to which arrays are restored; None for the first device of this process.
     """
 
     def __init__(
         self, workdir: str | os.PathLike[str], last: int = 1, every: int = 0, device: jax.Device | None = None
     ) -> None:
-        import orbax.checkpoint as ocp  # imported late: it takes half a second
+        import orbax.checkpoint as ocp  # imported late: the import takes half a second
 
         self._ocp, self._device = ocp, device
         self.workdir = pathlib.Path(workdir).absolute()
         self.folder = self.workdir / "checkpoints"
-        # Each process reads by itself and one of them writes, so orbax need not bring them together.
+        # Each process reads on its own and only one process writes, so orbax need not synchronise the processes.
         me = jax.process_index()
         alone = dict(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}")
         options = ocp.CheckpointManagerOptions(
@@ -90,19 +93,19 @@ class Checkpoints:
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are there, whole or not, oldest first."""
+        """Return the steps of all existing checkpoints, whole or not, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, notes: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint in the background; the state may be donated at once.
+        """Write a checkpoint in the background; the state may be donated as soon as `save` returns.
 
         Args:
-            state: what to save, each array whole on this process (`Jit.one_copy`).
-            notes: what JSON can hold, to be had back with the checkpoint.
+            state: the state to save; this process holds each array completely (`Jit.one_copy`).
+            notes: values that JSON can hold; they are restored with the checkpoint.
 
         Raises:
-            StorageError: where this checkpoint, or the one before it, cannot be written.
-            DivergenceError: for a state that is not finite, which would be of no use.
+            StorageError: if this checkpoint, or the previous checkpoint, cannot be written.
+            DivergenceError: if the state is not finite, since such a checkpoint would be useless.
         """
         self.wait()
         step = int(state.step)
@@ -117,27 +120,27 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             _check_room(self.folder, items)
             if not self._manager.save(step, args=self._ocp.args.Composite(**arguments)):
-                raise OSError(f"there is one of step {self._manager.latest_step()} already")
-        except Exception as error:  # orbax raises whatever its storage library does
+                raise OSError(f"a checkpoint of step {self._manager.latest_step()} exists already")
+        except Exception as error:  # orbax passes on every exception type of its storage library
             raise self._unwritten(error) from error
 
     def wait(self) -> None:
-        """Return once nothing is being written; raises StorageError where the last save did not succeed."""
+        """Wait until no checkpoint is being written; raise StorageError if the last save failed."""
         if self._writing is None:
             return
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._unwritten(error) from error
-        with contextlib.suppress(OSError):  # the checkpoint is there, and its digests
+        with contextlib.suppress(OSError):  # the checkpoint is usable without this record: it has digests
             manifest.write(self.folder / str(self._writing))
         self._written, self._writing = self._writing, None
 
     def restore(self, step: int, templates: dict[str, Any]) -> Restored:
-        """The checkpoint of one step, each item in the structure and shapes of its template.
+        """Return the checkpoint of one step, with each item in the structure and shapes of its template.
 
         Raises:
-            InputError: for one that is not whole, with the reason.
+            InputError: if the checkpoint is not whole; the message gives the reason.
         """
         try:
             return self._restore(step, templates)
@@ -145,10 +148,12 @@ class Checkpoints:
             raise InputError(f"The checkpoint of step {step} in {self.workdir} is not whole: {error}.") from error
 
     def newest(self, templates: dict[str, Any]) -> tuple[Restored | None, dict[int, str]]:
-        """The newest whole checkpoint, and of newer ones that are not whole, by step, the reason.
+        """Return the newest whole checkpoint, and the reasons, by step, why newer checkpoints are not whole.
+
+        Without any checkpoint the result is (None, {}).
 
         Raises:
-            InputError: where there are checkpoints and none is whole.
+            InputError: if checkpoints exist and none of them is whole.
         """
         broken: dict[int, str] = {}
         for step in reversed(self.steps()):
@@ -158,12 +163,12 @@ class Checkpoints:
                 broken[step] = str(error)
         if broken:
             raise InputError(
-                f"{self.workdir} has no whole checkpoint ({describe(broken)}): to train anew, move {self.folder} away."
+                f"{self.workdir} has no whole checkpoint ({describe(broken)}): to start over, move {self.folder} away."
             )
         return None, {}
 
     def put_aside(self, broken: dict[int, str]) -> None:
-        """Move checkpoints that are not whole to the workdir's folder broken/, and remove unfinished ones."""
+        """Move checkpoints that are not whole to the folder broken/, and remove unfinished checkpoints."""
         for step in broken:
             target = self.workdir / "broken" / str(step)
             while target.exists():
@@ -185,7 +190,7 @@ class Checkpoints:
                 raise _NotWhole(damage)
         except OSError as error:
             raise _NotWhole(f"it cannot be read ({_short(error)})") from error
-        # Where to is said: else orbax looks for the device that the checkpoint was written on.
+        # Without a sharding orbax looks for the device on which the checkpoint was written.
         here = jax.sharding.SingleDeviceSharding(self._device or jax.local_devices()[0])
 
         def placed(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -199,7 +204,7 @@ class Checkpoints:
             found = dict(self._manager.restore(step, args=self._ocp.args.Composite(**arguments)))
             about = found.pop("about")
             digests, notes = dict(about["digests"]), dict(about["notes"])
-        except Exception as error:  # whatever a truncated or missing file makes orbax raise
+        except Exception as error:  # truncated or missing files make orbax raise many types
             raise _NotWhole(_short(error)) from error
         if _digest_of_json(notes) != digests.get("notes"):
             raise _NotWhole("its notes are not what was saved: the digest differs")
@@ -210,17 +215,17 @@ class Checkpoints:
 
     def _unwritten(self, error: Exception) -> StorageError:
         step, self._writing = self._writing, None
-        for folder in self.folder.glob(f"{step}{_UNFINISHED}*"):  # it may be what fills the disk
+        for folder in self.folder.glob(f"{step}{_UNFINISHED}*"):  # an unfinished folder may fill the disk
             shutil.rmtree(folder, ignore_errors=True)
-        last = f"the one of step {self._written} is" if self._written is not None else "those from before it are"
+        last = f"the checkpoint of step {self._written} is" if self._written is not None else "earlier checkpoints are"
         return StorageError(
             f"The checkpoint of step {step} could not be written to {self.folder} ({_short(error)}); {last} safe: "
-            "make room and give the same command again."
+            "free disk space and run the same command again."
         )
 
 
 def digest(tree: Any) -> str:
-    """A BLAKE2b digest of the names, types, shapes and bytes of a pytree's arrays, in hexadecimal."""
+    """Return a BLAKE2b digest of the names, dtypes, shapes and bytes of a pytree's arrays, in hexadecimal."""
     total = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -234,7 +239,7 @@ def _digest_of_json(value: Any) -> str:
 
 
 def describe(broken: dict[int, str]) -> str:
-    """Steps and reasons, on one line."""
+    """Return the steps of broken checkpoints with the reasons, on one line."""
     return "; ".join(f"step {step}: {reason}" for step, reason in broken.items())
 
 
@@ -244,18 +249,18 @@ def _short(error: Exception) -> str:
 
 
 def check_finite(state: TrainState) -> None:
-    """Raise DivergenceError for a state that is not finite, naming the step and what is not."""
+    """Raise DivergenceError if a state is not finite; the message names the step and the item."""
     for name, item in items_of(state).items():
         for leaf in jax.tree.leaves(item):
             if jax.numpy.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf, np.float32)).all():
                 raise DivergenceError(
-                    f"After step {int(state.step)} {name} are not finite, and no checkpoint of them is written: "
+                    f"After step {int(state.step)} the values of {name} are not finite, so no checkpoint is written: "
                     "the last one is safe; train in another --workdir with a smaller learning rate, or clip gradients."
                 )
 
 
 def _check_room(folder: pathlib.Path, items: dict[str, Any]) -> None:
-    """Raise OSError where a disk has no room for the items: orbax would find out in its threads, one trace each."""
+    """Raise OSError if the disk has too little space; orbax would print a stack trace from each of its threads."""
     needed = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(items))) + 2**17
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -1,4 +1,4 @@
-"""All that a config makes, built once, for every job, benchmark and notebook."""
+"""This module builds all parts of a config once, for every job, benchmark and notebook."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from score_sde.experiment.optimizer import Schedule, build_optimizers
 from score_sde.experiment.settle import settle
 from score_sde.experiment.state import TrainState
 
-_EMBED = ("MLP", "DDPMpp")  # networks whose embedding of the time label follows the parametrisation
+_EMBED = ("MLP", "DDPMpp")  # for these networks the embedding of the time label depends on the parametrisation
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts that a config names.
+    """An `Experiment` holds the parts that a config names.
 
     Attributes:
-        config: the config, complete.
+        config: the complete config.
         dataset: the data set.
-        objective: what training minimises; its `parts` are the SDE, the parametrisation and the network.
-        conditioning: what the conditions of a batch go through.
-        averages: averages of the parameters by name, in alphabetical order; the first is evaluated and sampled.
-        chosen: the entries of the config that were left to the data, by their dotted names, and what they became.
+        objective: the objective that training minimises; its `parts` hold the SDE, parametrisation, network and codec.
+        conditioning: the processing of the conditions of a batch.
+        averages: averages of the parameters by name, in alphabetical order; evaluation and sampling use the first one.
+        chosen: the values of the config entries that were chosen from the data, by the dotted names of the entries.
     """
 
     config: ml_collections.ConfigDict
@@ -54,11 +54,11 @@ class Experiment:
 
     @classmethod
     def from_config(cls, given: Mapping[str, Any], dtype: str | None = None) -> Experiment:
-        """Build the parts.
+        """Build the parts of a config.
 
         Args:
-            given: a config: what differs from the defaults, as a config file states it.
-            dtype: what the network computes in instead of config.network.dtype, where it has such a setting.
+            given: a config; it states the entries that differ from the defaults, as a config file does.
+            dtype: the dtype of the network's computation instead of config.network.dtype, if this entry exists.
 
         Raises:
             InputError: for names or arguments that do not fit.
@@ -78,7 +78,7 @@ class Experiment:
         objective = config_.build(losses, config.objective, parts, base=losses.Objective)
         if config.data.flip and len(parts.codec.data_shape) != 3:
             raise InputError(
-                f"data.flip is {config.data.flip!r}, and examples of {config.data.name} have shape "
+                f"data.flip is {config.data.flip!r}, but examples of {config.data.name} have shape "
                 f"{parts.codec.data_shape}; only images (height, width, channels) can be mirrored: use data.flip=False."
             )
         parts.parametrization.check(parts.sde)
@@ -94,7 +94,7 @@ class Experiment:
 
     @property
     def parts(self) -> losses.Parts:
-        """SDE, parametrisation, network and codec."""
+        """Return the SDE, parametrisation, network, codec, conditions and batch size."""
         return self.objective.parts
 
     @property
@@ -119,40 +119,40 @@ class Experiment:
 
     @property
     def reads(self) -> Conditions:
-        """The conditions that are read of the data set's examples."""
+        """Return the conditions that are read from the examples of the data set."""
         wanted = set(self.conditioning.reads) | {name for one in self.conditioning.computed for name in one.needs}
         computed = {name for one in self.conditioning.computed for name in one.conditions}
         known = dict(self.dataset.conditions) | dict(self.conditioning.reads)
-        wanted = (wanted & set(self.parts.conditions)) - computed  # what is optional may be had from nowhere
+        wanted = (wanted & set(self.parts.conditions)) - computed  # an optional condition may have no source
         return Conditions({name: condition for name, condition in known.items() if name in wanted})
 
     def denoiser(self, params: Any) -> NetworkDenoiser:
-        """The denoiser with these weights of the network."""
+        """Return the denoiser whose network has these parameters."""
         return self.parts.denoiser(params)
 
     def examples(self, split: str, source: data.Source | None = None) -> data.Examples:
-        """The examples of a split with the conditions that are read, each checked as it is read.
+        """Return the examples of a split with the conditions in `reads`; each example is checked when it is read.
 
         Args:
             split: 'train' or 'test'.
-            source: the examples, where they are at hand already.
+            source: the examples of the split; None to get the source from the data set.
         """
         source = self.dataset.source(split) if source is None else source
         return data.Examples(source, self.reads, self.codec, f"the split {split!r} of {self.config.data.name}")
 
     def frozen(self, load: Callable[[str | pathlib.Path], Any] | None = None) -> dict[str, Any]:
-        """What a step uses and does not train, by name; `load` opens a workdir."""
+        """Return the values that a step uses and does not train, by name; `load` is a function that opens a workdir."""
         return {"codec": self.codec} | self.objective.frozen(load or _cannot_load)
 
     def init_state(self) -> TrainState:
-        """The state before the first step."""
+        """Return the state before the first step."""
         params, objective = self.objective.init(keys_.stream(self.seed, "init"))
         return self.state_with(params, objective)
 
     def state_with(self, params: dict[str, Any], objective: Any, step: int = 0) -> TrainState:
-        """Return the state with these parameters by group, averages that begin at them, and new optimizers."""
+        """Return a state with the given parameters by group, averages that start from `params`, and new optimizers."""
 
-        # One program for all arrays: an eager one for each shape would cost a second.
+        # One compiled program makes all arrays; an eager program for each shape would cost a second.
         @jax.jit
         def rest(params: Any) -> tuple[Any, Any]:
             averages = {name: jax.tree.map(jnp.copy, one.start(params)) for name, one in self.averages.items()}
@@ -162,17 +162,17 @@ class Experiment:
         return TrainState(jnp.asarray(step, jnp.int32), params, averages, optimizer, objective)
 
     def state_shapes(self) -> TrainState:
-        """The shapes and dtypes of the state; nothing is computed."""
+        """Return the shapes and dtypes of the state without computing it."""
         return jax.eval_shape(self.init_state)
 
     @property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
-        """An optimizer for each group of parameters."""
+        """Return an optimizer for each group of parameters."""
         return self._optimizers[0]
 
     @property
     def schedules(self) -> dict[str, Schedule]:
-        """The learning rate of each group by step."""
+        """Return the learning rate of each group as a function of the step."""
         return self._optimizers[1]
 
     @functools.cached_property
@@ -185,13 +185,13 @@ class Experiment:
 
     @functools.cached_property
     def param_shapes(self) -> dict[str, Any]:
-        """The shapes and dtypes of the parameters by group."""
+        """Return the shapes and dtypes of the parameters by group."""
         params, _ = jax.eval_shape(self.objective.init, keys_.stream(self.seed, "init"))
         return dict(params)
 
     @functools.cached_property
     def cuts(self) -> Any:
-        """The axis along which parallel='fsdp' cuts each parameter, by group, where the network declares one."""
+        """Return, by group, the axis along which parallel='fsdp' cuts each parameter; None for no declared axis."""
         return {group: _of_traits(self.network, tree, "cut") for group, tree in self.param_shapes.items()}
 
 
@@ -211,8 +211,8 @@ def _parts(
     for name in (given,) if isinstance(given, str) else given:
         if name not in every:
             raise InputError(
-                f"data.given names {name!r}, and {type(dataset).__name__} has {', '.join(every) or 'no conditions'}; "
-                "expected names of those."
+                f"data.given names {name!r}, but {type(dataset).__name__} has {', '.join(every) or 'no conditions'}; "
+                "expected names of conditions."
             )
     spec = config_.to_dict(config.network)
     if dtype is not None and "dtype" in spec:
@@ -236,9 +236,9 @@ def _parts(
 
 
 def _is_narrow(the_sde: sde.SDE, meaning: Parametrization) -> bool:
-    """Whether the time labels lie within 20 units, and are no numbers of levels.
+    """Return whether the time labels lie within 20 units, and are not indices of levels.
 
-    They are all alike to a positional embedding, whose sines turn by at most one radian a unit.
+    A positional embedding cannot distinguish such labels, because its sines turn by at most one radian per unit.
     """
     if the_sde.levels is not None or meaning.time_label == "index":
         return False
@@ -247,18 +247,18 @@ def _is_narrow(the_sde: sde.SDE, meaning: Parametrization) -> bool:
 
 
 def _check_conditions(objective: losses.Objective, parts: losses.Parts) -> None:
-    """Every condition that is required must come from somewhere."""
+    """Raise InputError if a required condition is neither in the data set nor computed."""
     for name, condition in objective.reads.items():
         if condition.required and name not in parts.conditions:
             raise InputError(
-                f"{type(objective).__name__} or its network reads {name!r}, and the data set has "
-                f"{', '.join(parts.conditions) or 'no conditions'}: use another data set, or compute it "
+                f"{type(objective).__name__} or its network reads {name!r}, but the data set has "
+                f"{', '.join(parts.conditions) or 'no conditions'}: use another data set, or compute the condition "
                 "(data.conditions)."
             )
 
 
 def _of_traits(network: networks.Network, params: Any, trait: str) -> Any:
-    """One trait of each parameter of a group; of other groups than the network's, what is usual."""
+    """Return one trait of each parameter of a group; groups that are not the network's have the default traits."""
     declared = network.traits(params) if _is_of(network, params) else jax.tree.map(lambda _: networks.Trait(), params)
     return jax.tree.map(lambda one: getattr(one, trait), declared)
 
@@ -270,5 +270,5 @@ def _is_of(network: networks.Network, params: Any) -> bool:
 
 def _cannot_load(workdir: str | pathlib.Path) -> Any:
     raise InputError(
-        f"{workdir} cannot be opened here: give Experiment.frozen a way to load workdirs (score_sde.load)."
+        f"{workdir} cannot be opened here: pass a function that loads workdirs to Experiment.frozen (score_sde.load)."
     )

@@ -1,4 +1,4 @@
-"""A model that was made in Python, kept in a workdir like any other."""
+"""This module saves a model that was made in Python to a workdir."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from score_sde.experiment.workdir import read_config, write_config
 
 
 def save(model: Model, workdir: str | os.PathLike[str]) -> None:
-    """Write config.json and a checkpoint of the model's step, whose parameters and averages are the model's weights.
+    """Write config.json and a checkpoint of the model's step.
 
-    A run that goes on from it begins with a new optimizer.
+    The parameters and the averages of the checkpoint are the model's weights. A run that resumes from the checkpoint
+    starts with a new optimizer.
 
     Raises:
-        InputError: for a workdir that holds a model already, or a model that no config makes.
-        StorageError: for a checkpoint that cannot be written.
+        InputError: if the workdir already holds a model, or if a config cannot describe the model.
+        StorageError: if the checkpoint cannot be written.
     """
     workdir = pathlib.Path(workdir).expanduser()
     if read_config(workdir) is not None or (workdir / "checkpoints").exists():
@@ -34,13 +35,13 @@ def save(model: Model, workdir: str | os.PathLike[str]) -> None:
     if not isinstance(denoiser, NetworkDenoiser) or len(groups) != 1:
         raise InputError(
             f"A model with a {type(denoiser).__name__} and the parameters {', '.join(groups)} cannot be saved from "
-            "Python; expected one network: copy the workdir that it was loaded from."
+            "Python; expected one network: copy the workdir that the model was loaded from."
         )
     for name, spec in model.config.items():
         if hasattr(spec, "get") and str(spec.get("name")).startswith("__main__."):
             raise InputError(
-                f"{name} is {spec['name']}, which is defined in the running script or notebook, where `load` could not "
-                "find it: put the class into a module of its own, and import it from there."
+                f"{name} is {spec['name']}, which is defined in the running script or notebook, so `load` could not "
+                "find the class: move the class to a separate module, and import it from there."
             )
     state = experiment.state_with({groups[0]: jax.tree.map(jnp.asarray, denoiser.params)}, (), model.step)
     with files.exclusive(workdir), Checkpoints(workdir) as checkpoints:

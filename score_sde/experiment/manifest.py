@@ -1,7 +1,7 @@
-"""The files of a checkpoint with their sizes and checksums, to tell a damaged one before anything reads it.
+"""This module records the sizes and checksums of a checkpoint's files, to find damaged files before they are read.
 
-The digests of the arrays say what was saved; this says, at once and by name, which file is not as it was
-written. orbax, given such a file, may take minutes or print a hundred stack traces from its threads.
+The digests in a checkpoint identify the saved arrays. The record of files names a damaged file immediately. With a
+damaged file orbax may take minutes, or print a hundred stack traces from its threads.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _NAME = pathlib.Path("about") / "files.json"
 
 
 def write(folder: pathlib.Path) -> None:
-    """Record the files of a finished checkpoint."""
+    """Write the record of the files of a finished checkpoint."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _NAME)
     record = {path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)] for path in found}
     files.write_text(folder / _NAME, json.dumps(record, indent=0) + "\n")
 
 
 def damage(folder: pathlib.Path, items: Iterable[str]) -> str | None:
-    """What is wrong with the files of these items, or None; a checkpoint without a record passes."""
+    """Return what is wrong with the files of these items, or None; a checkpoint without a record passes."""
     try:
         record = {name: (int(size), int(checksum)) for name, (size, checksum) in _read(folder).items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        return None  # a run killed before it was written, or itself damaged: the digests decide
+        return None  # the run ended before the record was written, or the record is damaged: digests decide
     wanted = {*items, "about"}
     for name, (size, checksum) in record.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""A trained model, and which config goes with which."""
+"""This module defines the trained model, and compares configs with the config of a workdir."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
 )
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model:
-    """A trained denoiser, as `load` returns it, with the codec to the data's own values: a pytree of its arrays.
+    """A `Model` is a trained denoiser, as `load` returns it, with the codec to the data's own values.
+
+    A `Model` is a pytree of its arrays.
 
     Attributes:
         denoiser: the denoiser, with its weights.
-        codec: between the data's values and the model's scale.
-        config: the config it was trained with.
-        step: the number of training steps behind the weights.
-        digest: of the weights, as their checkpoint carries it; results name it.
+        codec: the codec between the data's values and the model's scale.
+        config: the config of the training run.
+        step: the number of training steps of the weights.
+        digest: the digest of the weights in their checkpoint; results record this digest.
     """
 
     denoiser: Denoiser
@@ -53,12 +55,12 @@ class Model:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example on the model's scale."""
+        """Return the shape of one example on the model's scale."""
         return self.codec.model_shape
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions that the model reads, by name."""
+        """Return the conditions that the model reads, by name."""
         return self.denoiser.reads
 
     def __repr__(self) -> str:
@@ -77,17 +79,16 @@ class Model:
         clip: bool = True,
         **asked: Any,
     ) -> Samples:
-        """Draw samples; their x is on the data's own scale, rounded where data are.
+        """Draw samples; x of the result is on the data's own scale, and rounded if the data are quantised.
 
         Args:
-            n: how many.
-            seed: sample i is a function of (seed, i).
-            sampler: how to step; None for Heun's method.
-            grid: the times; None for 40 steps of the SDE's own grid.
-            cond: conditions for each sample, as `score_sde.sample` takes them.
-            clip: whether x_0 is cut to the range of the data (`Clipped`), where they have one.
-            **asked: conditions as a person writes them: label=2 for all samples, label=[1, 2] in turn, label=None for
-                none.
+            n: the number of samples.
+            seed: the seed; sample i is a function of (seed, i).
+            sampler: the sampler; None for Heun's method.
+            grid: the time grid; None for 40 steps of the SDE's own grid.
+            cond: conditions for each sample, in the form of `score_sde.sample`.
+            clip: whether x_0 is clipped to the range of the data (`Clipped`), if the data have a range.
+            **asked: conditions in short form: label=2 for all samples, label=[1, 2] in turn, label=None for no label.
         """
         require_whole("n", n, 1)
         grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
@@ -104,14 +105,15 @@ class Model:
     def log_prob(
         self, x: ArrayLike, *, seed: int = 0, cond: Mapping[str, Any] | None = None, **options: Any
     ) -> LogProb:
-        """The log-density of x in nats; options as of `score_sde.log_prob`, or conditions as `sample` takes them.
+        """Return the log-density of x in nats.
 
         Args:
-            x: real data on their own scale, and quantised data on the model's scale (for their own values there is
-                `bits_per_dim`), (batch, *shape).
-            seed: of the probes.
+            x: real data on their own scale, or quantised data on the model's scale, (batch, *shape); for quantised data
+                on their own scale use `bits_per_dim`.
+            seed: the seed of the probes.
             cond: conditions for each example.
-            **options: of `score_sde.log_prob`; or a condition, label=2 for all examples, label=[1, 2] in turn.
+            **options: options of `score_sde.log_prob`, or conditions in short form as in `sample`: label=2 for all
+                examples, label=[1, 2] in turn.
         """
         x = as_points(x)
         cond, options = self._conditions(cond, options, len(x))
@@ -126,9 +128,9 @@ class Model:
     def bits_per_dim(
         self, values: ArrayLike, *, seed: int = 0, cond: Mapping[str, Any] | None = None, **options: Any
     ) -> BitsPerDim:
-        """The bits per dimension of values on the data's own scale; options as of `score_sde.bits_per_dim`.
+        """Return the bits per dimension of values on the data's own scale.
 
-        Conditions are given as in `log_prob`.
+        The options are the options of `score_sde.bits_per_dim`. Conditions have the same form as in `log_prob`.
         """
         values = as_values(values, self.codec)
         cond, options = self._conditions(cond, options, len(values))
@@ -136,19 +138,19 @@ class Model:
         return bits_per_dim(self.denoiser.smooth(), values, keys, codec=self.codec, cond=cond, **options)
 
     def save(self, workdir: str | os.PathLike[str]) -> None:
-        """Keep the model in a workdir, which `load` and the jobs of the command line open like any other.
+        """Save the model to a workdir, which `load` and the jobs of the command line can open.
 
         Raises:
-            InputError: for a workdir that holds a model already, or a model that no config makes.
+            InputError: if the workdir already holds a model, or if a config cannot describe the model.
         """
-        from score_sde.experiment.keeping import save  # imported late: it makes experiments, which make models
+        from score_sde.experiment.keeping import save  # imported late: keeping.py imports this module
 
         save(self, workdir)
 
     def _conditions(
         self, cond: Mapping[str, Any] | None, options: dict[str, Any], batch: int
     ) -> tuple[Cond, dict[str, Any]]:
-        """(conditions of each example, the options that are none)."""
+        """Return (conditions of each example, the options that are not conditions)."""
         asked = {name: options[name] for name in options if name in self.conditions}
         rest = {name: value for name, value in options.items() if name not in asked}
         if asked and cond is not None:
@@ -169,10 +171,10 @@ def check_same(
     free: Sequence[str],
     workdir: pathlib.Path,
 ) -> None:
-    """Raise InputError, naming the entry, where two configs differ in an entry that is not in `free`."""
+    """Raise InputError if two configs differ in an entry that is not in `free`; the message names the entry."""
     for name, (ours, theirs) in config_.differences(config, trained).items():
         if not any(name == entry or name.startswith(entry + ".") for entry in free):
             raise InputError(
                 f"{workdir} was trained with {name} = {theirs!r}, and the config says {ours!r}: "
-                f"use another --workdir, or the config that it was trained with."
+                f"use another --workdir, or the config of the training run."
             )

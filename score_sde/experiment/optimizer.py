@@ -1,4 +1,4 @@
-"""An optax optimizer for each group of parameters, as config.optimizer says."""
+"""This module builds the optax optimizer of each group of parameters from config.optimizer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Schedule = Callable[[int], Any]
 
 
 def build_optimizer(spec: Mapping[str, Any], decays: Any = None) -> tuple[optax.GradientTransformation, Schedule]:
-    """An optax optimizer behind clipping by global norm, and its learning-rate schedule.
+    """Return an optax optimizer that first clips gradients by their global norm, and its learning-rate schedule.
 
     Args:
         spec: the optimizer's name and arguments, `schedule` (an optax schedule, or 'constant_schedule' with value), and
-            `clip`, the largest global norm of the gradient, or None.
-        decays: which parameters weight decay is meant for, a pytree of booleans; None for all.
+            `clip`, the largest global norm of the gradient, or None for no clipping.
+        decays: a pytree of booleans, true for the parameters with weight decay; None for all parameters.
     """
     spec = config_.to_dict(spec)
     arguments = {name: value for name, value in spec.items() if name not in ("schedule", "clip", "groups")}
@@ -40,20 +40,20 @@ def build_optimizer(spec: Mapping[str, Any], decays: Any = None) -> tuple[optax.
 
 
 def check_rates(schedules: Mapping[str, Schedule], steps: int) -> None:
-    """Refuse learning rates with which nothing is learned.
+    """Raise InputError for learning rates that cannot train the parameters.
 
     Args:
-        schedules: the learning rate by step, for each group.
-        steps: how many steps are trained.
+        schedules: the learning rate as a function of the step, for each group.
+        steps: the number of training steps.
 
     Raises:
-        InputError: for a rate that is negative or not finite, or 0 throughout, at the steps that are looked at.
+        InputError: if a rate is negative or not finite at one of the checked steps, or 0 at all of them.
     """
     for group, schedule in schedules.items():
         looked_at = sorted({int(step) for step in np.linspace(0, steps - 1, 9)})
         try:
             rates = {step: float(schedule(step)) for step in looked_at}
-        except (TypeError, ValueError) as error:  # of optax, for arguments that are no numbers
+        except (TypeError, ValueError) as error:  # optax raises them for arguments that are not numbers
             raise InputError(
                 f"The learning rate of {group} cannot be computed ({error}); expected numbers in optimizer.schedule."
             ) from error
@@ -73,7 +73,7 @@ def check_rates(schedules: Mapping[str, Schedule], steps: int) -> None:
 def build_optimizers(
     spec: Mapping[str, Any], groups: Iterable[str], decays: Mapping[str, Any]
 ) -> tuple[dict[str, optax.GradientTransformation], dict[str, Schedule]]:
-    """(optimizers, schedules) by group: config.optimizer, with the entries of its `groups` where a group has some."""
+    """Return (optimizers, schedules) by group from config.optimizer; its `groups` holds changed entries by group."""
     spec, groups = config_.to_dict(spec), list(groups)
     unknown = [name for name in spec.get("groups", {}) if name not in groups]
     if unknown:

@@ -1,4 +1,4 @@
-"""A run that starts from the weights of another one."""
+"""This module starts a run from the weights of another run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from score_sde.experiment.workdir import load_trained
 
 
 def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state: TrainState) -> TrainState:
-    """The state of step 0 whose parameters and averages are the first average of another workdir's newest checkpoint.
+    """Return a state of step 0 with weights from another workdir.
 
-    The optimizer and the objective begin anew.
+    The parameters and all averages become the first average of the newest checkpoint of that workdir. The states of the
+    optimizer and of the objective are new.
 
     Args:
-        experiment: what is trained.
-        workdir: where the weights are.
-        state: the state of step 0 with parameters that are drawn.
+        experiment: the experiment to train.
+        workdir: the workdir that holds the weights.
+        state: the state of step 0 with random parameters.
 
     Raises:
-        InputError: for a workdir that cannot be read, or whose parameters have other names or shapes.
+        InputError: if the workdir cannot be read, or if its parameters have other names or shapes.
     """
     trained = load_trained(pathlib.Path(workdir).expanduser(), dtype=None)
     for group, params in state.params.items():
@@ -38,8 +39,8 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
         different = _difference(trained.params[group], params)
         if different:
             raise InputError(
-                f"train.start_from is {workdir}, whose {group} does not fit ({different}): use the network of its "
-                "config.json."
+                f"train.start_from is {workdir}, whose {group} does not fit the config ({different}): use the network "
+                "in the config.json of that workdir."
             )
     params = {
         group: jax.tree.map(lambda leaf, like: jnp.array(leaf, like.dtype), trained.params[group], drawn)
@@ -49,10 +50,10 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
 
 
 def _difference(theirs: Any, ours: Any) -> str:
-    """How the parameters differ, in words; empty where they do not."""
+    """Return a description of the difference between two pytrees of parameters; empty if they are alike."""
     if not same_structure(theirs, ours):
-        return "the networks have other layers"
+        return "the networks have different layers"
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(theirs), jax.tree.leaves(ours), strict=True):
         if a.shape != b.shape:
-            return f"{jax.tree_util.keystr(path)} has shape {a.shape}, and the config's has {b.shape}"
+            return f"{jax.tree_util.keystr(path)} has shape {a.shape}; expected {b.shape}"
     return ""

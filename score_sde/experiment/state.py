@@ -1,4 +1,4 @@
-"""What training carries from step to step, and the named items that a checkpoint makes of it."""
+"""This module defines the train state, and splits a state into the named items of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ AVERAGES = "averages"
 
 
 class TrainState(NamedTuple):
-    """All that training carries from step to step.
+    """A `TrainState` holds all values that training passes from step to step.
 
     Attributes:
-        step: updates done so far, int32 ().
+        step: the number of updates so far, int32 ().
         params: the parameters by group.
-        averages: averages of the parameters by name, each with the parameters' groups.
-        optimizer: the optimizers' states by group.
-        objective: the objective's state.
+        averages: averages of the parameters by name; each average has the groups of the parameters.
+        optimizer: the optimizer states by group.
+        objective: the state of the objective.
     """
 
     step: jax.Array
@@ -28,19 +28,19 @@ class TrainState(NamedTuple):
 
 
 def items_of(state: TrainState) -> dict[str, Any]:
-    """The items of a checkpoint: every field but the step, each average by itself; what has no arrays is left out."""
+    """Return the items of a checkpoint: each field except the step, and each average; omit items without arrays."""
     items = {name: value for name, value in state._asdict().items() if name not in ("step", AVERAGES)}
     items |= {average_item(name): average for name, average in state.averages.items()}
     return {name: item for name, item in items.items() if jax.tree.leaves(item)}
 
 
 def average_item(name: str) -> str:
-    """What the item of an average is called."""
+    """Return the name of the item of an average."""
     return f"{AVERAGES}.{name}"
 
 
 def state_of(step: Any, items: dict[str, Any], template: TrainState) -> TrainState:
-    """The state of a checkpoint's items; what had no arrays is as in the template."""
+    """Return the state with the items of a checkpoint; fields without an item come from the template."""
     fields: Any = {
         name: items.get(name, value) for name, value in template._asdict().items() if name not in ("step", AVERAGES)
     }

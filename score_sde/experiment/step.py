@@ -1,4 +1,4 @@
-"""One training step: gradients, optimizers, averages."""
+"""This module defines one training step: gradients, optimizers and averages."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from score_sde.parallel.strategy import Step, scan
 def make_step(
     experiment: Experiment, *, devices: Jit, microbatches: int = 1, frozen: Mapping[str, Any] | None = None
 ) -> tuple[Step, Any]:
-    """(the function step(state, batch, arrays) -> (state, metrics), the arrays of what is frozen).
+    """Return the function step(state, batch, arrays) -> (state, metrics), and the arrays of the frozen values.
 
-    Metrics are the loss and the gradient's global norm before clipping (loss_GROUP and gradient_norm_GROUP where there
-    are several groups), and the objective's own. With micro-batches the gradient is their mean, taken one after
-    another, so that the memory is that of one: the same up to rounding.
+    The metrics are the loss, the global norm of the gradient before clipping, and the metrics of the objective. With
+    several groups there are also loss_GROUP and, instead of one norm, gradient_norm_GROUP. With micro-batches the
+    gradient is the mean over the micro-batches, which are computed one after another. The result is equal up to
+    rounding, and only one micro-batch needs memory at a time.
 
     Args:
-        experiment: what is trained.
-        devices: how a step is spread.
-        microbatches: in how many parts a batch is computed.
-        frozen: what is used and not trained, by name; None for `experiment.frozen()`.
+        experiment: the experiment to train.
+        devices: the strategy that distributes a step over the devices.
+        microbatches: the number of micro-batches in a batch.
+        frozen: values that a step uses and does not train, by name; None for `experiment.frozen()`.
     """
     if microbatches > 1 and experiment.objective.whole_batch:
         name = type(experiment.objective).__name__
-        raise InputError(f"train.microbatches is {microbatches}, and {name} needs the whole batch: use 1.")
+        raise InputError(f"train.microbatches is {microbatches}, but {name} needs the whole batch: use 1.")
     arrays, join = split_arrays(dict(experiment.frozen() if frozen is None else frozen))
     gradients, precision = _Gradients(experiment, devices, join), experiment.config.train.precision
 
@@ -66,12 +67,12 @@ def make_step(
     return step, arrays
 
 
-# (mean losses by group, gradients by group, metrics) of a device's rows, and the objective's new state.
+# (mean losses by group, gradients by group, metrics) over a device's rows, and the new state of the objective.
 _OfBatch = tuple[tuple[dict[str, Array], dict[str, Any], dict[str, Array]], Any]
 
 
 class _Gradients:
-    """Losses, gradients and metrics of the rows of a device."""
+    """`_Gradients` computes the losses, gradients and metrics of the rows on a device."""
 
     def __init__(self, experiment: Experiment, devices: Jit, join: Callable[[list[Any]], Any]) -> None:
         self.experiment, self.devices, self.join = experiment, devices, join
@@ -83,12 +84,12 @@ class _Gradients:
 
         losses, back, (new, metrics) = jax.vjp(means, state.params, has_aux=True)
         one, zero = jnp.ones(()), jnp.zeros(())
-        # A group's loss moves that group only.
+        # Only the parameters of a group receive the gradient of the group's loss.
         pulled = {group: back({name: one if name == group else zero for name in losses})[0][group] for group in losses}
         return (losses, pulled, metrics), new
 
     def _losses(self, params: Any, objective_state: Any, batch: Batch, state: TrainState, arrays: Any) -> Any:
-        """What the objective returns, of a batch with its conditions."""
+        """Return the values that the objective returns for a batch with its conditions."""
         experiment, rows = self.experiment, len(batch["index"])
         key = jax.random.fold_in(keys_.stream(experiment.seed, "train"), state.step)
         keys = keys_.examples(key, batch["index"])
@@ -108,10 +109,10 @@ class _Gradients:
         return losses, new, metrics
 
     def in_parts(self, count: int, batch: Batch, state: TrainState, arrays: Any) -> _OfBatch:
-        """The mean over micro-batches, which see the objective's state one after another."""
+        """Return the mean over the micro-batches, which update the state of the objective one after another."""
 
         def split(leaf: Array) -> Array:
-            # Every count-th row, so that each device works on rows that it has.
+            # A micro-batch takes every count-th row, so that each device works on its own rows.
             return jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1)
 
         def add(carry: tuple[Any, Any], part: Batch) -> tuple[tuple[Any, Any], None]:
@@ -128,31 +129,31 @@ class _Gradients:
 
 
 def _check(name: str, returned: Any, params: Any, state: Any, rows: int) -> None:
-    """Refuse what an objective may not return; all of it is known when the step is compiled."""
+    """Raise InputError if the returned values of an objective are not allowed; the check runs during compilation."""
     losses, new, metrics = returned
     if sorted(losses) != sorted(params):
-        raise InputError(f"{name} returns losses of {sorted(losses)}; expected one of each group, {sorted(params)}.")
+        raise InputError(f"{name} returns losses of {sorted(losses)}; expected one for each group, {sorted(params)}.")
     for group, loss in losses.items():
         if jnp.shape(loss) != (rows,):
             raise InputError(
-                f"{name} returns a loss of {group!r} of shape {jnp.shape(loss)}; expected one number of each example, "
-                f"({rows},)."
+                f"{name} returns a loss of {group!r} of shape {jnp.shape(loss)}; expected one number for each "
+                f"example, ({rows},)."
             )
     for metric, value in metrics.items():
         if jnp.shape(value):
             raise InputError(
-                f"{name} returns a metric {metric!r} of shape {jnp.shape(value)}; expected (), as of a mean."
+                f"{name} returns a metric {metric!r} of shape {jnp.shape(value)}; expected (), the shape of a mean."
             )
     before, after = (
         [(jax.tree_util.keystr(path), jnp.shape(leaf), jnp.result_type(leaf)) for path, leaf in leaves]
         for leaves in map(jax.tree_util.tree_leaves_with_path, (state, new))
     )
     if before != after:
-        raise InputError(f"{name} returns a state of {after}; expected the shapes and dtypes of before: {before}.")
+        raise InputError(f"{name} returns a state of {after}; expected the shapes and dtypes of {before}.")
 
 
 def _named(what: str, by_group: Mapping[str, Array]) -> dict[str, Array]:
-    """{'loss': value} of one group; of several {'loss_GROUP': value}, and the sum of losses under 'loss'."""
+    """Return {what: value} for one group, otherwise {what_GROUP: value}, with the sum of the losses as 'loss'."""
     if len(by_group) == 1:
         return {what: next(iter(by_group.values()))}
     named = {f"{what}_{group}": value for group, value in by_group.items()}

@@ -1,4 +1,4 @@
-"""A workdir: its config, and the trained model that it holds."""
+"""This module reads and writes the config of a workdir, and loads the trained model of a workdir."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from score_sde.parallel import processes
 
 
 def write_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> None:
-    """Write config.json, whole or not at all."""
+    """Write config.json; the file is written completely or not at all."""
     files.write_text(pathlib.Path(workdir) / "config.json", config_.to_json(config))
 
 
 @contextlib.contextmanager
 def opened(workdir: str | os.PathLike[str], writes: bool = False) -> Iterator[pathlib.Path]:
-    """A workdir as a folder of this machine: itself, or the copy of one at an address such as gs://bucket/run.
+    """Yield a workdir as a local folder: the folder itself, or a copy if the workdir is an address (gs://bucket/run).
 
-    Of several processes the first alone sends what changes, and the others fetch after it has opened the workdir.
+    With several processes only the first process sends changes. The other processes fetch the copy after the first
+    process has opened the workdir.
 
     Args:
         workdir: a folder, or an address.
-        writes: whether what changes in the copy is sent to the address.
+        writes: whether changes in the copy are sent to the address.
     """
     if not remote.is_address(workdir) or processes.count() == 1:
         with remote.here(workdir, cache_dir(), writes=writes) as folder:
@@ -53,7 +54,7 @@ def opened(workdir: str | os.PathLike[str], writes: bool = False) -> Iterator[pa
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | None:
-    """The config of a workdir, or None where there is none."""
+    """Return the config of a workdir, or None if the workdir has no config."""
     path = f"{os.fspath(workdir)}/config.json"
     try:
         if remote.is_address(workdir):
@@ -72,7 +73,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | 
         if config.get("version") is None:
             raise InputError(
                 f"version is missing: {workdir} was made by score_sde 0.1, whose configs and checkpoints have another "
-                "form; expected a workdir of 0.2: use another --workdir and train there, or open this one "
+                "format; expected a workdir of 0.2: use another --workdir and train there, or open this workdir "
                 "with score_sde 0.1."
             )
         return config_.complete(config)
@@ -83,26 +84,28 @@ def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | 
 def load(
     workdir: str | os.PathLike[str], step: int | None = None, average: str | None = "", dtype: str | None = "float32"
 ) -> Any:
-    """What a workdir was trained to be: a `Model` where it is a denoiser; notebooks and jobs start here.
+    """Return the trained result of a workdir: a `Model` if the result is a denoiser.
 
-    Its digest is checked. Where the newest checkpoint is not whole, a warning names it and the
-    newest whole one is taken; a checkpoint asked for by its step must be whole.
+    Notebooks and jobs use this function. The digests of the checkpoint are checked. If the newest checkpoint is not
+    whole, a warning names this checkpoint, and the newest whole checkpoint is loaded. A checkpoint that is selected by
+    its step must be whole.
 
     Args:
-        workdir: where it was trained.
-        step: which checkpoint; None for the newest that is whole.
-        average: which average of the weights, by its name in config.averages; '' for the first by name, None for the
-            weights themselves.
-        dtype: what the network computes in, whatever it was trained in; None for as trained.
+        workdir: the workdir of the training run.
+        step: the step of the checkpoint; None for the newest whole checkpoint.
+        average: the average of the weights, by its name in config.averages; '' for the first average by name, None for
+            the weights without averaging.
+        dtype: the dtype of the network's computation, independent of the dtype in training; None for the dtype in
+            training.
 
     Raises:
-        InputError: for a workdir without a whole checkpoint, without this one, or without this average.
+        InputError: if the workdir has no whole checkpoint, no checkpoint of this step, or no average of this name.
     """
     return made_of(load_trained(workdir, step, average, dtype))
 
 
 def made_of(trained: Trained) -> Any:
-    """What the objective makes of trained parameters, a denoiser as a `Model`."""
+    """Return the object that the objective makes from trained parameters; a denoiser becomes a `Model`."""
     experiment = trained.experiment
     made = experiment.objective.model(trained)
     if isinstance(made, Denoiser):
@@ -117,9 +120,9 @@ def load_trained(
     dtype: str | None = "float32",
     averages: bool = False,
 ) -> Trained:
-    """The parameters of a workdir, with the experiment that they belong to, and its averages where they are asked for.
+    """Return the parameters of a workdir with their experiment, and all averages if `averages` is true.
 
-    Other arguments and the errors are those of `load`.
+    The other arguments and the errors are the same as for `load`.
     """
     with opened(workdir) as folder:
         return _trained(folder, step, average, dtype, averages)
@@ -149,7 +152,7 @@ def _trained(
             restored, broken = checkpoints.newest(templates)
             if broken:
                 warnings.warn(f"{workdir} has checkpoints that are not whole ({describe(broken)}).", stacklevel=2)
-    assert restored is not None  # there are steps, so one was found or an error raised
+    assert restored is not None  # steps exist, so a checkpoint was found or an error raised
     state = restored.items.get("objective", experiment.state_shapes().objective)
     frozen = experiment.frozen(load)
     every = {name: restored.items[item_of] for name, item_of in items.items()}
@@ -157,7 +160,7 @@ def _trained(
 
 
 def _item(experiment: Experiment, average: str | None, workdir: str | os.PathLike[str]) -> str:
-    """The item of a checkpoint that has these weights."""
+    """Return the name of the checkpoint item that holds the requested weights."""
     if average is None or (average == "" and not experiment.averages):
         return "params"
     name = next(iter(experiment.averages)) if average == "" else average

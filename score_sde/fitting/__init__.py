@@ -1,4 +1,4 @@
-"""Training from Python: arrays, an SDE and a network to a model."""
+"""This package trains a model from Python, from arrays, an SDE and a network."""
 
 from score_sde.fitting.fit import fit
 

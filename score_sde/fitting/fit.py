@@ -1,4 +1,4 @@
-"""Arrays, an SDE and a network to a trained model, in one call."""
+"""This module trains a model from arrays, an SDE and a network in one call."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from score_sde.fitting.recipe import config_of
 from score_sde.jobs.progress import StepProgress
 
 _LOOK_EVERY = 100
-_LOOKED_AT = 10_000  # examples of which the size of the data is taken
+_LOOKED_AT = 10_000  # number of examples from which the standard deviation is computed
 
 
 def fit(
@@ -46,31 +46,33 @@ def fit(
     progress: bool = True,
     **settings: Any,
 ) -> Model:
-    """Train a model of an array or a data set, and return it with its averaged weights; `Model.save` keeps it.
+    """Train a model on an array or a data set, and return the model with averaged weights; `Model.save` saves it.
 
-    By default: the SDE of Karras et al. 2022 with their preconditioning and log-normal times, a network that fits the
-    shape, Adam whose learning rate rises and then falls as a cosine, and an average of the weights.
+    The defaults are the SDE of Karras et al. 2022 with their preconditioning and log-normal times, a network that fits
+    the shape, Adam with warm-up and cosine decay of the learning rate, and an average of the weights.
 
     Args:
         data: examples, (n, *shape): real numbers such as points, or whole numbers from 0 such as images (height, width,
-            channels); or {'values': examples, 'label': labels}; or a data set, whose split 'train' it is, and of whose
-            conditions the model reads those of data=dict(given=('label',)).
+            channels); or {'values': examples, 'label': labels}; or a data set. Of a data set training uses the split
+            'train', and the model reads the conditions that `data.given` names: data=dict(given=('label',)).
         sde: the SDE; None for EDM().
-        network: the network; None for one that fits the shape.
-        label: the class of each example of an array, whole numbers (n,): the model is then told the class.
+        network: the network; None for a network that fits the shape.
+        label: the class of each example of an array, whole numbers (n,); the model is conditioned on the class.
         cond: further conditions by name, each with leading axis n.
-        parametrization: what the network's output means; None for Preconditioned.
-        steps: training steps; None for 2,000 of small vectors, 500 of small images, otherwise 2,000.
-        batch_size: examples per step; None for 256 of small vectors, 32 of small images, otherwise 64.
-        learning_rate: the highest learning rate; None for 1e-2 of small vectors, otherwise 2e-3.
-        seed: of the first weights, the order of the data and all draws.
-        progress: whether to say how far training is.
-        **settings: sections of a config that are to differ, such as data=dict(flip=True) or
+        parametrization: the parametrisation of the network's output; None for Preconditioned.
+        steps: the number of training steps; None for 500 with small images, otherwise 2,000.
+        batch_size: examples per step; None for 256 with small vectors, 32 with small images, otherwise 64.
+        learning_rate: the highest learning rate; None for 1e-2 with small vectors, otherwise 2e-3.
+        seed: the seed of the initial weights, of the order of the data and of all random draws.
+        progress: whether to report the progress of training.
+        **settings: sections of a config that override the defaults, such as data=dict(flip=True) or
             averages=dict(ema=dict(name='Constant', decay=0.99)).
+
+    A small vector has at most 16 numbers, a small image at most 1,024.
 
     Raises:
         InputError: for data or settings that cannot be used.
-        DivergenceError: for a loss that is not finite.
+        DivergenceError: if a loss is not finite.
     """
     dataset: data_.Dataset
     given: tuple[str, ...] = ()
@@ -93,15 +95,15 @@ def fit(
 
 
 def _steps(numbers: int) -> int:
-    """As many as take a minute on two cores, for small examples."""
+    """Return the default number of steps; for small examples they take about a minute on two cores."""
     return 500 if 16 < numbers <= 1024 else 2000
 
 
 def _spec(dataset: data_.Dataset, label: Any, cond: Any) -> dict[str, Any]:
-    """The spec of a data set, with which no conditions are given."""
+    """Return the spec of a data set; raise InputError if conditions are given separately."""
     if label is not None or cond is not None:
         raise InputError(
-            f"label or cond was given beside the data set {type(dataset).__name__}; expected its own conditions alone: "
+            f"label or cond was given with the data set {type(dataset).__name__}; expected only its own conditions: "
             "data=dict(given=('label',))."
         )
     return config_.spec_of(dataset, data_, data_.Dataset, skip=() if hasattr(dataset, "dir") else ("dir",))
@@ -110,7 +112,7 @@ def _spec(dataset: data_.Dataset, label: Any, cond: Any) -> dict[str, Any]:
 def _in_memory(
     data: Any, label: ArrayLike | None, cond: Mapping[str, Any] | None
 ) -> tuple[data_.InMemory, dict[str, Any], tuple[str, ...]]:
-    """(the data set of these arrays, its spec, the conditions that are given)."""
+    """Return (the data set of these arrays, its spec, the names of the given conditions)."""
     values, conditions = _columns(data, label, cond)
     arguments = arguments_of(values, conditions)
     dataset = data_.InMemory(**arguments).holding(train=data_.Arrays(values=values, **conditions))
@@ -118,7 +120,7 @@ def _in_memory(
 
 
 def _size(dataset: data_.Dataset) -> float:
-    """The standard deviation of the first examples on the model's scale."""
+    """Return the standard deviation of the first examples on the model's scale."""
     source = dataset.source("train")
     if not len(source):
         raise InputError(f"The split 'train' of {type(dataset).__name__} is empty; expected examples.")
@@ -133,7 +135,7 @@ def _size(dataset: data_.Dataset) -> float:
 def _columns(
     data: Any, label: ArrayLike | None, cond: Mapping[str, Any] | None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(values, conditions by name) as arrays."""
+    """Return (values, conditions by name) as arrays."""
     if not (cond is None or isinstance(cond, Mapping)):
         raise InputError(f"cond is {shown(cond)}; expected a dictionary of arrays by name, such as {{'a': numbers}}.")
     columns = data.columns if isinstance(data, data_.Arrays) else data
@@ -147,7 +149,7 @@ def _columns(
         values = np.asarray(columns["values"])
         conditions = {name: np.asarray(column) for name, column in conditions.items()}
     except (ValueError, TypeError) as error:
-        raise InputError(f"data are no arrays: {error}; expected examples of one shape.") from error
+        raise InputError(f"data cannot be read as arrays: {error}; expected examples of one shape.") from error
     return values, conditions
 
 
@@ -158,7 +160,7 @@ def _with(
     learning_rate: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    """The settings of a config that the arguments stand for, over those that are given."""
+    """Return `settings` with the entries that the other arguments set; entries of `settings` take precedence."""
     for name, value in settings.items():
         if isinstance(config_.DEFAULTS.get(name), dict) and not isinstance(value, Mapping):
             raise InputError(f"{name} is {shown(value)}; expected a dictionary of settings, as a config states them.")
@@ -180,7 +182,7 @@ def _with(
 
 
 def _trained(experiment: Experiment, progress: bool) -> Model:
-    """The model after config.train.steps steps."""
+    """Train for config.train.steps steps and return the model."""
     config = experiment.config
     check_rates(experiment.schedules, config.train.steps)
     examples = experiment.examples("train")
@@ -211,13 +213,13 @@ def _trained(experiment: Experiment, progress: bool) -> Model:
         print(f"trained {steps:,} steps in {time.perf_counter() - began:.1f} s: loss {loss:.4f}", file=sys.stderr)
     averages = next(iter(state.averages.values()), state.params)
     params = jax.device_get(devices.on_local(averages))["network"]
-    # Likelihoods of it are in float32, whatever it was trained in: as `load` returns it.
+    # The model computes likelihoods in float32, independent of the dtype in training, like a model from `load`.
     used = Experiment.from_config(config, dtype="float32").denoiser(params)
     return Model(used, experiment.codec, config, steps, digest({"network": params}))
 
 
 def _mean(losses: list[Any], number: int) -> float:
-    """The mean of the losses since the last look."""
+    """Return the mean of the last losses; raise DivergenceError if one of these losses is not finite."""
     values = np.asarray(jax.device_get(losses), float)
     if not np.isfinite(values).all():
         raise DivergenceError(

@@ -1,4 +1,4 @@
-"""The config of a model of arrays: what works for most data, unless the caller says otherwise."""
+"""This module defines the default config of `fit`, which works for most data; callers can override entries."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from score_sde.core.errors import InputError
 from score_sde.denoisers import Parametrization, parametrization
 from score_sde.networks.fitting import fitted
 
-_CONTEXT = ("shape", "conditions", "levels")  # of a network: they come from the data and the SDE
-_SMALL = 16  # numbers in an example, up to which it is a small vector
+_CONTEXT = ("shape", "conditions", "levels")  # arguments of a network that come from the data and the SDE
+_SMALL = 16  # the largest number of values in a small vector
 
 
 def config_of(
@@ -28,21 +28,21 @@ def config_of(
     given: tuple[str, ...],
     settings: Mapping[str, Any],
 ) -> ml_collections.ConfigDict:
-    """A complete config.
+    """Return a complete config.
 
-    By default the preconditioning of Karras et al. 2022 with log-normal times, for any SDE: with s the size of the
-    data, log(sigma / (alpha s)) ~ N(-0.5, 1.2^2), as theirs for s = 0.5; and N(-0.9, 1.2^2) for small vectors, whose
-    structures are finer.
+    The default for any SDE is the preconditioning of Karras et al. 2022 with log-normal times. With s the standard
+    deviation of the data, log(sigma / (alpha s)) ~ N(-0.5, 1.2^2), which is their distribution for s = 0.5. For small
+    vectors, which have finer structures, the distribution is N(-0.9, 1.2^2).
 
     Args:
         data: the spec of the data set.
-        shape: of one example.
-        size: the standard deviation of the data on the model's scale.
-        the_sde: the SDE; None for EDM, whose noise is scaled to the data where they are small vectors.
+        shape: the shape of one example.
+        size: the standard deviation s of the data on the model's scale.
+        the_sde: the SDE; None for EDM, whose noise levels are scaled to the data for small vectors.
         network: the network; None for an MLP for vectors, and DDPMpp for images.
         meaning: the parametrisation; None for Preconditioned.
-        given: the conditions that the network is given.
-        settings: sections, as a config file states them; they come last.
+        given: the names of the conditions that the network reads.
+        settings: sections of a config, in the form of a config file; they override all other entries.
     """
     the_sde = _edm(shape, size) if the_sde is None else the_sde
     sde_spec = config_.spec_of(the_sde, sde, sde.SDE)
@@ -52,7 +52,7 @@ def config_of(
         network_spec = config_.spec_of(network, networks, networks.Network, skip=_CONTEXT)
         own = getattr(network, "shape", shape)
         if tuple(own) != shape:
-            raise InputError(f"The network has shape {own}, and the examples have {shape}; expected the same.")
+            raise InputError(f"The network has shape {own}, but the examples have {shape}; expected equal shapes.")
     if meaning is None:
         meaning_spec = {"name": "Preconditioned", "data_std": size, "time_label": _label(the_sde)}
     else:
@@ -74,7 +74,10 @@ def config_of(
 
 
 def _edm(shape: tuple[int, ...], size: float) -> sde.EDM:
-    """EDM; of small vectors up to 20 times their size only, for training sees no time beyond, and a density does."""
+    """Return EDM; for small vectors its noise levels end at 20 times the standard deviation of the data.
+
+    Training reaches no larger noise level, but a density would use larger noise levels.
+    """
     if math.prod(shape) > _SMALL:
         return sde.EDM()
     return sde.EDM(sigma_min=0.004 * size, sigma_max=20 * size)
@@ -91,7 +94,7 @@ def _objective(the_sde: sde.SDE, preconditioned: bool, size: float, small: bool)
 
 
 def _label(the_sde: sde.SDE) -> str:
-    """Labels from 0 to 999, which every embedding of time can tell apart."""
+    """Return the name of a time label with values from 0 to 999, which every time embedding can distinguish."""
     if the_sde.levels is not None:
         return "index"
     return "scaled_time" if float(the_sde.alpha(the_sde.t_max)) == 0 else "scaled_log_snr"
@@ -111,7 +114,7 @@ def _optimizer(shape: tuple[int, ...], steps: int) -> dict[str, Any]:
 
 
 def _over(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` over `defaults`: sections are merged, a spec of another name takes the place of the default."""
+    """Return `settings` merged over `defaults`; a spec with another name replaces the default spec completely."""
     merged = dict(defaults)
     for name, value in settings.items():
         default = defaults.get(name)

@@ -1,4 +1,7 @@
-"""The jobs: prepare, train, evaluate, sample, report, import, describe; resumable, with one policy for results."""
+"""This package defines the jobs: prepare, train, evaluate, sample, report, import and describe.
+
+A job that was stopped can resume. All jobs share one policy for results (`score_sde.jobs.results`).
+"""
 
 from score_sde.jobs.actions import Action, Moment
 from score_sde.jobs.base import Job

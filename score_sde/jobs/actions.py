@@ -1,4 +1,4 @@
-"""What training does now and then, each through one interface."""
+"""This module defines the periodic actions of training; all of them have the interface `Action`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from score_sde.jobs.log import Log
 from score_sde.losses import HeldOut, Trained
 from score_sde.parallel import Jit, processes
 
-Metrics = dict[str, np.ndarray]  # by name, a number of each step
+Metrics = dict[str, np.ndarray]  # by name: an array with one number per step
 
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """Where training is.
+    """`Moment` holds the progress of training at the time of an action.
 
     Attributes:
-        step: updates done.
-        state: the state after them, on the devices.
-        pending: metrics of the steps that the log does not yet hold.
+        step: the number of updates done.
+        state: the training state after these updates, on the devices.
+        pending: the metrics of the steps that are not yet in the log.
         log: the log.
     """
 
@@ -40,14 +40,14 @@ class Moment:
 
 
 class Action(abc.ABC):
-    """Something that is due every so many steps, and at the last one.
+    """An action is due every `every` steps and at the last step.
 
-    To add one, subclass, define `run`, and put it into `Trainer.actions`; every process calls it.
+    To add an action, subclass `Action`, define `run`, and add the action to `Trainer.actions`. Every process runs it.
 
     Attributes:
-        every: how often, in steps; 0 for never.
-        counts_as: under what its seconds are added up, or None.
-        before_stop: whether it is due before a run stops early, too.
+        every: the interval in steps; 0 for never.
+        counts_as: the key under which the seconds of the action are added up; None if the seconds are not counted.
+        before_stop: whether the action is also due before a run stops early.
     """
 
     every: int = 0
@@ -55,32 +55,32 @@ class Action(abc.ABC):
     before_stop: bool = False
 
     def is_due(self, step: int, last: int) -> bool:
-        """Whether it is due at this step of `last`."""
+        """Return whether the action is due at `step` of a run of `last` steps."""
         return is_due(self.every, step, last)
 
     @abc.abstractmethod
     def run(self, at: Moment) -> None:
-        """Do it."""
+        """Run the action."""
 
 
 class Record(Action):
-    """Log the means of the metrics; `Trainer` does that at every step at which anything is due."""
+    """`Record` sets the interval of log records; `Trainer` logs the mean metrics at every step with a due action."""
 
     def __init__(self, every: int) -> None:
         self.every = every
 
     def run(self, at: Moment) -> None:
-        """Nothing is left to do."""
+        """Do nothing, because `Trainer` has already logged the metrics."""
 
 
 class HeldOutLoss(Action):
-    """Log the loss on the split 'test' of the first average."""
+    """`HeldOutLoss` logs the loss of the first average on the split 'test'."""
 
     RECORD = "heldout_loss"
     counts_as = "checking"
 
     def __init__(self, every: int, experiment: Experiment, frozen: Mapping[str, Any], devices: Jit) -> None:
-        """Read the examples now, if it is ever due: what is wrong with them is told before the first step."""
+        """Read the examples now if the action is ever due, so that invalid examples raise before the first step."""
         self.every = every
         if every:
             self._heldout = HeldOut(
@@ -99,7 +99,7 @@ class HeldOutLoss(Action):
 
 
 class Picture(Action):
-    """Draw examples with the first average, into samples/step_STEP.png and TensorBoard."""
+    """`Picture` draws examples with the first average into samples/step_STEP.png and TensorBoard."""
 
     counts_as = "sampling"
 
@@ -128,7 +128,7 @@ class Picture(Action):
 
 
 class Save(Action):
-    """Write a checkpoint, which holds the metrics that the log does not yet: a resumed run writes the same log."""
+    """`Save` writes a checkpoint with the metrics that are not yet in the log, so that a resumed run logs them."""
 
     before_stop = True
 
@@ -143,21 +143,21 @@ class Save(Action):
         if processes.is_first():
             self._checkpoints.save(whole, notes={"pending": each})
         else:
-            check_finite(whole)  # as the first one does
+            check_finite(whole)  # as `Checkpoints.save` does in the first process
 
 
 def is_due(every: int, step: int, last: int) -> bool:
-    """Whether what is done every so many steps, and at the last one, is due at this step; 0 is never."""
+    """Return whether `step` is a multiple of `every` or the last step; with `every` = 0 no step is due."""
     return every > 0 and (step % every == 0 or step == last)
 
 
 def best(state: TrainState) -> dict[str, Any]:
-    """The parameters that are evaluated and sampled: the first average, or where there is none the parameters."""
+    """Return the parameters for evaluation and sampling: the first average, or the parameters if none exists."""
     return next(iter(state.averages.values()), state.params)
 
 
 def timed(action: Action, at: Moment, seconds: dict[str, float]) -> None:
-    """Run an action, and add up what it took."""
+    """Run an action, and add its duration to `seconds` if `counts_as` is set."""
     began = time.perf_counter()
     action.run(at)
     if action.counts_as is not None:

@@ -1,4 +1,4 @@
-"""What a job is: something that `--mode` names."""
+"""This module defines `Job`, the base class of everything that `--mode` can name."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from score_sde.experiment import Experiment
 
 
 class Job(abc.ABC):
-    """A job on an experiment, by the command line or from Python.
+    """A job does one task on an experiment, from the command line or from Python.
 
-    To add one, subclass and define `run`; `--mode` names it by its dotted path. Several processes of one run each call
-    it.
+    To add a job, subclass `Job` and define `run`; `--mode` accepts the dotted path of the class. If a run has several
+    processes, each process calls `run`.
 
     Attributes:
-        name: what `--mode` calls it.
-        needs_workdir: whether it cannot do without `--workdir`.
-        flags: its own flags of the command line, {name: what it is}; each is text.
+        name: the name of the job for `--mode`.
+        needs_workdir: whether the job requires `--workdir`.
+        flags: the command-line flags of the job, {name: description}; the value of each flag is text.
     """
 
     name: ClassVar[str] = ""
@@ -27,22 +27,22 @@ class Job(abc.ABC):
     flags: ClassVar[Mapping[str, str]] = {}
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse what the config alone shows that it cannot do; called before the first of the jobs begins.
+        """Raise InputError if the config shows that the job cannot run; called before the first job starts.
 
         Raises:
-            InputError: for it.
+            InputError: if the config does not suit the job.
         """
 
     @abc.abstractmethod
     def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> Any:
-        """Do it.
+        """Run the job.
 
         Args:
-            experiment: what the config makes.
-            workdir: the folder of the run; None where `needs_workdir` is False and there is none.
-            **flags: the values of `flags`, None where they are not given.
+            experiment: the experiment built from the config.
+            workdir: the folder of the run; None if `needs_workdir` is False and no workdir is given.
+            **flags: the values of the flags in `flags`; None for a flag that is not given.
 
         Raises:
-            InputError: for what cannot be done, told in one line.
-            Stopped: after SIGTERM, with what is done so far kept.
+            InputError: if the job cannot be done; the message is one line.
+            Stopped: after SIGTERM; finished work is kept.
         """

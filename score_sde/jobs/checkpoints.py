@@ -1,4 +1,4 @@
-"""Which checkpoints a job is for."""
+"""This module selects the checkpoints of a job."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from score_sde.parallel import processes
 def chosen(
     workdir: pathlib.Path, which: str, folder: pathlib.Path, section: str
 ) -> list[tuple[int | None, pathlib.Path]]:
-    """The checkpoints that an entry `checkpoints` names, oldest first, each with the folder of its results.
+    """Return the checkpoints that an entry `checkpoints` names, oldest first, each with the folder of its results.
 
     Args:
         workdir: the workdir.
-        which: 'newest' for the newest one that is whole, which comes back as None; 'all'; or steps, '1000,2000'.
-        folder: where results go: those of the newest into it, those of the others into its step_STEP/.
-        section: of the config, for messages.
+        which: 'newest' for the newest whole checkpoint, which is returned as None; 'all'; or steps, '1000,2000'.
+        folder: the folder for the results of 'newest'; the results of other checkpoints go to step_STEP/ in `folder`.
+        section: the section of the config, for messages.
 
     Raises:
-        InputError: for steps that the workdir does not have, with those that are there.
+        InputError: if the workdir does not have a named step; the message lists the existing steps.
     """
     if which == "newest":
         return [(None, folder)]
@@ -39,15 +39,15 @@ def chosen(
     if missing or not there:
         have = ", ".join(map(str, there)) or "none"
         what = f"of step {missing[0]}" if missing else "at all"
-        raise InputError(f"{workdir} has no checkpoint {what}, which {section}.checkpoints asks for; it has {have}.")
+        raise InputError(f"{workdir} has no checkpoint {what}, which {section}.checkpoints requires; existing: {have}.")
     processes.check_agreed(f"the checkpoints of {workdir}", str(steps))
     return [(step, folder / f"step_{step:07d}") for step in steps]
 
 
 def check_shared(workdir: str | os.PathLike[str]) -> None:
-    """Refuse a job of several processes in a workdir at an address, where one does not see another's parts."""
+    """Raise InputError if several processes use a workdir at an address, where they do not see each other's parts."""
     if processes.count() > 1 and remote.is_address(workdir):
         raise InputError(
             f"{os.fspath(workdir)} is an address, and {processes.count()} processes share the job; expected one "
-            "process, or a folder that all of them see."
+            "process, or a folder that all processes see."
         )

@@ -1,4 +1,4 @@
-"""Where a run's time goes."""
+"""This module measures how a run spends its time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Times the steps between two records; the first call of a run, which compiles, is not among them.
+    """`Clock` times the steps between two records, without the first call of a run, which compiles.
 
     Args:
-        first: the step that the run starts from.
-        seconds: where times are added up: 'compiling', 'training', and of the latter 'input', spent on
-            waiting for a batch and sending it off.
+        first: the step from which the run starts.
+        seconds: the totals to which times are added: 'compiling', 'training' and 'input'. 'input' is the part of
+            'training' that is spent on waiting for a batch and sending the batch to the devices.
     """
 
     def __init__(self, seconds: dict[str, float], first: int) -> None:
@@ -25,7 +25,7 @@ class Clock:
         self._began = time.perf_counter()
 
     def waiting_for(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, the wait for each counted; the first one's belongs to the compiling."""
+        """Yield the items and count the wait for each item; the wait for the first item belongs to 'compiling'."""
         iterator = iter(items)
         while True:
             began = time.perf_counter()
@@ -38,7 +38,7 @@ class Clock:
             yield item
 
     def made(self, step: int, state: Any) -> int:
-        """Count the steps up to this one; returns how many they are. The first call is waited for."""
+        """Count the new steps up to `step` and return their number; wait for the state of the first call."""
         new, self._last = step - self._last, step
         if self._compiled:
             self._steps += new
@@ -49,11 +49,14 @@ class Clock:
         return new
 
     def restart(self) -> None:
-        """Begin anew, after work that was not training."""
+        """Restart the timing after work that was not training."""
         self._steps, self._began = 0, time.perf_counter()
 
     def seconds_per_step(self) -> float | None:
-        """Since the last restart; None where there was no step. The metrics of the last one must be known."""
+        """Return the seconds per step since the last restart, or None without a step.
+
+        The metrics of the last step must be known when this method is called, so that the step is complete.
+        """
         spent = time.perf_counter() - self._began
         self._seconds["training"] += spent
         return spent / self._steps if self._steps else None

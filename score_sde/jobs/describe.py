@@ -1,4 +1,4 @@
-"""What a config makes, before any of it is made: parameters, operations, memory, and a table of layers."""
+"""This module describes what a config will make: parameters, operations, memory, and a table of layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from score_sde.parallel import processes
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A part of a network: its name, its output's shape for one example if known, its parameters and operations."""
+    """A `Layer` has a name, an output shape for one example if known, and numbers of parameters and operations."""
 
     name: str
     output: tuple[int, ...] | None
@@ -33,16 +33,18 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Attributes:
-    layers: the network's parts, in order.
-    parameters: of the network, in numbers.
-    flops: of one evaluation of one example: convolutions and matrix products, a multiplication with an addition
-        being two operations.
-    state_bytes: parameters, their average, the optimizer's state, and a gradient.
-    kept_bytes: what the gradient of one micro-batch, all on one device, keeps of the evaluation; a compiler may keep
-        less.
-    batch: examples in that micro-batch.
-    shape: of one example.
+    """`Description` holds the sizes and costs of what a config makes.
+
+    Attributes:
+        layers: the parts of the network, in order.
+        parameters: the number of parameters of the network.
+        flops: operations of one network evaluation for one example. Convolutions and matrix products are counted; a
+            multiplication with an addition counts as two operations.
+        state_bytes: bytes of the parameters, their average, the optimizer's state, and a gradient.
+        kept_bytes: bytes that the gradient of one micro-batch, all on one device, keeps from the network evaluation; a
+            compiler may keep less.
+        batch: the number of examples in this micro-batch.
+        shape: the shape of one example.
     """
 
     layers: tuple[Layer, ...]
@@ -55,12 +57,12 @@ class Description:
 
     @property
     def bytes(self) -> int:
-        """Of a training step."""
+        """Return the bytes of a training step."""
         return self.state_bytes + self.kept_bytes
 
 
 class Describe(Job):
-    """Print what a config makes, with neither data nor workdir."""
+    """`Describe` prints what a config makes, without data and without a workdir."""
 
     name = "describe"
     needs_workdir = False
@@ -71,10 +73,10 @@ class Describe(Job):
 
 
 def describe(experiment: Experiment | Mapping[str, Any]) -> Description:
-    """Count what a config makes, with neither data nor weights.
+    """Count the parameters, operations and bytes of what a config makes, without data and without weights.
 
     Raises:
-        InputError: for a config that makes nothing.
+        InputError: if the config cannot be built.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
     state = experiment.state_shapes()
@@ -119,7 +121,7 @@ def _table(found: Description) -> list[str]:
 
 
 def _layers(network: Network, params: Any) -> tuple[Layer, ...]:
-    """The parts that a network names its parameters and its scopes by."""
+    """Return the parts of a network, named by the groups of its parameters and by its scopes."""
     x = jax.ShapeDtypeStruct((1, *network.shape), jnp.float32)
     label = jax.ShapeDtypeStruct((1,), jnp.float32)
     cond = {name: one.like(1) for name, one in network.conditions.items() if one.required} or None
@@ -127,7 +129,7 @@ def _layers(network: Network, params: Any) -> tuple[Layer, ...]:
     outputs: dict[str, tuple[int, ...]] = {}
     _count(jax.make_jaxpr(network.apply)(params, x, label, cond).jaxpr, "", flops, outputs)
     sizes = {name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part)) for name, part in params.items()}
-    # In the order of evaluation; what belongs to no scope comes first.
+    # The order is the order of evaluation; parameters without a scope come first.
     names = dict.fromkeys([*(name for name in sizes if name not in outputs), *(n for n in outputs if n)])
     rest = [Layer("(the rest)", None, 0, flops[""])] if flops[""] else []
     return (*rest, *(Layer(name, outputs.get(name), sizes.get(name, 0), flops[name]) for name in names))
@@ -139,7 +141,7 @@ def _count(jaxpr: jex.Jaxpr, scope: str, flops: Counter[str], outputs: dict[str,
         if here and equation.outvars:
             outputs[here] = tuple(getattr(equation.outvars[0].aval, "shape", ())[1:])
         inner = [each for value in equation.params.values() for each in _inner(value)]
-        if equation.primitive.name == "cond":  # of branches for platforms the last is the accelerators'
+        if equation.primitive.name == "cond":  # of the branches for platforms, the last is for accelerators
             inner = inner[-1:]
         for each in inner:
             _count(each, here, flops, outputs)
@@ -155,7 +157,7 @@ def _inner(value: Any) -> list[jex.Jaxpr]:
 
 
 def _operations(equation: Any) -> int:
-    """Multiplications and additions of a convolution or a matrix product, else none."""
+    """Return the multiplications and additions of a convolution or a matrix product, otherwise 0."""
     kind = equation.primitive.name
     if kind not in ("conv_general_dilated", "dot_general"):
         return 0
@@ -169,7 +171,7 @@ def _operations(equation: Any) -> int:
 
 
 def _kept(experiment: Experiment, state: TrainState, batch: int) -> int:
-    """Bytes that the gradient keeps of the evaluation, less the parameters, which there are anyway."""
+    """Return the bytes that the gradient keeps from the network evaluation, without the parameters themselves."""
     examples = {
         "values": jax.ShapeDtypeStruct((batch, *experiment.codec.data_shape), jnp.float32),
         "cond": {name: condition.like(batch) for name, condition in experiment.conditioning.reads.items()} or None,

@@ -1,4 +1,7 @@
-"""The evaluation job: what config.eval.what names, on the test split, into the workdir's folder eval/."""
+"""This module defines the evaluation job.
+
+The job runs the evaluations of config.eval.what on the test split, and writes the results to eval/ in the workdir.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from score_sde.parallel import processes
 
 
 class Evaluate(Job):
-    """Evaluate checkpoints on the test split as config.eval says."""
+    """`Evaluate` evaluates checkpoints on the test split as config.eval specifies."""
 
     name = "eval"
 
@@ -41,17 +44,17 @@ class Evaluate(Job):
 
 
 def evaluate(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
-    """Evaluate checkpoints on the test split as config.eval says, in float32: the newest, or config.eval.checkpoints.
+    """Evaluate checkpoints on the test split in float32: the newest checkpoint, or config.eval.checkpoints.
 
-    Writes eval/NAME.json for every evaluation of config.eval.what (eval/step_STEP/NAME.json for checkpoints that
-    are named); each says which checkpoint, data and settings it is of. Results that are there are not made
-    again; those of other checkpoints, data or settings stay, and the new ones go to eval/NAME-DIGEST/. With several
-    processes each calls this.
+    Each evaluation of config.eval.what writes eval/NAME.json (eval/step_STEP/NAME.json for checkpoints that are named).
+    The file states the checkpoint, the data and the settings of the result. Existing results are not computed again.
+    Results of other checkpoints, data or settings are kept, and the new results go to eval/NAME-DIGEST/. If a run has
+    several processes, each process calls this function.
 
     Raises:
-        InputError: for a config or a workdir that cannot be evaluated.
-        DivergenceError: for examples whose likelihood could not be computed.
-        Stopped: after SIGTERM, with what is done so far kept.
+        InputError: if the config or the workdir cannot be evaluated.
+        DivergenceError: if the likelihood of an example could not be computed.
+        Stopped: after SIGTERM; finished results are kept.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
     wanted = read_evaluations(experiment.config.eval)
@@ -71,7 +74,7 @@ def _evaluate_checkpoints(experiment: Experiment, wanted: tuple[Evaluation, ...]
 
 
 def read_evaluations(settings: Any) -> tuple[Evaluation, ...]:
-    """What config.eval names; raises InputError for what cannot be run."""
+    """Return the evaluations that config.eval names; raise InputError for settings that cannot be used."""
     require_whole("eval.batch_size", settings.batch_size, 1)
     check_seed(settings.seed, "eval.seed")
     wanted = tuple(
@@ -90,14 +93,14 @@ def _evaluate(
     workdir: pathlib.Path,
     root: pathlib.Path,
 ) -> None:
-    """All of config.eval.what for one checkpoint."""
-    # The data and the settings are the command's, the objective and the weights are the workdir's.
+    """Run all evaluations of config.eval.what for one checkpoint."""
+    # The data and the settings come from the command; the objective and the weights come from the workdir.
     source = processes.first_alone(lambda: experiment.dataset.source("test"))
     of_jax: Any = jax.config
     products_outside = of_jax.jax_default_matmul_precision
 
     def drawn(n: int) -> pathlib.Path:
-        with jax.default_matmul_precision(products_outside):  # samples are as config.sample says, not config.eval
+        with jax.default_matmul_precision(products_outside):  # config.sample sets the precision of samples
             return samples_of(experiment, trained, workdir, n)
 
     common = {
@@ -112,12 +115,12 @@ def _evaluate(
     of = [(one, common | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
     _check_names(of, {*common, "sample", "seconds", "summary"})
     if processes.is_first():
-        root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now
+        root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir raises an error now
     devices = parallel.strategy(experiment.config.parallel)
     examples = trained.experiment.examples("test", source)
     eval_ = experiment.config.eval
     for one, identity in of:
-        # After the evaluation before it: two may have one name.
+        # `place` runs after the previous evaluation has written its result, because two evaluations may share a name.
         folder = results.place(root, one.name, identity)
         done = results.is_there(folder, one.name, identity)
         path = folder / f"{one.name}.json"
@@ -140,19 +143,18 @@ def _evaluate(
             print(f"nothing left to evaluate: step {trained.step} has {line}\n  results: {path}")
         if processes.is_first():
             Parts(root, one.name, identity).remove()
-        processes.barrier("evaluated")  # the next place depends on what is written
+        processes.barrier("evaluated")  # the next call of `place` depends on the written files
 
 
 def _check_names(of: list[tuple[Evaluation, results.Identity]], taken: set[str]) -> None:
-    """Refuse settings that would stand for another entry of a result."""
+    """Raise InputError if a setting has the name of another entry of a result."""
     for one, _ in of:
         for name in one.settings():
             if name in taken:
                 raise InputError(
-                    f"{type(one).__name__} has a setting {name!r}, which every result has already: give it another "
-                    "name."
+                    f"{type(one).__name__} has a setting {name!r}, which every result has already: rename the setting."
                 )
 
 
 def _no_samples(n: int) -> pathlib.Path:
-    raise InputError("An evaluation asks for samples and does not say so: expected needs_samples = True in its class.")
+    raise InputError("An evaluation draws samples, which its class must declare: expected needs_samples = True.")

@@ -1,4 +1,4 @@
-"""What an evaluation is: a spec in config.eval.what, found like any class."""
+"""This module defines `Evaluation`, the base class of the measurements that config.eval.what names by a spec."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from score_sde.losses import HeldOut, Trained
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What every evaluation is given.
+    """`Context` holds the arguments of every evaluation.
 
     Attributes:
-        trained: the parameters, with their experiment.
-        examples: those of the split 'test'.
-        devices: where to compute.
-        batch_size, seed, precision: config.eval's; `Evaluation.run` is called with the precision in force.
-        root: the folder of all results, where an unfinished one keeps its parts.
-        folder: where the files of this result go.
-        identity: all that the result depends on.
-        drawn: draws samples as config.sample says, as many as asked for, and returns the folder that has them as
-            samples.npz; those that are there are not drawn again.
+        trained: the parameters with their experiment.
+        examples: the examples of the split 'test'.
+        devices: the devices for the computation.
+        batch_size, seed, precision: entries of config.eval; `Evaluation.run` is called with this precision in force.
+        root: the folder of all results, where an unfinished evaluation keeps its parts.
+        folder: the folder for the files of this result.
+        identity: everything that the result depends on.
+        drawn: function of a number n; draws n samples as config.sample specifies and returns the folder with their
+            samples.npz. Existing samples are not drawn again.
     """
 
     trained: Trained
@@ -56,19 +56,19 @@ class Context:
 
     @property
     def source(self) -> data.Source:
-        """The examples of the split 'test' as the data set gives them."""
+        """Return the examples of the split 'test' as the data set gives them."""
         return self.examples.source
 
     @functools.cached_property
     def model(self) -> Any:
-        """What the objective makes of the parameters: a `Model`, for a denoiser."""
+        """Return the object that the objective makes from the parameters; a denoiser is returned as a `Model`."""
         return made_of(self.trained)
 
     def denoiser(self, devices: parallel.Jit) -> Denoiser:
-        """The model's denoiser, with a copy of the weights on each of these devices.
+        """Return the model's denoiser with a copy of the weights on each of the given devices.
 
         Raises:
-            InputError: where the objective trains none.
+            InputError: if the objective trains no denoiser.
         """
         if not isinstance(self.model, Model):
             raise InputError(
@@ -78,16 +78,16 @@ class Context:
         return placed(self.model.denoiser, devices)
 
     def parts(self, name: str) -> Parts:
-        """Where an evaluation keeps what it has so far."""
+        """Return the parts in which an evaluation keeps its unfinished results."""
         return Parts(self.root, name, self.identity)
 
     def batch(self, numbers: np.ndarray) -> data.Batch:
-        """The examples of these numbers, with the conditions that are read, not yet on a device."""
+        """Return the examples of these numbers with the conditions that are read, not yet on a device."""
         return self.examples.batch(numbers)
 
     @functools.cached_property
     def held_out(self) -> HeldOut:
-        """The objective's loss over the split."""
+        """Return the function that computes the objective's loss over the split."""
         experiment = self.experiment
         size = self.devices.padded(self.batch_size)
         return HeldOut(
@@ -103,21 +103,21 @@ class Context:
 
     @functools.cached_property
     def arguments(self) -> tuple[dict[str, Any], Any, dict[str, Any], int]:
-        """(parameters by group, state, averages by name, steps) of the objective, on the devices, for `held_out`."""
+        """Return (parameters by group, state, averages by name, steps) on the devices, for `held_out`."""
         trained = self.trained
         params, state, averages = self.devices.place_state((trained.params, trained.state, dict(trained.averages)))
         return params, state, averages, trained.step
 
 
 class Evaluation(abc.ABC):
-    """Something that is measured of a trained model. config.eval.what names one with its settings.
+    """An evaluation measures a trained model; config.eval.what names an evaluation with its settings.
 
-    To add one, subclass, define `run`, and declare settings as a frozen dataclass does; a config names it by
-    its dotted path, 'mypackage.Count(n=100)'. The settings are part of the result's identity.
+    To add an evaluation, subclass `Evaluation`, define `run`, and declare the settings as fields of a frozen dataclass.
+    A config names the class by its dotted path, 'mypackage.Count(n=100)'. The settings are part of a result's identity.
 
     Attributes:
-        name: of the result's file, NAME.json; the class's own name unless it says otherwise.
-        needs_samples: whether it asks for samples (`Context.drawn`); config.sample is then part of the identity.
+        name: the name of the result file NAME.json; by default the name of the class in lower case.
+        needs_samples: whether the evaluation calls `Context.drawn`; config.sample is then part of the identity.
     """
 
     name: ClassVar[str]
@@ -129,27 +129,27 @@ class Evaluation(abc.ABC):
             cls.name = cls.__name__.lower()
 
     def settings(self) -> dict[str, Any]:
-        """What the result depends on, beside the checkpoint, the data and the seed."""
+        """Return the settings that the result depends on, besides the checkpoint, the data and the seed."""
         fields: Any = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
         return {field.name: _as_spec(getattr(self, field.name)) for field in fields}
 
     @abc.abstractmethod
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
-        """Measure it; every process calls this, and the first alone writes files, into at.folder.
+        """Run the evaluation; every process calls this method, and only the first process writes files, into at.folder.
 
         Returns:
-            (the results, as JSON can hold them; a line that tells them).
+            (the results, as JSON can hold them; one line of text that reports the results).
         """
 
 
 def placed(tree: Any, devices: parallel.Jit) -> Any:
-    """A pytree whose arrays are on every device."""
+    """Return a pytree with its arrays on every device."""
     arrays, join = split_arrays(tree)
     return join(devices.place_state(arrays))
 
 
 def _as_spec(value: Any) -> Any:
-    """A setting as the config wrote it: what was built of a spec as its name and fields."""
+    """Return a setting as the config wrote it; an object built from a spec becomes its name and fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"name": type(value).__name__} | {
             field.name: _as_spec(getattr(value, field.name)) for field in dataclasses.fields(value)

@@ -1,4 +1,4 @@
-"""The evaluations that config.eval.what can name without a path."""
+"""This module collects the evaluations that config.eval.what can name without a path."""
 
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.likelihood import Likelihood

@@ -1,4 +1,4 @@
-"""Examples from a denoiser, as a config's section `sample` asks for them."""
+"""This module draws examples from a denoiser as the section `sample` of a config specifies."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from score_sde.sampling import time_grid
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """Examples number first .. first + n - 1 of a seed.
+    """`Drawn` holds the examples first .. first + n - 1 of a seed.
 
     Attributes:
-        values: on the data's own range, whole numbers where the data are, shape (n, *shape).
-        cond: what was asked for, as numpy arrays; None where nothing was.
-        nfe: network evaluations for each, int32 (n,).
+        values: the examples on the data's own range, whole numbers if the data are whole numbers, shape (n, *shape).
+        cond: the requested conditions as numpy arrays; None if no condition was requested.
+        nfe: network evaluations of each example, int32 (n,).
     """
 
     values: np.ndarray
@@ -39,7 +39,7 @@ class Drawn:
     nfe: np.ndarray
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The conditions as columns of a file: `labels` for a class; 'NAME' or 'NAME.PART' for others."""
+        """Return the conditions as columns of a file: `labels` for a class; 'NAME' or 'NAME.PART' for others."""
         found: dict[str, np.ndarray] = {}
         for name, value in (self.cond or {}).items():
             if isinstance(value, dict):
@@ -51,14 +51,14 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """How examples are drawn; what nobody asks for is the condition's default, such as each class in turn.
+    """`Generator` draws examples; a condition that is not requested has its default, such as each class in turn.
 
     Attributes:
-        sampler, grid, seed, denoise, batch_size, sharding: as in `sample`.
-        precision: of float32 products, as in `core.precision.products`.
+        sampler, grid, seed, denoise, batch_size, sharding: arguments of `sampling.sample`.
+        precision: precision of float32 products, as in `core.precision.products`.
         guides: specs of the guides, applied in order.
-        asked: the conditions that are asked for, by name.
-        codec: from the model's scale to the data's.
+        asked: the requested conditions by name.
+        codec: the map from the model's scale to the data's scale.
     """
 
     sampler: sampling.Sampler
@@ -74,7 +74,7 @@ class Generator:
 
     @functools.cached_property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the values."""
+        """Return the dtype of the values."""
         return np.dtype(jax.eval_shape(self._values, jax.ShapeDtypeStruct((1, *self.codec.model_shape), float)).dtype)
 
     @classmethod
@@ -86,12 +86,12 @@ class Generator:
         sharding: jax.sharding.Sharding | None = None,
         asking: bool = True,
     ) -> Generator:
-        """Build what config.sample names, for a denoiser like this one (its weights are not looked at).
+        """Build the generator that config.sample names for denoisers like `denoiser`, whose weights are not read.
 
-        `asking` says whether config.sample.cond has to have all that drawing needs.
+        `asking` states whether config.sample.cond must contain every condition that drawing requires.
 
         Raises:
-            InputError: for names or arguments that do not fit.
+            InputError: if names or arguments do not fit.
         """
         for name in ("n", "batch_size"):
             require_whole(f"sample.{name}", spec[name], 1)
@@ -116,13 +116,13 @@ class Generator:
         return made
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
-        """The denoiser inside its guides."""
+        """Return the denoiser with the guides applied."""
         for spec in self.guides:
             denoiser = config_.build(guidance, spec, denoiser, base=Guide)
         return denoiser
 
     def __call__(self, denoiser: Denoiser, n: int, first: int = 0) -> Drawn:
-        """Draw examples first .. first + n - 1; raises DivergenceError where one is not finite."""
+        """Draw the examples first .. first + n - 1; raise DivergenceError if an example is not finite."""
         guided = self.guided(denoiser)
         cond = given.asked_for(self.asked, guided.reads, np.arange(first, first + n))
         with products(self.precision):
@@ -146,7 +146,10 @@ class Generator:
 
 
 def _guides(spec: ml_collections.ConfigDict, codec: Codec) -> tuple[dict[str, Any], ...]:
-    """The guides that config.sample asks for; x_0 is cut to the range of the data last, unless it says otherwise."""
+    """Return the guides that config.sample names, with a last guide that clips x_0 to the range of the data.
+
+    The last guide is omitted if sample.clip is False, if the data have no range, or if `Clipped` is already named.
+    """
     guides = config_.read_specs("sample.guidance", spec.guidance)
     if not isinstance(spec.clip, bool):
         raise InputError(f"sample.clip is {spec.clip!r}; expected True or False.")
@@ -158,10 +161,10 @@ def _guides(spec: ml_collections.ConfigDict, codec: Codec) -> tuple[dict[str, An
 
 
 def draw_together(generator: Generator, denoiser: Denoiser, n: int) -> np.ndarray:
-    """The values of examples 0 .. n - 1, each process drawing some of them; all processes call it, and all get all.
+    """Return the values of the examples 0 .. n - 1 in every process; every process calls this and draws a share.
 
     Raises:
-        DivergenceError: in every process, where an example of any of them is not finite.
+        DivergenceError: in every process, if an example of any process is not finite.
     """
     each = -(-n // processes.count())
     failure: DivergenceError | None = None

@@ -1,4 +1,4 @@
-"""The job that makes a workdir of a published checkpoint."""
+"""This module defines the job that makes a workdir from a published checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from score_sde.pretrained.importing import REPORT, import_weights
 
 
 class Import(Job):
-    """Make a workdir of a published checkpoint, and say what came of it."""
+    """`Import` makes a workdir from a published checkpoint and prints a report."""
 
     name = "import"
     flags: ClassVar[Mapping[str, str]] = {
@@ -27,14 +27,14 @@ class Import(Job):
             is_there = bool(checkpoints.steps())
         report = import_weights(experiment, workdir, flags.get("weights"), flags.get("expect"))
         if is_there:
-            print(f"nothing left to import: {workdir} was made of {report.file}")
+            print(f"nothing left to import: {workdir} was made from {report.file}")
             return
         print(report.text())
         print(f"  report:  {workdir / REPORT}\n  weights: {workdir / 'checkpoints'}")
         if report.suspicious:
             print(
-                "warning: what was expected differs by more than rounding: a setting that has no parameters "
-                "(data.centered, parametrization.scale_by_sigma, skip_rescale, fir, fir_kernel, nonlinearity) may be "
-                "another one there.",
+                "warning: the model differs from the expected values by more than rounding: a setting without "
+                "parameters (data.centered, parametrization.scale_by_sigma, skip_rescale, fir, fir_kernel, "
+                "nonlinearity) may have another value in the published model.",
                 file=sys.stderr,
             )

@@ -1,4 +1,4 @@
-"""The likelihood of a split, in bits per dimension, every example exactly once."""
+"""This module measures the likelihood of a split in bits per dimension, using every example exactly once."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from score_sde.likelihood import BitsPerDim, bits_per_dim
 from score_sde.ode import check_tolerances
 from score_sde.parallel import processes
 
-_TERM = "term."  # before the name of a codec's term, in a file
+_TERM = "term."  # prefix of the names of the codec's terms in a file
 
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood(Evaluation):
-    """Bits per dimension: mean, standard error and terms; each example's own numbers go to likelihood.npz.
+    """`Likelihood` measures bits per dimension: mean, standard error and terms.
 
-    The draws of example i are a function of (eval.seed, i): not of the batch size, the devices or the processes; and so
-    is its value, to rounding, for step control does not magnify it (`ode.coarse`). An error on the edge of a bin, of
-    which there is one in thousands of steps, moves an example by up to the tolerances.
+    The numbers of each example go to likelihood.npz. The random draws of example i depend on (eval.seed, i) alone, and
+    not on the batch size, the devices or the processes. The value of example i depends on these only through rounding,
+    which step control does not magnify (`ode.coarse`). In one of thousands of steps the error lies on the edge of a bin
+    of `ode.coarse`, and the value of this example can change by up to the tolerances.
 
     Attributes:
-        probes: of Hutchinson's trace estimate; from two up the error bar is split.
-        rtol, atol: tolerances of the solve.
-        draws: how many draws of the codec's noise are averaged.
-        first: how many examples are measured, the first ones of the split; 0 for all.
+        probes: the number of probes of Hutchinson's trace estimate; with two or more the error bar is split.
+        rtol, atol: relative and absolute tolerance of the ODE solver.
+        draws: the number of draws of the codec's noise over which the result is averaged.
+        first: the number of examples to measure, from the start of the split; 0 for all.
     """
 
     probes: int = 2
@@ -50,7 +51,7 @@ class Likelihood(Evaluation):
         check_tolerances(self.rtol, self.atol)
 
     def settings(self) -> dict[str, Any]:
-        """All that is not its default where that is to leave nothing out: a result of all examples stays one."""
+        """Return the settings; `first` is omitted if it is 0, so that a result of all examples keeps its identity."""
         return {name: value for name, value in super().settings().items() if (name, value) != ("first", 0)}
 
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
@@ -81,18 +82,18 @@ class Likelihood(Evaluation):
 
 
 class _OfBatch:
-    """From the numbers of at most `size` examples to their bits per dimension, on the devices of this process."""
+    """`_OfBatch` computes the bits per dimension of at most `size` examples on the devices of this process."""
 
     def __init__(self, settings: Likelihood, at: Context, size: int) -> None:
         self._settings, self._at, self._devices = settings, at, at.devices.local
-        # A chain has a flow on the curve through its levels only.
+        # A chain has a probability flow only on the smooth curve through its levels.
         self._denoiser = at.denoiser(self._devices).smooth()
         self._size = self._devices.padded(size)
 
     def __call__(self, numbers: np.ndarray) -> Columns:
         at, settings = self._at, self._settings
         batch = at.batch(numbers)
-        # Filled up with its last example, and what comes of that is cut off.
+        # The batch is padded with its last example; the results of the padding are cut off below.
         place = np.minimum(np.arange(self._size), len(numbers) - 1)
         values, cond = self._devices.place_sharded(
             jax.tree.map(lambda leaf: leaf[place], (batch["values"], batch["cond"]))
@@ -117,8 +118,8 @@ class _OfBatch:
         except DivergenceError as error:
             bad = ", ".join(map(str, sorted({int(numbers[place[i]]) for i in error.examples})))
             raise DivergenceError(
-                f"The likelihood of the test examples {bad} could not be computed: their flow was not solved. Use "
-                "larger rtol and atol of Likelihood; or the model itself returns values that are not finite."
+                f"The likelihood of the test examples {bad} could not be computed: the ODE solver failed. Use larger "
+                "rtol and atol of Likelihood, or check whether the model returns values that are not finite."
             ) from error
         label = {} if batch["cond"] is None or "label" not in batch["cond"] else {"label": batch["cond"]["label"]}
         columns = {name: value for name, value in bits._asdict().items() if name not in ("value", "terms", "is_bound")}

@@ -1,4 +1,4 @@
-"""The record of a run: train.jsonl, TensorBoard, and the loss curve."""
+"""This module writes the record of a run: train.jsonl, TensorBoard, and the loss curve."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a JSON-lines log; a line torn by a crash is left out, no file is no records."""
+    """Return the records of a JSON-lines log.
+
+    A line that a crash cut off is skipped. A missing file has no records.
+    """
     records = []
     try:
         lines = pathlib.Path(path).read_bytes().splitlines()
@@ -40,7 +43,7 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 class _Board:
-    """A TensorBoard event file, written at once and not by a thread, which would die unheard on a full disk."""
+    """`_Board` writes a TensorBoard event file directly; on a full disk a writer thread would hide the error."""
 
     def __init__(self, folder: pathlib.Path, purge_step: int) -> None:
         from tensorboardX import summary
@@ -51,7 +54,7 @@ class _Board:
         self.summary, self._event = summary, event_pb2.Event
         self._writer = EventsWriter(str(folder / "events"))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        # Of an earlier session, later steps are hidden.
+        # This event hides the later steps of an earlier session.
         self._writer.write_event(self._event(step=purge_step, wall_time=time.time(), session_log=start))
 
     def write(self, step: int, *summaries: Any) -> None:
@@ -64,12 +67,12 @@ class _Board:
 
 
 class Log:
-    """Appends records to train.jsonl and to TensorBoard; a context manager.
+    """`Log` is a context manager that appends records to train.jsonl and to TensorBoard.
 
     Args:
         workdir: the workdir.
-        step: training goes on from here: records of later steps, from work that was lost, are dropped, and
-            machines.jsonl tells on what machine it goes on.
+        step: the step from which training continues. Records of later steps come from lost work and are dropped.
+            machines.jsonl records the machine that trains from this step.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], step: int) -> None:
@@ -77,7 +80,7 @@ class Log:
         self.path = self.workdir / "train.jsonl"
         self.records = [record for record in read_records(self.path) if record["step"] <= step]
         files.write_text(self.path, _lines(self.records))
-        # Of the training from this step on, until the next such record.
+        # A machine record is valid from its step to the step of the next machine record.
         machines = [record for record in read_records(self.workdir / MACHINES) if record["step"] < step]
         files.write_text(self.workdir / MACHINES, _lines([*machines, {"step": step, "machine": machine()}]))
         self._file = self.path.open("a")
@@ -91,7 +94,7 @@ class Log:
             pass
 
     def write(self, step: int, **values: float) -> None:
-        """One record: the step and named numbers."""
+        """Write one record: the step and named numbers."""
         record = {"step": step, **{name: float(f"{value:.6g}") for name, value in values.items()}}
         self.records.append(record)
         self._file.write(json.dumps(record) + "\n")
@@ -99,28 +102,28 @@ class Log:
         self._board.write(step, *(self._board.summary.scalar(name, value) for name, value in values.items()))
 
     def settle(self) -> None:
-        """Return once every record is on the disk, so that no checkpoint is ahead of its log."""
+        """Write all records to the disk before returning, so that no checkpoint is ahead of the log."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def write_picture(self, step: int, name: str, picture: Any) -> None:
-        """A picture, uint8 (height, width, 3), to TensorBoard."""
+        """Write a picture, uint8 (height, width, 3), to TensorBoard."""
         self._board.write(step, self._board.summary.image(name, picture, dataformats="HWC"))
 
     def save_curve(self) -> pathlib.Path:
-        """Plot the training and held-out losses against the step; returns the PNG's path."""
+        """Plot the training and held-out losses against the step, and return the path of the PNG file."""
         path = self.workdir / "loss.png"
         curves = {name: self._curve(name) for name in ("loss", "heldout_loss")}
         plots.save_curves(path, {name: curve for name, curve in curves.items() if curve[0]}, "step", "loss")
         return path
 
     def last(self, name: str) -> float | None:
-        """The last value recorded under a name."""
+        """Return the last value recorded under a name, or None without a value."""
         values = self._curve(name)[1]
         return values[-1] if values else None
 
     def summary(self) -> str:
-        """The last losses, in words."""
+        """Return the last losses in words."""
         last = {"loss": self.last("loss"), "held-out loss": self.last("heldout_loss")}
         return ", ".join(f"{name} {value:.4f}" for name, value in last.items() if value is not None)
 
@@ -130,7 +133,7 @@ class Log:
 
 
 class LogOfAnother(Log):
-    """What a process that is not the first has for a log: the first one writes it."""
+    """`LogOfAnother` is the log of every process except the first; only the first process writes the log."""
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
         self.workdir = pathlib.Path(workdir)

@@ -1,4 +1,4 @@
-"""The loss of a trained model on held-out data: as trained, and level by level of noise."""
+"""This module measures the loss of a trained model on held-out data, as in training and at each noise level."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from score_sde.sde import SDE
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutLoss(Evaluation):
-    """The mean loss and its standard error over the examples."""
+    """`HeldOutLoss` measures the mean loss over the examples and its standard error."""
 
     name: ClassVar[str] = "loss"
 
@@ -30,10 +30,10 @@ class HeldOutLoss(Evaluation):
 
 @dataclasses.dataclass(frozen=True)
 class LossPerLevel(Evaluation):
-    """The mean loss at each of a grid of times, every example at each; with a plot.
+    """`LossPerLevel` measures and plots the mean loss at each time of a grid; every example is used at each time.
 
     Attributes:
-        levels: how many times.
+        levels: the number of times.
     """
 
     levels: int = 25
@@ -49,7 +49,7 @@ class LossPerLevel(Evaluation):
         means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
         picture = at.folder / "loss_per_level.png"
         if processes.is_first():
-            # Half of EDM's times lie below a thirtieth of the last one.
+            # Half of EDM's times lie below a thirtieth of the last time; a linear axis would not separate them.
             xscale = "log" if times[len(times) // 2] < 0.1 * times[-1] and times[0] > 0 else "linear"
             plots.save_curves(picture, {"held-out loss": (times.tolist(), means)}, "t", "loss", xscale)
         found = {
@@ -63,7 +63,7 @@ class LossPerLevel(Evaluation):
 
 
 def _times(sde: SDE, levels: int) -> np.ndarray:
-    """Times from the least noise to the most, even as the SDE's own grid is."""
+    """Return times from the least noise to the most, spaced as in the default grid of the SDE."""
     times = time_grid.default(sde, min(levels, sde.levels or levels) - 1)[::-1]
     return times if sde.levels else np.concatenate([[float(sde.t_min)], times[1:]])
 

@@ -1,4 +1,4 @@
-"""The results of a job that is under way: parts, each a file of its own, whole or absent."""
+"""This module stores the results of an unfinished job in parts; each part is one file, whole or absent."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ _WAIT_S = 60.0
 
 
 class Parts:
-    """A folder NAME.parts-DIGEST/ with files FIRST.npz, each of the examples FIRST, FIRST + 1, ...
+    """`Parts` manages a folder NAME.parts-DIGEST/; each file FIRST.npz holds the examples FIRST, FIRST + 1, ...
 
-    Any tool that reads npz can read them: arrays of equal length, `index` being the numbers of the
-    examples, and `seconds`, what they took. The digest is that of what the results are of, so that those
-    of other settings or another checkpoint are in another folder.
+    Any tool that reads npz can read the files. A file holds arrays of equal length, among them `index` with the numbers
+    of the examples, and the number `seconds`, the time spent on the examples. DIGEST is the digest of the identity, so
+    results of other settings or of another checkpoint are in another folder.
 
     Args:
-        folder: where the results go.
-        name: of the results.
-        identity: what they are of, as JSON can hold it.
+        folder: the folder of the results.
+        name: the name of the results.
+        identity: everything that the results depend on, as JSON can hold it.
     """
 
     def __init__(self, folder: pathlib.Path, name: str, identity: dict[str, Any]) -> None:
         self.folder = folder / f"{name}.parts-{results.digest(identity)}"
 
     def write(self, first: int, columns: Columns, seconds: float) -> None:
-        """Add the results of the examples first, first + 1, ..."""
+        """Write the results of the examples first, first + 1, ... as one part."""
         index = np.arange(first, first + len(next(iter(columns.values()))))
         with atomic_file(self.folder / f"{first:08d}.npz") as file:
             np.savez(file, index=index, seconds=np.float64(seconds), **columns)  # type: ignore[arg-type]
 
     def done(self, n: int) -> np.ndarray:
-        """Which of the examples 0 .. n - 1 have results: bool (n,)."""
+        """Return which of the examples 0 .. n - 1 have results: bool (n,)."""
         there = np.zeros(n, bool)
         for _, part in self._whole():
             there[part["index"][part["index"] < n]] = True
         return there
 
     def merge(self, path: pathlib.Path, n: int) -> float:
-        """Write the results of 0 .. n - 1 as one npz file, whole or not at all; returns the seconds they took.
+        """Write the results of the examples 0 .. n - 1 as one npz file, whole or not at all, and return their seconds.
 
-        A part is in memory at a time, and the file is the same whatever parts it came in.
+        Only one part is in memory at a time. The file does not depend on how the results were divided into parts.
 
         Raises:
-            InputError: unless every example is there exactly once.
+            InputError: unless every example has exactly one result.
         """
         found = self._all_of(n)
         with np.load(found[0][0]) as part:
@@ -67,7 +67,7 @@ class Parts:
         return sum(seconds for _, seconds in found)
 
     def _all_of(self, n: int) -> list[tuple[pathlib.Path, float]]:
-        """The parts with the examples 0 .. n - 1, in order, and the seconds of each."""
+        """Return the parts with the examples 0 .. n - 1, in order, and the seconds of each part."""
         end = time.monotonic() + _WAIT_S
         while True:
             found = [
@@ -78,39 +78,39 @@ class Parts:
                 return [(file, seconds) for file, _, seconds in found]
             if len(np.unique(numbers)) < len(numbers):
                 raise InputError(
-                    f"{self.folder} holds {len(numbers)} results of {n} examples, some of them twice: move it away, "
-                    "and give the same command again."
+                    f"{self.folder} holds {len(numbers)} results of {n} examples, some of them twice: move the "
+                    "folder away, and run the same command again."
                 )
             if time.monotonic() > end:
                 raise InputError(
-                    f"{self.folder} shows {len(numbers)} results of {n} examples here: give the same command again; if "
-                    "it is on a network, see that all processes share it."
+                    f"{self.folder} shows {len(numbers)} results of {n} examples on this host: run the same command "
+                    "again; if the folder is on a network, check that all processes share the folder."
                 )
-            time.sleep(1.0)  # what another host has written may take its time to be seen here
+            time.sleep(1.0)  # files of another host may appear here with a delay
 
     def remove(self) -> None:
-        """Remove the folder, once its results are elsewhere."""
+        """Remove the folder after its results have been written elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _whole(self) -> Iterator[tuple[pathlib.Path, Columns]]:
-        """The parts in order; one that cannot be read is as good as absent, and is written anew."""
+        """Yield the whole parts in order; a part that cannot be read counts as absent and is computed again."""
         for file in sorted(self.folder.glob("*.npz")):
             try:
                 with np.load(file) as arrays:
                     part = {name: arrays[name] for name in arrays.files}  # reading verifies the checksums
                 lengths = {len(column) for name, column in part.items() if name != "seconds"}
                 if lengths != {len(part["index"])} or part["index"][0] != int(file.stem):
-                    raise ValueError("its columns do not fit")
+                    raise ValueError("lengths or example numbers do not match")
                 float(part["seconds"])
-            except Exception as error:  # whatever a damaged file makes the reader raise
+            except Exception as error:  # a damaged file can make the reader raise any exception
                 why = f"{type(error).__name__}: {str(error)[:80]}"
-                warnings.warn(f"{file} cannot be read ({why}): its examples are done again.", stacklevel=2)
+                warnings.warn(f"{file} cannot be read ({why}): its examples are computed again.", stacklevel=2)
                 continue
             yield file, part
 
 
 def _write_column(member: IO[bytes], name: str, files: list[pathlib.Path], n: int) -> None:
-    """One column of 0 .. n - 1 in the format of npy, a part after the other."""
+    """Write one column of the examples 0 .. n - 1 in the npy format, one part after another."""
     kind = None
     for file in files:
         with np.load(file) as part:
@@ -121,7 +121,7 @@ def _write_column(member: IO[bytes], name: str, files: list[pathlib.Path], n: in
             np.lib.format.write_array_header_1_0(member, header | {"shape": (n, *column.shape[1:])})
         if (column.dtype, column.shape[1:]) != kind:
             raise InputError(
-                f"{file} holds {name} of another type or shape than {files[0].name}: move it away, and give the same "
-                "command again."
+                f"{file} holds {name} of another dtype or shape than {files[0].name}: move the file away, and run "
+                "the same command again."
             )
         member.write(column.tobytes())

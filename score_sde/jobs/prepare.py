@@ -1,4 +1,4 @@
-"""The preparing job: the data are read, decoded where they need to be, and told."""
+"""This module defines the preparing job, which reads the data, decodes them if necessary, and describes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from score_sde.parallel import processes
 
 
 class Prepare(Job):
-    """Prepare the data of a config, and say what they are."""
+    """`Prepare` prepares the data of a config and prints a description of the data."""
 
     name = "prepare"
     needs_workdir = False
@@ -23,7 +23,7 @@ class Prepare(Job):
             print(f"prepared {experiment.config.data.name}: {told}")
 
 
-# The data set tells these itself, or they follow from what it tells.
+# The data set prints these entries itself, or they follow from the lines that the data set prints.
 _TOLD = {
     f"data.{name}" for name in ("path", "size", "channels", "classes", "shape", "held_out", "mean", "std", "maximum")
 }
@@ -31,7 +31,7 @@ _TOLD |= {f"data.{name}" for name in ("text", "others", "crop", "filter", "most_
 
 
 def prepare(experiment: Experiment) -> data.Source:
-    """Return the training examples, prepared by the first process before the others; say what the data are."""
+    """Return the training examples, prepared by the first process before the others, and describe the data."""
     source = processes.first_alone(lambda: experiment.dataset.source("train"))
     if processes.is_first():
         print("".join(f"data: {line}\n" for line in experiment.dataset.lines()), end="")

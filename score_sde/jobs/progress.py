@@ -1,4 +1,7 @@
-"""How far training is: a bar on a terminal, else a line a minute, from the first process alone."""
+"""This module shows the progress of training.
+
+The first process shows a bar on a terminal, otherwise one line per minute. Other processes show nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from score_sde.parallel import processes
 
 
 class StepProgress:
-    """How far training is.
+    """`StepProgress` shows the progress of training.
 
     Args:
-        last: the step that it goes to.
-        first: the step that it goes on from.
-        quiet: whether nothing is said.
+        last: the last step of training.
+        first: the step from which training starts or resumes.
+        quiet: whether nothing is shown.
     """
 
     def __init__(self, last: int, first: int, quiet: bool = False) -> None:
@@ -37,7 +40,7 @@ class StepProgress:
         self._bar.close()
 
     def add(self, count: int, metrics: Mapping[str, Any]) -> None:
-        """Count steps; `metrics` are those of the last call, looked at once a minute."""
+        """Count steps; `metrics` holds the metrics of the last call and is read at most once per minute."""
         self._step += count
         self._bar.update(count)
         now = time.perf_counter()

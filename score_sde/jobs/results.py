@@ -1,7 +1,8 @@
-"""Result files: what they are results of, and where they are, so that no two are mixed up.
+"""This module reads and writes result files, and keeps results of different identities apart.
 
-One policy for all jobs: a result that is there, of the same identity, is used again; one of another identity is never
-overwritten, and the new one goes into a folder NAME-DIGEST beside it.
+The identity of a result is everything that the result depends on. All jobs follow one policy. An existing result of the
+same identity is used again. A result of another identity is never overwritten; the new result goes into a folder
+NAME-DIGEST beside the old result.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Identity = dict[str, Any]
 
 
 def place(folder: pathlib.Path, name: str, identity: Identity) -> pathlib.Path:
-    """The folder where the result NAME.json of this identity is, or goes.
+    """Return the folder for reading or writing the result NAME.json of this identity.
 
-    `folder` itself if it has no NAME.json, or that of this identity; otherwise NAME-DIGEST in it.
+    The folder is `folder` if `folder` has no NAME.json or a NAME.json of this identity; otherwise `folder`/NAME-DIGEST.
 
     Raises:
-        InputError: for a NAME.json that is none of a result; it stays as it is.
+        InputError: if NAME.json is not a result; the file is not changed.
     """
     if differences(folder / f"{name}.json", identity):
         return folder / f"{name}-{digest(identity)}"
@@ -35,45 +36,45 @@ def place(folder: pathlib.Path, name: str, identity: Identity) -> pathlib.Path:
 
 
 def is_there(folder: pathlib.Path, name: str, identity: Identity) -> bool:
-    """Whether the result NAME.json of this identity is in a folder already."""
+    """Return whether a folder already has the result NAME.json of this identity."""
     path = folder / f"{name}.json"
     return path.exists() and not differences(path, identity)
 
 
 def differences(path: pathlib.Path, identity: Identity) -> list[str]:
-    """In which entries a result file differs from an identity; none where there is no file."""
+    """Return the entries in which a result file differs from an identity; no entries if the file is missing."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return []
     except ValueError as error:
         raise InputError(
-            f"{path} is there and holds no results: move it away, and give the same command again."
+            f"{path} exists and holds no results: move the file away, and run the same command again."
         ) from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} is there and holds no results: move it away, and give the same command again.")
+        raise InputError(f"{path} exists and holds no results: move the file away, and run the same command again.")
     return [name for name, value in plain(identity).items() if found.get(name) != value]
 
 
 def read(folder: pathlib.Path, name: str) -> dict[str, Any]:
-    """A result that is there."""
+    """Return an existing result."""
     found: dict[str, Any] = json.loads((folder / f"{name}.json").read_bytes())
     return found
 
 
 def write(path: pathlib.Path, results: dict[str, Any], identity: Identity) -> None:
-    """Write results and what they are of as JSON, whole or not at all."""
+    """Write results and their identity as JSON, whole or not at all."""
     files.write_text(path, json.dumps(plain({**results, **identity}), indent=2, allow_nan=False) + "\n")
 
 
 def digest(identity: Identity) -> str:
-    """Eight hexadecimal digits that tell an identity from others."""
+    """Return eight hexadecimal digits that distinguish an identity from others."""
     text = json.dumps(plain(identity), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: tuples and arrays as lists, and null for a number that is not finite."""
+    """Return a value as JSON can hold it: tuples and arrays as lists, and null for a number that is not finite."""
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

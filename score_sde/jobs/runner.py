@@ -1,4 +1,7 @@
-"""The job room: numbered examples, shared among the processes, each done exactly once however often it is stopped."""
+"""This module runs a computation over numbered examples that the processes share.
+
+Each example is computed exactly once, however often the job is stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from score_sde.parallel import processes
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What this process spent.
+    """`Timing` holds the seconds that this process spent.
 
     Attributes:
-        first: seconds of its first batch, which compiles; 0 where it had none.
-        others: of all others together.
+        first: seconds of the first batch, which includes compilation; 0 if the process had no batch.
+        others: total seconds of all other batches.
     """
 
     first: float
@@ -31,21 +34,21 @@ class Timing:
 
 
 def run(parts: Parts, n: int, batch_size: int, compute: Callable[[np.ndarray], Columns], what: str) -> Timing:
-    """Have the results of the examples 0 .. n - 1 in `parts`, all of them; every process calls this.
+    """Compute the missing results of the examples 0 .. n - 1 and write them to `parts`; every process calls this.
 
-    What is there already is not done again. A batch is always of the same examples for the same n and
-    batch size, whoever computes it, so that a job that was stopped ends with the same numbers.
+    Existing results are not computed again. For the same n and batch size, a batch always holds the same examples,
+    whichever process computes the batch. A job that was stopped therefore ends with the same numbers.
 
     Args:
-        parts: where results are and go.
+        parts: the existing results; new results are added.
         n: the number of examples.
         batch_size: examples per batch of one process.
-        compute: from the numbers of examples, consecutive, to their results, on this process's devices.
-        what: the examples' name, for the progress.
+        compute: function from consecutive example numbers to their results, computed on this process's devices.
+        what: the name of the examples in the progress display.
 
     Raises:
-        Stopped: after SIGTERM, with all done so far kept.
-        InputError: where another run has this job.
+        Stopped: after SIGTERM; all finished results are kept.
+        InputError: if another run is computing this job.
     """
     first = processes.is_first()
     with processes.stopping() as stop, files.exclusive(parts.folder) if first else contextlib.nullcontext():
@@ -61,25 +64,25 @@ def run(parts: Parts, n: int, batch_size: int, compute: Callable[[np.ndarray], C
                     seconds.append(time.perf_counter() - began)
                     parts.write(int(mine[turn][0]), columns, seconds[-1])
                     progress.add(len(mine[turn]))
-                # Together, or a stop that all are to make after the same round might be far off for one of them.
+                # All processes stop after the same round; without the barrier one process could be far from that round.
                 processes.barrier(f"round {turn}")
                 if stop.after_this_round():
                     raise Stopped(
-                        f"stopped by SIGTERM: {parts.folder} keeps what is done, and the same command goes on"
+                        f"stopped by SIGTERM: {parts.folder} keeps what is done; run the same command again to resume"
                     )
         processes.barrier(f"job {parts.folder.name}")
     return Timing(sum(seconds[:1]), sum(seconds[1:]))
 
 
 def batches(done: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """The numbers that are not done, in batches of consecutive ones, each gap cut from its beginning."""
+    """Return the numbers that are not done in batches of consecutive numbers; each gap is split from its beginning."""
     numbers = np.flatnonzero(~done)
     gaps = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return [gap[low : low + batch_size] for gap in gaps for low in range(0, len(gap), batch_size)]
 
 
 def equal_batches(n: int, most: int) -> int:
-    """A batch size of at most `most`, with as little left over as can be, in as many batches for each process."""
+    """Return the smallest batch size, at most `most`, that covers n examples in the fewest batches per process."""
     if n < 1:
         raise InputError("The split is empty; expected at least one example.")
     count = processes.count()

@@ -1,4 +1,4 @@
-"""The sampling job: examples drawn from a trained model, as an array file and as a picture."""
+"""This module defines the sampling job, which draws examples from a trained model into an array file and a picture."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from score_sde.losses import Trained
 from score_sde.parallel import processes
 
 _NAME = "samples"
-# What config.sample has that no single sample depends on.
+# Entries of config.sample on which no single sample depends.
 _OF_THE_JOB = ("n", "batch_size", "checkpoints")
 
 
 class Sample(Job):
-    """Draw config.sample.n examples."""
+    """`Sample` draws config.sample.n examples."""
 
     name = "sample"
 
@@ -40,18 +40,18 @@ class Sample(Job):
 
 
 def draw_samples(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
-    """Draw config.sample.n examples of the newest checkpoint, or of config.sample.checkpoints, and say where they are.
+    """Draw config.sample.n examples of the newest checkpoint, or of config.sample.checkpoints, and print the paths.
 
-    Writes samples/samples.npz (`images`: on the data's own range, (n, height, width, channels), or `points`,
-    (n, *shape), for data that are no images; `labels` if the model reads a class, and other conditions by name; `nfe`;
-    `index`), samples/samples.png, the first of them, and samples/samples.json, what they are of. Samples that are there
-    are not drawn again; those of another checkpoint or other settings stay, and the new ones go to
-    samples/samples-DIGEST/. With several processes each calls this.
+    The job writes samples/samples.npz, samples/samples.png with the first samples, and samples/samples.json with the
+    identity of the samples. samples.npz holds `images` on the data's own range, (n, height, width, channels), or
+    `points`, (n, *shape), if the data are not images; `labels` if the model reads a class; other conditions by name;
+    `nfe`; and `index`. Existing samples are not drawn again. Samples of another checkpoint or other settings are kept,
+    and the new samples go to samples/samples-DIGEST/. If a run has several processes, each process calls this function.
 
     Raises:
-        InputError: for a config or a workdir that cannot be sampled from.
-        DivergenceError: for samples that are not finite.
-        Stopped: after SIGTERM, with what is done so far kept.
+        InputError: if the config or the workdir does not allow sampling.
+        DivergenceError: if a sample is not finite.
+        Stopped: after SIGTERM; finished samples are kept.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
     check_shared(workdir)
@@ -71,12 +71,12 @@ def _draw_samples(experiment: Experiment, workdir: pathlib.Path) -> None:
 
 
 def samples_of(experiment: Experiment, trained: Trained, workdir: pathlib.Path, n: int) -> pathlib.Path:
-    """The folder that has n samples as config.sample says, as samples.npz; drawn if they are not there yet."""
+    """Return the folder of samples.npz with n samples as config.sample specifies; draw the samples if missing."""
     return draw(experiment, trained, workdir / "samples", n, time.perf_counter())
 
 
 def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, began: float) -> pathlib.Path:
-    """The samples of one checkpoint, under `root`; the folder that has them. `began` is when loading did."""
+    """Draw samples of one checkpoint under `root` and return their folder; `began` is the time when loading began."""
     model, config = made_of(trained), experiment.config
     if not isinstance(model, Model):
         raise InputError(
@@ -93,10 +93,10 @@ def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, b
     if done:
         if processes.is_first():
             parts.remove()
-            print(f"nothing left to sample: {folder} has {n} of step {model.step}")
+            print(f"nothing left to sample: {folder} has {n} samples of step {model.step}")
         return folder
     if processes.is_first():
-        folder.mkdir(parents=True, exist_ok=True)  # an unwritable workdir says so now, not after an hour of drawing
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable workdir fails now, not after an hour of drawing
     denoiser = placed(model.denoiser, devices)
     name = "images" if len(model.codec.data_shape) == 3 else "points"
 
@@ -121,7 +121,7 @@ def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, b
 
 
 def _finish(parts: Parts, folder: pathlib.Path, name: str, n: int, model: Model, identity: results.Identity) -> None:
-    """From parts to files; the one that says what they are comes last."""
+    """Write the files from the parts; the file with the identity comes last."""
     seconds = parts.merge(folder / "samples.npz", n)
     with np.load(folder / "samples.npz") as arrays:
         shown = arrays[name][: plots.shown(model.codec.data_shape)]
@@ -131,11 +131,11 @@ def _finish(parts: Parts, folder: pathlib.Path, name: str, n: int, model: Model,
 
 
 def sample_settings(config: Any) -> dict[str, Any]:
-    """The entries of config.sample that a sample depends on."""
+    """Return the entries of config.sample on which a sample depends."""
     return {name: value for name, value in config_.to_dict(config.sample).items() if name not in _OF_THE_JOB}
 
 
 def _identity(config: Any, model: Model) -> results.Identity:
-    """All that a sample depends on but its number."""
+    """Return everything on which a sample depends, except its number."""
     dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
     return {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype} | sample_settings(config)

@@ -1,4 +1,4 @@
-"""The training job: from an experiment to a workdir with checkpoints, a log and pictures."""
+"""This module defines the training job, which writes checkpoints, a log and pictures into a workdir."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from score_sde.sampling import checks
 
 
 class Train(Job):
-    """Train to config.train.steps, from the newest checkpoint if there is one."""
+    """`Train` trains to config.train.steps, from the newest checkpoint if a checkpoint exists."""
 
     name = "train"
 
@@ -65,19 +65,19 @@ class Train(Job):
 
 
 def train(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
-    """Train to config.train.steps, from the newest checkpoint if there is one, and say what was made.
+    """Train to config.train.steps, from the newest checkpoint if a checkpoint exists, and print a summary.
 
-    With several processes each calls this with the same config; the first one alone writes.
+    If a run has several processes, each process calls this function with the same config; only the first one writes.
 
     Args:
-        experiment: what to train, or the config of it.
-        workdir: where checkpoints, log and pictures go.
+        experiment: the experiment to train, or its config.
+        workdir: the folder for checkpoints, log and pictures.
 
     Raises:
-        InputError: for a config that cannot be run, or that differs from the one of the workdir.
-        DivergenceError: for a loss that is not finite, naming the step; the last checkpoint stays.
-        StorageError: for a checkpoint that cannot be written; the last one stays.
-        Stopped: after SIGTERM (to any of the processes), once the step it came in is saved.
+        InputError: if the config cannot be run, or differs from the config of the workdir.
+        DivergenceError: if a loss is not finite; the message names the step, and the last checkpoint is kept.
+        StorageError: if a checkpoint cannot be written; the last checkpoint is kept.
+        Stopped: after SIGTERM to any process, once the step during which SIGTERM came is saved.
     """
     experiment = experiment if isinstance(experiment, Experiment) else Experiment.from_config(experiment)
     with opened(workdir, writes=True) as folder:
@@ -103,28 +103,30 @@ def _train(experiment: Experiment, workdir: pathlib.Path) -> None:
             if first:
                 print(f"nothing left to train: {workdir} is at step {restored.step} of {config.train.steps}")
             return
-        # Prepared before anything is written.
+        # The examples are prepared before anything is written.
         examples = experiment.examples("train", prepare(experiment))
         examples.look()
         actions = trainer.actions(checkpoints)
         state, pending = trainer.start(restored)
-        del restored  # a second copy of the state
+        del restored  # frees a second copy of the state
         if first:
             checkpoints.put_aside(broken)
             if broken:
-                print(f"put aside in {workdir}/broken, not whole: {describe(broken)}", file=sys.stderr)
+                print(
+                    f"moved damaged or incomplete checkpoints to {workdir}/broken: {describe(broken)}", file=sys.stderr
+                )
             write_config(workdir, config)
             print("".join(f"note: {remark}\n" for remark in experiment.network.remarks()), end="")
         with Log(workdir, int(state.step)) if first else LogOfAnother(workdir) as log:
             trainer.run(state, pending, examples, actions, checkpoints, log, stop)
             curve = log.save_curve()
         checkpoints.wait()
-        processes.barrier("trained")  # what comes next may read the checkpoint
+        processes.barrier("trained")  # the next job may read the checkpoint
         if stop.asked:
             raise Stopped(f"stopped by SIGTERM: step {config.train.steps}, the last one, is saved")
     try:
         page = f"  report:  {write_report(experiment, workdir, draws=False)}"
-    except (InputError, OSError) as error:  # the run is whole without it
+    except (InputError, OSError) as error:  # the run is complete without the report
         page = f"  report:  none ({error})"
     if first:
         print(trainer.summary(log))
@@ -132,7 +134,7 @@ def _train(experiment: Experiment, workdir: pathlib.Path) -> None:
 
 
 class Trainer:
-    """A training run: its parts, and the actions that are due now and then."""
+    """`Trainer` holds the parts of a training run and runs the periodic actions."""
 
     def __init__(self, experiment: Experiment, workdir: pathlib.Path) -> None:
         config = experiment.config
@@ -170,15 +172,15 @@ class Trainer:
 
     @functools.cached_property
     def shapes(self) -> TrainState:
-        """The shapes and dtypes of the state."""
+        """Return the shapes and dtypes of the state."""
         return self.experiment.state_shapes()
 
     def newest(self, checkpoints: Checkpoints) -> tuple[Restored | None, dict[int, str]]:
-        """The newest whole checkpoint, and the newer ones that are not, with the reasons."""
+        """Return the newest whole checkpoint, and the reasons why newer checkpoints are not whole."""
         return checkpoints.newest(items_of(self.shapes))
 
     def start(self, restored: Restored | None) -> tuple[TrainState, list[dict[str, float]]]:
-        """The state to go on from, on all devices, and the metrics not yet logged."""
+        """Return the state to start or resume from, on all devices, and the metrics that are not yet logged."""
         if restored is None:
             with jax.default_device(parallel.host_device()):
                 state, pending = self.experiment.init_state(), []
@@ -188,11 +190,11 @@ class Trainer:
             state = state_of(jnp.asarray(restored.step, jnp.int32), restored.items, self.shapes)
             pending = list(restored.notes.get("pending", []))
             if processes.is_first():
-                print(f"going on from step {restored.step} of {self.config.train.steps}")
+                print(f"resuming from step {restored.step} of {self.config.train.steps}")
         return self.devices.place_state(state, self.experiment.cuts), pending
 
     def actions(self, checkpoints: Checkpoints) -> list[Action]:
-        """In order: a checkpoint comes before all that may fail."""
+        """Return the actions in order; the checkpoint comes before the actions that may fail."""
         every, common = self.config.train, (self.experiment, self.frozen, self.devices)
         save = Save(every.checkpoint_every, checkpoints, self.devices)
         due: list[Action] = [Record(every.log_every), save, HeldOutLoss(every.eval_every, *common)]
@@ -201,7 +203,7 @@ class Trainer:
         return due
 
     def lacks_a_record(self, step: int, records: list[dict[str, Any]]) -> bool:
-        """Return whether the first process's log has the loss of a step and not the held-out loss due there."""
+        """Return whether the first process's log has the loss of a step but not the held-out loss due at this step."""
         train = self.config.train
         names = {name for record in records if record["step"] == step for name in record}
         lacks = is_due(train.eval_every, step, train.steps) and "loss" in names and HeldOutLoss.RECORD not in names
@@ -217,7 +219,7 @@ class Trainer:
         log: Log,
         stop: processes.Stop,
     ) -> None:
-        """Train on `examples` from `state` to the last step, or until asked to stop."""
+        """Train on `examples` from `state` to the last step, or until the run is asked to stop."""
         last, first = self.config.train.steps, int(state.step)
         step_function, frozen = make_step(
             self.experiment, devices=self.devices, microbatches=self.microbatches, frozen=self.frozen
@@ -246,13 +248,13 @@ class Trainer:
                     timed(action, Moment(step, state, self._finite(step, pending), log), self.seconds)
                 if stopping:
                     checkpoints.wait()
-                    processes.barrier("stopped")  # who leaves waits for the others, but not for ever
-                    raise Stopped(f"stopped by SIGTERM: step {step} is saved, and the same command goes on from there")
+                    processes.barrier("stopped")  # a process that exits waits for the others for a limited time only
+                    raise Stopped(f"stopped by SIGTERM: step {step} is saved; run the same command again to resume")
                 if due:
                     clock.restart()
 
     def summary(self, log: Log) -> str:
-        """One line: losses and seconds."""
+        """Return one line with the losses and the seconds."""
         spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
         where = f"{len(self.devices.devices)} {jax.default_backend()} device(s)"
         if processes.count() > 1:
@@ -260,7 +262,7 @@ class Trainer:
         return f"trained to step {self.config.train.steps} on {where}: {log.summary()} (seconds: {spent})"
 
     def _feed(self, examples: data.Examples, first: int) -> Iterator[tuple[int, Batch]]:
-        """The rows of this process of the batches of each call, and the step that the call ends with."""
+        """Yield, for each call, the step with which the call ends and this process's rows of the batches."""
         spec, last = self.config.data, self.config.train.steps
         batches = data.training_batches(
             examples,
@@ -272,7 +274,7 @@ class Trainer:
         )
         step = first
         while step < last:
-            count = self.fused - step % self.fused  # a run may go on from a step between
+            count = self.fused - step % self.fused  # a run may resume from a step between two calls
             each = list(itertools.islice(batches, count))
             step += count
             yield step, jax.tree.map(lambda *leaves: np.stack(leaves), *each) if self.fused > 1 else each[0]
@@ -295,16 +297,16 @@ class Trainer:
         log.write(step, **means, **rates, **speed)
 
     def _finite(self, step: int, pending: list[Any]) -> Metrics:
-        """The metrics of the last steps, by name; a value that is not finite ends the run."""
-        pending = jax.device_get(pending)  # all on their way at once: one by one each waits for a GPU
+        """Return the metrics of the last steps by name; raise DivergenceError if a value is not finite."""
+        pending = jax.device_get(pending)  # one transfer of all values: separate transfers would each wait for a GPU
         names = pending[0] if pending else {}
-        # One number of each step, or of a call of several steps one after another.
+        # A value holds one number, or the numbers of all steps of a fused call in order.
         metrics = {name: np.concatenate([np.atleast_1d(np.asarray(m[name], float)) for m in pending]) for name in names}
         finite = np.all([np.isfinite(values) for values in metrics.values()], axis=0)
         if not np.all(finite):
             bad = step - len(finite) + 1 + int(np.argmin(finite))
             raise DivergenceError(
                 f"The loss of step {bad} is not finite; training stopped; checkpoints in {self.workdir}, if any, are "
-                "from before it: train in another --workdir with a smaller learning rate, or clip gradients."
+                "from earlier steps: train in another --workdir with a smaller learning rate, or clip gradients."
             )
         return metrics

@@ -1,4 +1,4 @@
-"""The numbers of config.train, before anything is built of them."""
+"""This module checks the numbers of config.train before anything is built from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EVERY = ("log_every", "eval_every", "sample_every", "checkpoint_every")
 
 
 def check_train(config: Any) -> None:
-    """Refuse numbers that make no run, before anything is written."""
+    """Raise InputError for numbers that no run can use; called before anything is written."""
     numbers = {"train.steps": 1, "data.batch_size": 1, "train.keep.last": 1, "train.checkpoint_every": 1}
     numbers |= {f"train.{name}": 0 for name in ("log_every", "eval_every", "sample_every", "keep.every")}
     numbers |= {f"train.{name}": 1 for name in ("fused", "microbatches")}
@@ -24,6 +24,6 @@ def check_train(config: Any) -> None:
     for name in ("steps", *_EVERY):
         if config.train[name] % fused:
             raise InputError(
-                f"train.fused is {fused}, and train.{name} = {config.train[name]} is no multiple of it: what is due "
-                "can be done only between calls of so many steps; use another train.fused, or 1."
+                f"train.fused is {fused}, and train.{name} = {config.train[name]} is not a multiple of train.fused: "
+                "periodic actions run only between calls of train.fused steps; use another train.fused, or 1."
             )

@@ -1,4 +1,4 @@
-"""Exact likelihoods, and the map between data and latents, along the probability flow."""
+"""This package computes exact likelihoods, and maps between data and latents, along the probability flow."""
 
 from score_sde.likelihood.bits import BitsPerDim, Summary, bits_per_dim
 from score_sde.likelihood.density import LogProb, Prior, log_prob

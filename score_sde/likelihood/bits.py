@@ -1,4 +1,4 @@
-"""Bits per dimension of data on their own scale, as a sum of named terms."""
+"""This module computes bits per dimension of data on their own scale, as a sum of named terms."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from score_sde.likelihood.density import LogProb, Prior, check_keys, log_prob
 
 
 class Summary(NamedTuple):
-    """The mean over a data set, in bits per dimension, and where its standard error comes from.
+    """`Summary` holds the mean over a data set, in bits per dimension, and the sources of its standard error.
 
     Attributes:
         bits_per_dim: the mean.
-        stderr: its standard error, from the spread of the examples' values; NaN for one example.
-        probe_stderr: the part due to Hutchinson's probes; NaN with one probe, 0 with the exact trace.
-        data_stderr: the part due to the choice of examples and dequantisation noise,
-            sqrt(stderr^2 - probe_stderr^2), or 0 where the probes' is the larger; NaN with one probe.
-        n: the number of examples.
+        stderr: standard error of the mean, from the spread of the examples' values; NaN for one example.
+        probe_stderr: part due to Hutchinson's probes; NaN with one probe, 0 with the exact trace.
+        data_stderr: part due to the choice of examples and dequantisation noise,
+            sqrt(stderr^2 - probe_stderr^2), or 0 if probe_stderr is larger than stderr; NaN with one probe.
+        n: number of examples.
     """
 
     bits_per_dim: float
@@ -43,18 +43,18 @@ class Summary(NamedTuple):
 
 
 class BitsPerDim(NamedTuple):
-    """Bits per dimension of each example, shape (batch,); value is prior + divergence + the sum of the terms.
+    """`BitsPerDim` holds the bits per dimension of each example, shape (batch,).
 
     Attributes:
-        value: the sum.
+        value: sum of prior, divergence and all terms.
         stderr: standard error from the probes; NaN with one probe, 0 with the exact trace.
         prior: -log prior(z) / (D log 2).
         divergence: -(integral of the divergence along the flow) / (D log 2).
-        terms: the codec's terms by name, each over -(D log 2): `scale` is +7 for values 0 .. 255 scaled to [-1, 1].
+        terms: the codec's terms by name, divided by -(D log 2): `scale` is +7 for values 0 .. 255 scaled to [-1, 1].
         nfe: network evaluations, summed over the draws, int32.
         accepted, rejected: steps of the solves, summed over the draws, int32.
-        is_bound: whether the value bounds -log2 P(values) / D from above, as with dequantisation noise, or is that
-            itself.
+        is_bound: True if the value is an upper bound of -log2 P(values) / D, as with dequantisation noise; False if the
+            value is exact.
     """
 
     value: np.ndarray
@@ -68,11 +68,11 @@ class BitsPerDim(NamedTuple):
     is_bound: bool
 
     def summary(self) -> Summary:
-        """The mean over the examples, with its standard error split into its sources."""
+        """Return the mean over the examples, with its standard error split into its sources."""
         value, n = np.asarray(self.value, np.float64), len(self.value)
         stderr = float(value.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
         probe = float(np.sqrt(np.sum(np.asarray(self.stderr, np.float64) ** 2)) / n)
-        # The spread of the values holds both; where the probes explain more than all, nothing is left.
+        # The spread of the values has both sources. The data's part is 0 if the probes' part exceeds the whole.
         data = math.nan if math.isnan(stderr) or math.isnan(probe) else math.sqrt(max(stderr**2 - probe**2, 0.0))
         return Summary(float(value.mean()), stderr, probe, data, n)
 
@@ -94,27 +94,27 @@ def bits_per_dim(
     chunk: int = 16,
     precision: str = "highest",
 ) -> BitsPerDim:
-    """-log2 of the probability (or the density) of data, per dimension, on the data's own scale.
+    """Compute -log2 of the probability (or the density) of data, per dimension, on the data's own scale.
 
     With (x, terms) = codec.encode(values, keys) and D dimensions of the data,
 
         bits = -E[log p(x) + sum of the terms] / (D log 2),
 
-    the mean over what the codec draws being that of `draws` draws. Where the codec draws (dequantisation noise), this
-    bounds -log2 P(values) / D from above. For continuous data it is -log2 of a density, which may be negative.
+    where the mean is over `draws` random draws of the codec. If the codec draws dequantisation noise, the result is an
+    upper bound of -log2 P(values) / D. For continuous data the result is -log2 of a density, which may be negative.
 
     Args:
         denoiser: the model.
-        values: on the data's own scale, shape (batch, *codec.data_shape).
-        keys: one key per example, shape (batch,), for the codec and the probes; None where neither draws.
-        codec: between the data's scale and the model's; None for that of the model, where `denoiser` is one.
-        draws: how many of the codec's draws are averaged.
+        values: data on their own scale, shape (batch, *codec.data_shape).
+        keys: one random key per example, shape (batch,), for the codec and the probes; None if neither is random.
+        codec: map between the data's scale and the model's; None for the codec of a `denoiser` that is a model.
+        draws: number of the codec's draws in the mean.
         cond, prior, trace, probes, probe, rtol, atol, chunk, precision: as in `log_prob`.
 
     Raises:
-        InputError: for values that are not the codec's, a codec without a bound of one of its terms, and what
-            `log_prob` refuses.
-        DivergenceError: for examples whose flow could not be solved, naming them.
+        InputError: for values that the codec does not accept, a codec term without a bound, and input that
+            `log_prob` does not accept.
+        DivergenceError: for examples whose flow could not be solved, with their numbers.
     """
     require_whole("draws", draws, 1)
     codec = getattr(denoiser, "codec", None) if codec is None else codec
@@ -124,12 +124,12 @@ def bits_per_dim(
     values = as_values(values, codec)
     check_keys(keys, len(values), trace)
     if keys is None and codec.is_bound:
-        raise InputError("keys is None; the codec draws (dequantisation) and needs one key per example.")
+        raise InputError("keys is None; the codec draws noise (dequantisation) and needs one key per example.")
     if keys is not None and not codec.is_bound:
         _check_draws_nothing(codec, values[:1], keys[:1])
     if draws > 1 and not codec.is_bound:
         raise InputError(
-            f"draws is {draws}, and {type(codec).__name__} draws nothing, so that all are the same: use 1."
+            f"draws is {draws}, and {type(codec).__name__} draws nothing, so all draws are equal: use draws=1."
         )
     options: dict[str, Any] = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
     options |= {"rtol": rtol, "atol": atol, "cond": cond, "prior": prior, "precision": precision}
@@ -147,18 +147,18 @@ def bits_per_dim(
 
 
 def _check_draws_nothing(codec: Codec, value: Any, key: Array) -> None:
-    """Refuse a codec that draws noise and says that the likelihood is exact."""
+    """Raise InputError if a codec draws noise and declares that the likelihood is exact."""
     one, other = (codec.encode(value, keys_.fold(key, purpose)) for purpose in ("encode", "another"))
     if any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)):
         name = type(codec).__name__
         raise InputError(
-            f"{name}.is_bound is False, and its encode draws noise, so that this is a bound: set is_bound = True in "
+            f"{name}.is_bound is False, but its encode draws noise, so the result is a bound: set is_bound = True in "
             f"{name}."
         )
 
 
 def _in_bits(out: LogProb, terms: dict[str, Array], size: int, is_bound: bool) -> BitsPerDim:
-    """The terms of one draw, from nats to bits per dimension."""
+    """Convert the terms of one draw from nats to bits per dimension."""
 
     def bits(nats: Array) -> np.ndarray:
         return np.asarray(nats, np.float64) / (size * math.log(2))
@@ -171,7 +171,7 @@ def _in_bits(out: LogProb, terms: dict[str, Array], size: int, is_bound: bool) -
 
 
 def _average(drawn: Sequence[BitsPerDim]) -> BitsPerDim:
-    """The mean of the terms over the draws, and the sum of what they cost."""
+    """Return the mean of the terms over the draws, and the sum of their costs."""
 
     def stacked(name: str) -> np.ndarray:
         return np.stack([getattr(one, name) for one in drawn])
@@ -184,7 +184,7 @@ def _average(drawn: Sequence[BitsPerDim]) -> BitsPerDim:
 
 
 def _with_bounds(terms: dict[str, Array | None], codec: Codec, batch: int) -> dict[str, Array]:
-    """The terms, once each is known to have a value per example."""
+    """Return the terms, or raise InputError if a term does not have one value per example."""
     name = type(codec).__name__
     bounded: dict[str, Array] = {}
     for term, value in terms.items():
@@ -199,7 +199,7 @@ def _with_bounds(terms: dict[str, Array | None], codec: Codec, batch: int) -> di
 
 
 def as_values(values: ArrayLike, codec: Codec) -> Array:
-    """Values as an array, once they are known to be the codec's own."""
+    """Return the values as an array, or raise InputError if the codec does not accept them."""
     values = values if isinstance(values, jax.Array) else as_array(values, "values")
     shape = values.shape
     if shape[1:] != tuple(codec.data_shape) or not shape:

@@ -1,4 +1,7 @@
-"""The exact log-density of a diffusion model, by the instantaneous change of variables along its probability flow."""
+"""This module computes the exact log-density of a diffusion model.
+
+The method is the instantaneous change of variables along the probability flow.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,22 @@ PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 
 
 class Prior(Protocol):
-    """A density at t_max: anything with log_prob(x) -> (batch,) in nats, such as a Mixture."""
+    """A `Prior` is a density at t_max: any object with log_prob(x) -> (batch,) in nats, such as a Mixture."""
 
     def log_prob(self, x: Array) -> Array: ...
 
 
 class LogProb(NamedTuple):
-    """What `log_prob` returns; value = prior + divergence.
+    """`LogProb` holds the result of `log_prob`; value = prior + divergence.
 
     Attributes:
-        value: log p(x) at t_min in nats, (batch,); NaN where the solve failed.
+        value: log p(x) at t_min in nats, (batch,); NaN if the solve failed.
         stderr: standard error of the value from its probes, in nats, (batch,): NaN with one probe, 0
             with the exact trace.
         nfe: network evaluations, each for drift and divergence together, int32 (batch,).
         accepted, rejected: steps of the solve, int32 (batch,).
-        latent: where x arrives at t_max, (batch, *shape).
-        status: 0 where solved, else why not as in `ode.Solution`, int32 (batch,).
+        latent: end point of the flow from x, at t_max, (batch, *shape).
+        status: 0 if solved, otherwise the reason of the failure as in `ode.Solution`, int32 (batch,).
         prior: log-density of the latent under the prior, in nats, (batch,).
         divergence: the integral of the flow's divergence from t_min to t_max, in nats, (batch,).
     """
@@ -71,38 +74,38 @@ def log_prob(
     chunk: int = 16,
     precision: str = "highest",
 ) -> LogProb:
-    """log p(x) at t_min under the probability flow from the prior (Song et al. 2021, Sec. 4.3 and App. D.2).
+    """Compute log p(x) at t_min under the probability flow from the prior (Song et al. 2021, Sec. 4.3 and App. D.2).
 
     With v the velocity of the flow, x(t_min) = x and z = x(t_max),
 
         log p(x) = log prior(z) + integral over [t_min, t_max] of div v(x(t), t) dt    (Eq. 39).
 
-    It equals the log-density of the data at t_min where the denoiser is exact and `prior` is the true
-    marginal at t_max; with the SDE's own prior the difference log prior(z) - log p(z) is the model's.
+    The result equals the log-density of the data at t_min if the denoiser is exact and `prior` is the true
+    marginal at t_max. With the SDE's own prior the difference log prior(z) - log p(z) is part of the model.
     The divergence is the trace of dv/dx: exact, or estimated by e^T (dv/dx) e with random probes e
-    (Hutchinson 1990), each fixed for the whole solve. Either way v and (dv/dx) e come from one
-    evaluation of the network, in forward mode. Tolerances are of x and of the integral per dimension.
+    (Hutchinson 1990), each fixed for the whole solve. In both cases one forward-mode evaluation of the
+    network gives both v and (dv/dx) e. Tolerances apply to x and to the integral per dimension.
 
     Args:
         denoiser: the model.
         x: data on the model's scale, floating point, shape (batch, *shape). For images use `bits_per_dim`.
-        keys: one key per example for its probes, shape (batch,); None with the exact trace.
+        keys: one random key per example for its probes, shape (batch,); None with the exact trace.
         cond: None, or conditions by name as `denoiser.reads` declares them.
-        prior: the density at t_max; None for the SDE's, N(0, prior_std^2 I).
+        prior: density at t_max; None for the SDE's prior, N(0, prior_std^2 I).
         trace: 'hutchinson', or 'exact' at the cost of one tangent for every dimension.
-        probes: the number of probes; from two up there is a standard error.
-        probe: the probes' distribution, 'rademacher' (the smaller variance) or 'gaussian'.
+        probes: number of probes; the standard error needs at least two.
+        probe: distribution of the probes, 'rademacher' (the smaller variance) or 'gaussian'.
         rtol, atol: tolerances of the solve.
-        chunk: of the exact trace, how many tangents are pushed forward at once; bounds its memory.
-        precision: of float32 products: 'highest' is full float32 on every platform; 'high' and 'default' are faster on
-            GPUs and TPUs and less exact (`score_sde.core.precision`).
+        chunk: number of tangents that the exact trace computes at once; limits the memory.
+        precision: precision of float32 products: 'highest' is full float32 on every platform; 'high' and 'default' are
+            faster on GPUs and TPUs and less exact (`score_sde.core.precision`).
 
     Returns:
-        LogProb. Under an outer jit nothing is raised: look at its status.
+        LogProb. Under an outer jit no DivergenceError is raised: check the status of the result.
 
     Raises:
         InputError: for input that cannot be used.
-        DivergenceError: for examples whose flow could not be solved, naming them.
+        DivergenceError: for examples whose flow could not be solved, with their numbers.
     """
     _check_options(trace, probes, probe, chunk)
     check_precision("precision", precision)
@@ -146,7 +149,7 @@ def _solve_batch(
     chunk: int,
     precision: str,
 ) -> tuple[ode.Solution, Array, Array]:
-    """(solution with y = (latent, divergence), stderr, prior term): one program, no return to the host on the way."""
+    """Compute (solution with y = (latent, divergence), stderr, prior term) in one program, without host transfers."""
     sde, size = denoiser.sde, dimensions(x)
     tangents = None
     if trace == "hutchinson" and keys is not None:
@@ -161,7 +164,7 @@ def _solve_batch(
         drift, divergence = _exact(v, y[0], chunk) if tangents is None else _hutchinson(v, y[0], tangents)
         return drift, divergence / size
 
-    # The integral is carried per dimension, so that its tolerance does not depend on their number.
+    # The integral is per dimension, so that its tolerance does not depend on the number of dimensions.
     running = jnp.zeros((len(x), 1 if tangents is None else probes), x.dtype)
     t0, t1 = jnp.asarray(sde.t_min, x.dtype), jnp.asarray(sde.t_max, x.dtype)
     options: dict[str, Any] = {"rtol": tolerances[0], "atol": tolerances[1], "precision": precision}
@@ -180,13 +183,13 @@ _solve = module_jit(_solve_batch, static_argnames=_STATIC, rows=(0, 1, 2))
 
 
 def _hutchinson(v: Any, x: Array, tangents: Array) -> tuple[Array, Array]:
-    """v(x) and e^T (dv/dx) e for each probe e: tangents (probes, *shape) -> (*shape), (probes,)."""
+    """Return v(x) and e^T (dv/dx) e for each probe e: tangents (probes, *shape) -> (*shape), (probes,)."""
     drift, pushed = jax.vmap(lambda e: jax.jvp(v, (x,), (e,)), out_axes=(None, 0))(tangents)
     return drift, jnp.sum(tangents * pushed, axis=tuple(range(1, pushed.ndim)))
 
 
 def _exact(v: Any, x: Array, chunk: int) -> tuple[Array, Array]:
-    """v(x) and the trace of dv/dx, shape (1,), `chunk` unit vectors at a time."""
+    """Return v(x) and the trace of dv/dx, shape (1,), computed with `chunk` unit vectors at a time."""
     drift, push = jax.linearize(v, x)
 
     def diagonal(i: Array) -> Array:
@@ -206,7 +209,7 @@ def _check_options(trace: str, probes: int, probe: str, chunk: int) -> None:
 
 
 def check_keys(keys: Array | None, batch: int, trace: str) -> None:
-    """A key for each example, where keys are needed."""
+    """Raise InputError if keys are needed and missing, or are not one random key per example."""
     if keys is None and trace == "hutchinson":
         raise InputError("keys is None; Hutchinson's probes need one key per example (or use trace='exact').")
     if keys is not None and not isinstance(keys, jax.Array):

@@ -1,4 +1,4 @@
-"""Data to latents and back along the probability flow, and the paths between two data."""
+"""This module maps data to latents and back along the probability flow, and interpolates between two examples."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape
 
 
 class Flowed(NamedTuple):
-    """Where the probability flow carries x.
+    """`Flowed` holds the result of the probability flow from given data or latents.
 
     Attributes:
-        x: shape (batch, *shape).
+        x: end point of the flow, shape (batch, *shape).
         nfe: network evaluations, int32 (batch,).
     """
 
@@ -41,18 +41,18 @@ def encode(
     atol: float = 1e-5,
     precision: str = "highest",
 ) -> Flowed:
-    """The latents at t_max of data at t_min (Song et al. 2021, Sec. 4.3); `decode` is the way back.
+    """Return the latents at t_max of data at t_min (Song et al. 2021, Sec. 4.3); `decode` is the inverse.
 
     Args:
         denoiser: the model.
         x: data on the model's scale, shape (batch, *shape).
         cond: None, or conditions by name as `denoiser.reads` declares them.
         rtol, atol: tolerances of the solve.
-        precision: of float32 products, as in `log_prob`.
+        precision: precision of float32 products, as in `log_prob`.
 
     Raises:
         InputError: for input that cannot be used.
-        DivergenceError: for examples whose flow could not be solved, naming them.
+        DivergenceError: for examples whose flow could not be solved, with their numbers.
     """
     return _carry(denoiser, x, cond, rtol, atol, precision, forward=True)
 
@@ -66,7 +66,7 @@ def decode(
     atol: float = 1e-5,
     precision: str = "highest",
 ) -> Flowed:
-    """The data at t_min of latents at t_max: the inverse of `encode`, with the same arguments and errors."""
+    """Return the data at t_min of latents at t_max: the inverse of `encode`, with the same arguments and errors."""
     return _carry(denoiser, z, cond, rtol, atol, precision, forward=False)
 
 
@@ -81,24 +81,24 @@ def interpolate(
     atol: float = 1e-5,
     precision: str = "highest",
 ) -> Array:
-    """n points on the way from a to b, along the great circle between their latents.
+    """Return n points on the path from a to b, along the great circle between their latents.
 
     With z_a, z_b the latents and theta the angle between them,
 
         z_w = sin((1 - w) theta) / sin(theta) z_a + sin(w theta) / sin(theta) z_b,  w from 0 to 1,
 
-    which keeps the length of a Gaussian draw, as a straight line would not (Shoemake 1985).
+    which keeps the length of Gaussian noise, unlike a straight line (Shoemake 1985).
 
     Args:
         denoiser: the model.
         a, b: data on the model's scale, shape (batch, *shape).
-        n: the number of points, both ends among them; at least 2.
+        n: number of points, both ends included; at least 2.
         cond: None, or conditions by name as `denoiser.reads` declares them.
         rtol, atol: tolerances of the solves.
-        precision: of float32 products, as in `log_prob`.
+        precision: precision of float32 products, as in `log_prob`.
 
     Returns:
-        Shape (n, batch, *shape); the first and the last are a and b, up to the tolerance.
+        The points, shape (n, batch, *shape); the first is a and the last is b, up to the tolerance.
     """
     require_whole("n, the points of an interpolation,", n, 2)
     a, b = as_points(a, "a"), as_points(b, "b")
@@ -111,11 +111,11 @@ def interpolate(
 
 
 def great_circle(z_a: Array, z_b: Array, weight: float) -> Array:
-    """The point at `weight` of the way from z_a to z_b, shape (batch, *shape), on the great circle between them."""
+    """Return the point at the fraction `weight` of the great circle from z_a to z_b, shape (batch, *shape)."""
     lengths = jnp.sqrt(per_example_sum(z_a**2) * per_example_sum(z_b**2))
     cosine = per_example_sum(z_a * z_b) / jnp.where(lengths > 0, lengths, 1)
     theta = jnp.arccos(jnp.clip(cosine, -1, 1))
-    # Where the two are parallel the circle is a straight line.
+    # For parallel latents sin(theta) is 0, and the path is a straight line.
     curved = jnp.sin(theta) > 1e-4
     sine = jnp.where(curved, jnp.sin(theta), 1)
     to_a = jnp.where(curved, jnp.sin((1 - weight) * theta) / sine, 1 - weight)

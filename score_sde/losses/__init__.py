@@ -1,4 +1,4 @@
-"""What training minimises: objectives, their weights over time, and how they draw times."""
+"""This package defines the objectives of training, their weights over time, and the rules that draw times."""
 
 from score_sde.losses import time_sampling, weighting
 from score_sde.losses.denoising import Denoising, denoising_loss

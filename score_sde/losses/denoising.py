@@ -1,4 +1,4 @@
-"""Denoising score matching: teach a denoiser to tell x_0 from noise."""
+"""This module defines denoising score matching, which trains a denoiser to separate x_0 from noise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from score_sde.sde import SDE
 
 TARGETS = ("noise", "x0", "velocity")
 REDUCTIONS = ("mean", "half_sum")
-_LAST = 1.0 - 2.0**-24  # the last number below 1 in float32
+_LAST = 1.0 - 2.0**-24  # the largest float32 number below 1
 
 
 def denoising_loss(
@@ -41,19 +41,19 @@ def denoising_loss(
     train: bool = True,
     reduction: str = "mean",
 ) -> Array:
-    """weight(t) times the mean squared error of the prediction of `target`, one value per example.
+    """Return weight(t) times the mean squared error of the prediction of `target`, one value per example.
 
     With x_t = alpha x_0 + sigma noise, the targets are noise (the objective of Song et al. 2021,
     Eq. 7, with lambda = sigma^2), x_0, and the velocity alpha' x_0 + sigma' noise. On `RectifiedFlow` the
-    velocity is noise - x_0, and matching it is flow matching (Lipman et al. 2023). The caller draws t.
+    velocity is noise - x_0, and the velocity target gives flow matching (Lipman et al. 2023). The caller draws t.
 
     Args:
         denoiser: the model; gradients pass through it.
         x0: data, shape (batch, *shape).
-        keys: one key per example, shape (batch,), for its noise and its dropout.
+        keys: one random key per example, shape (batch,), for the noise and the dropout of the example.
         t: times, shape () or (batch,), within [t_min, t_max] of the SDE.
         target: 'noise', 'x0' or 'velocity'.
-        weight: a function (sde, t) -> shape of t, as in `weighting`; one that is stated for another
+        weight: a function (sde, t) -> shape of t, as in `weighting`; a weight that is defined for another
             quantity (weight.of) is converted.
         cond: None, or conditions by name as `denoiser.reads` declares them.
         train: whether dropout is on.
@@ -61,7 +61,7 @@ def denoising_loss(
             settings reduce_mean=True and False of Song et al. 2021.
 
     Returns:
-        Shape (batch,).
+        The losses, shape (batch,).
     """
     denoiser, x0 = as_denoiser(denoiser), as_points(x0, "x0")
     check_shape(denoiser, x0.shape[1:], "x0")
@@ -96,16 +96,16 @@ def _check(sde: SDE, x0: Array, keys: Array, t: ArrayLike, target: str, reductio
             raise InputError(f"t has shape {times.shape}; expected () or ({len(x0)},), one time per example.")
         sde.check_times(times, "t")
         if not np.all(np.asarray(sde.variance(times)) > 0):
-            raise InputError(f"t contains {times.min():g}, where {type(sde).__name__} has no noise to tell from data.")
+            raise InputError(f"t contains {times.min():g}, where {type(sde).__name__} has no noise; use a larger t.")
 
 
 class Denoising(Objective):
-    """Denoising score matching and flow matching: the loss of `denoising_loss`, at times drawn for each example.
+    """`Denoising` is denoising score matching or flow matching: `denoising_loss` at times drawn for each example.
 
-    Every draw is a function of (seed, step, place in the whole batch).
+    Every random draw is a function of (seed, step, place of the example in the whole batch).
 
     Args:
-        parts: what the config makes.
+        parts: objects that the config makes.
         target: 'noise', 'x0' or 'velocity'.
         weight: a function of `weighting`, by name or as a spec.
         times: a rule of `time_sampling`, by name or as a spec.
@@ -148,9 +148,9 @@ class Denoising(Objective):
         t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.5, _LAST])))
         if not np.isfinite(weight).all():
             raise InputError(
-                f"objective.weight and objective.times give the times {t} the weights {weight}: not finite on "
-                f"{type(sde).__name__}, which has no signal or no noise left there; use weight='unit' and "
-                "times='uniform', or an SDE that stops before."
+                f"objective.weight and objective.times give the times {t} the weights {weight}; expected finite "
+                f"weights, but {type(sde).__name__} has no signal or no noise at some of these times: use "
+                "weight='unit' and times='uniform', or an SDE with a smaller range of times."
             )
         if self.target == "velocity":
             sde.velocity_rates(sde.t_max)
@@ -184,7 +184,7 @@ class Denoising(Objective):
         frozen: Mapping[str, Any],
         train: bool = False,
     ) -> Array:
-        """The loss of each example at times t, of shape () or (batch,); the other draws are those of the call."""
+        """Return the loss of each example at times t, shape () or (batch,), with all other draws as in `__call__`."""
         keys = keys_.examples(key, batch["index"])
         x0, _ = frozen["codec"].encode(batch["values"], keys_.fold(keys, "encode"))
         settings: dict[str, Any] = {"target": self.target, "weight": self.weight, "reduction": self.reduction}
@@ -196,7 +196,7 @@ class Denoising(Objective):
         return trained.experiment.parts.denoiser(trained.params[self.GROUP])
 
     def draw_times(self, keys: Array, index: Array) -> tuple[Array, Array]:
-        """Times and the factors of their losses, each (batch,); index is the place in the whole batch."""
+        """Return times and the factors of their losses, each (batch,); index is the place in the whole batch."""
         u = keys_.draw(jax.random.uniform, keys, ())
         if self.stratified:
             size = self.parts.batch_size

@@ -1,4 +1,4 @@
-"""The loss on examples that training does not see."""
+"""This module computes the loss on held-out examples, which training does not use."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _REPEATS = 2
 
 
 class HeldOut:
-    """The loss over a whole split, each example at the same times and noises at every call.
+    """`HeldOut` computes the loss over a whole split, with the same times and noise for each example at every call.
 
     Args:
-        objective: the loss.
-        conditioning: what the examples' conditions go through.
+        objective: the objective, which defines the loss.
+        conditioning: transformation of the examples' conditions.
         examples: the examples, with the conditions that are read.
-        frozen: as the objective is given it in training.
-        devices: where to compute.
-        batch_size: examples per compiled batch; the last one is padded, and padding is not counted.
-        seed: of the times and noises.
-        precision: of float32 products, as in `core.precision.products`.
+        frozen: argument `frozen` of the objective, as in training.
+        devices: devices of the computation.
+        batch_size: examples per compiled batch; the last batch is padded, and the padding is not counted.
+        seed: seed of the times and the noise.
+        precision: precision of float32 products, as in `core.precision.products`.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class HeldOut:
             mine = place[low + rows]
             batch = examples.batch(mine % self._examples) | {"index": mine.astype(np.uint32)}
             self._batches.append(devices.place_sharded(batch, batch_size))
-        # Copied to every device, so that every process has every loss.
+        # The losses are copied to every device, so that every process has every loss.
         self._each = jax.jit(self._losses, out_shardings=devices.replicated)
 
     def __call__(
         self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None, step: ArrayLike = 0
     ) -> float:
-        """The mean loss with these parameters by group, dropout off."""
+        """Return the mean loss with these parameters by group, without dropout."""
         return float(self.each(params, state, averages, step).mean())
 
     def each(
@@ -77,17 +77,17 @@ class HeldOut:
         step: ArrayLike = 0,
         t: ArrayLike | None = None,
     ) -> np.ndarray:
-        """The loss of each example, a mean over its noises, float64 (n,).
+        """Return the loss of each example, a mean over several random draws, as float64 of shape (n,).
 
         Args:
             params: the parameters by group.
-            state: the objective's.
-            averages: {name: parameters by group}, for an objective that looks at them.
-            step: updates before.
-            t: at this time; None for times as the objective draws them.
+            state: state of the objective.
+            averages: {name: parameters by group}, for an objective that uses averages.
+            step: number of updates so far.
+            t: time of all losses; None for times that the objective draws.
         """
         averages, step = averages or {}, np.asarray(step, np.int32)
-        # One after another: programs in flight that wait for one another's devices can starve a small CPU.
+        # The batches run one after another: concurrent programs that wait for shared devices can block a small CPU.
         common = (self._key, self._arrays, t)
         parts = [
             np.asarray(self._each(params, state, averages, step, batch, *common), np.float64) for batch in self._batches
@@ -127,9 +127,9 @@ class HeldOut:
 
 
 def at_time_of(objective: Objective) -> Callable[..., Array]:
-    """The objective's loss at a given time; raises InputError for one that has none."""
+    """Return the function for the objective's loss at a given time, or raise InputError if there is none."""
     at_time = getattr(objective, "at_time", None)
     if at_time is None:
-        raise InputError(f"{type(objective).__name__} has no loss at a given time (at_time): leave out LossPerLevel.")
+        raise InputError(f"{type(objective).__name__} has no loss at a given time (at_time): remove LossPerLevel.")
     found: Callable[..., Array] = at_time
     return found

@@ -1,4 +1,4 @@
-"""What a run minimises: the interface of an objective, and what it is given."""
+"""This module defines the interface of an objective, the quantity that training minimises, and its arguments."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from score_sde.networks import Network
 from score_sde.sde import SDE
 
 T = TypeVar("T")
-Losses = dict[str, Array]  # by group of parameters, each (batch,)
+Losses = dict[str, Array]  # losses by group of parameters, each (batch,)
 
 
 class Across(Protocol):
-    """What the devices that share a batch tell one another inside a step; alike under jit, fsdp and pmap."""
+    """`Across` combines values over the devices that share a batch inside a step, equally under jit, fsdp and pmap."""
 
     def mean(self, tree: T) -> T:
-        """The mean over the devices of values that are means over a device's rows: the mean over the whole batch."""
+        """Return the mean over the devices of means over a device's rows, which is the mean over the whole batch."""
 
     def sum(self, tree: T) -> T:
-        """The sum over the devices of values that are sums over a device's rows: the sum over the whole batch."""
+        """Return the sum over the devices of sums over a device's rows, which is the sum over the whole batch."""
 
     def gather(self, tree: T) -> T:
-        """Arrays (rows, ...) of all devices one after another, (batch, ...): the whole batch, in its order."""
+        """Return the whole batch (batch, ...) in its order, concatenated from the arrays (rows, ...) of all devices."""
 
 
 class WholeBatch:
-    """The `Across` of a program that sees the whole batch by itself, as one device does."""
+    """`WholeBatch` is the `Across` of a program that sees the whole batch, such as a program on one device."""
 
     def mean(self, tree: T) -> T:
         return tree
@@ -51,13 +51,13 @@ class WholeBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a config makes for an objective.
+    """`Parts` holds the objects that a config makes for an objective.
 
     Attributes:
-        sde, parametrization, network: those of the config.
-        codec: the data set's.
-        conditions: everything that a batch's cond can have: the data set's conditions, and the computed ones.
-        batch_size: of training, over all devices.
+        sde, parametrization, network: objects of the config.
+        codec: codec of the data set.
+        conditions: all conditions that a batch's cond can have: those of the data set, and the computed ones.
+        batch_size: batch size of training, over all devices.
     """
 
     sde: SDE
@@ -68,7 +68,7 @@ class Parts:
     batch_size: int
 
     def denoiser(self, params: Any) -> NetworkDenoiser:
-        """The denoiser with these weights of the network."""
+        """Return the denoiser with these parameters of the network."""
         return NetworkDenoiser(self.sde, self.parametrization, self.network, params)
 
 
@@ -79,16 +79,16 @@ class Parts:
 )
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training made, as `Objective.model` is given it: a pytree of its arrays.
+    """`Trained` holds the result of training for `Objective.model`, as a pytree of its arrays.
 
     Attributes:
         experiment: the experiment, as `Experiment.from_config` builds it.
         params: the parameters, or an average of them, by group.
         state: the objective's state.
-        frozen: as the objective was given it.
-        step: the number of training steps.
-        digest: of the parameters, as their checkpoint carries it.
-        averages: {name: parameters by group}, where they are asked for.
+        frozen: argument `frozen` of the objective.
+        step: number of training steps.
+        digest: digest of the parameters, as in their checkpoint.
+        averages: {name: parameters by group}, if requested.
     """
 
     experiment: Any
@@ -101,14 +101,16 @@ class Trained:
 
 
 class Objective(abc.ABC):
-    """What a run minimises. config.objective names one, of `score_sde.losses` or by its dotted path.
+    """An objective is the quantity that training minimises.
 
-    To add one, subclass and define `init` and `__call__`. The constructor's first argument is `parts`, the others are
-    entries of config.objective.
+    config.objective names an objective of `score_sde.losses`, or any other objective by its dotted path. To add an
+    objective, write a subclass and define `init` and `__call__`. The constructor's first argument is `parts`; the
+    other arguments are entries of config.objective.
 
     Attributes:
-        parts: what the config makes.
-        whole_batch: whether a loss depends on the whole batch, as a contrastive one does; micro-batches are refused.
+        parts: objects that the config makes.
+        whole_batch: whether a loss depends on the whole batch, as a contrastive loss does; more than one micro-batch
+            then raises InputError.
     """
 
     parts: Parts
@@ -119,18 +121,18 @@ class Objective(abc.ABC):
 
     @property
     def reads(self) -> Mapping[str, Condition]:
-        """The conditions that batches must bring, by name: those that the network reads unless it says otherwise."""
+        """Return the conditions that batches must contain, by name; by default those that the network reads."""
         return self.parts.network.conditions
 
     def check(self) -> None:
-        """Raise InputError, before anything is written, where the parts do not suit the objective."""
+        """Raise InputError, before any file is written, if the parts do not suit the objective."""
 
     @abc.abstractmethod
     def init(self, key: Array) -> tuple[dict[str, Any], Any]:
-        """(parameters by group, state) before the first step.
+        """Return (parameters by group, state) before the first step.
 
-        Each group is a pytree of arrays with an optimizer of its own. The state is a pytree of arrays that is not
-        trained, such as statistics or a codebook; () for none.
+        Each group is a pytree of arrays with its own optimizer. The state is a pytree of arrays that is not
+        trained, such as statistics or a codebook; () for no state.
         """
 
     @abc.abstractmethod
@@ -147,47 +149,49 @@ class Objective(abc.ABC):
         across: Across,
         train: bool,
     ) -> tuple[Losses, Any, dict[str, Array]]:
-        """The losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
             params: the parameters by group.
             state: the objective's state.
             batch: {'values' on the data's own scale, 'cond' as `reads` declares it, 'index', the place of each example
-                in the whole batch}; of the whole batch these are a device's rows.
-            key: of this step, shape (). An example's draws come from keys.examples(key, batch['index']), with a name
-                folded in for each purpose ('condition' and 'drop' are taken), so that they depend neither on the
-                devices nor on the rest of the batch.
-            step: updates before this one, int32 ().
+                in the whole batch}; a device receives its own rows of the whole batch.
+            key: random key of this step, shape (). The random draws of an example come from
+                keys.examples(key, batch['index']), with a name folded in for each purpose ('condition' and 'drop' are
+                reserved), so that the draws depend neither on the devices nor on the rest of the batch.
+            step: number of updates before this one, int32 ().
             averages: {name: parameters by group}.
-            frozen: {'codec': the codec, and what `frozen` adds}.
+            frozen: {'codec': the codec, and the entries of the method `frozen`}.
             across: the mean, the sum and the rows of the whole batch.
-            train: False for held-out losses: no dropout, and the state is thrown away.
+            train: False for held-out losses: no dropout, and the new state is discarded.
 
         Returns:
-            ({group: (batch,)}: the loss of a group moves that group only; the new state, equal on all devices; metrics,
-            {name: shape ()}, each the mean over the device's rows).
+            ({group: (batch,)}: the loss of a group trains that group only; the new state, equal on all devices;
+            metrics, {name: shape ()}, each the mean over the device's rows).
         """
 
     def after_update(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The parameters after each update, such as projected ones."""
+        """Return the parameters to use after an update, such as projected parameters."""
         return params
 
     def frozen(self, load: Callable[[str | pathlib.Path], Any]) -> dict[str, Any]:
-        """What is used and not trained, by name: arguments of the step, never constants of the program.
+        """Return the objects that are used and not trained, by name.
+
+        These objects are arguments of the step, never constants of the program.
 
         Args:
-            load: opens a workdir, as `score_sde.load` does; for a teacher, say.
+            load: function that opens a workdir, as `score_sde.load` does, for example the workdir of a teacher.
         """
         return {}
 
     def total(self, losses: Losses) -> Array:
-        """One number for each example, for held-out losses: the sum over the groups, (batch,)."""
+        """Return one number for each example, shape (batch,), for held-out losses: the sum over the groups."""
         return jnp.sum(jnp.stack(list(losses.values())), axis=0)
 
     def model(self, trained: Trained) -> Any:
-        """What `score_sde.load` returns of a workdir trained with this objective.
+        """Return the object that `score_sde.load` returns for a workdir trained with this objective.
 
-        A denoiser comes back as a `Model`, which samples and has likelihoods; anything else as it is. Training calls
-        this on traced arrays first, to learn what it will be.
+        `score_sde.load` returns a denoiser as a `Model`, which samples and has likelihoods, and any other object as it
+        is. Training first calls this method on traced arrays, to find the type of the object.
         """
         return trained

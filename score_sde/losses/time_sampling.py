@@ -1,8 +1,8 @@
-"""How training draws its times.
+"""This module defines the rules that draw the times of training.
 
 A rule maps u, uniform on [0, 1), to a time and the factor that importance sampling puts on its loss (1 for
-most), each in the shape of u. Being quantile functions, all of them can be stratified: u = (i + v) / n for
-example i of n spreads a batch's times evenly.
+most rules), each in the shape of u. All rules are quantile functions, so all can be stratified: u = (i + v) / n
+for example i of n spreads a batch's times evenly.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Times = Callable[[SDE, Array], tuple[Array, Array]]
 
 
 def uniform(sde: SDE, u: Array) -> tuple[Array, Array]:
-    """Uniform on [t_min, t_max] (Song et al. 2021, Eq. 7)."""
+    """Return times that are uniform on [t_min, t_max] (Song et al. 2021, Eq. 7)."""
     return sde.t_min + (sde.t_max - sde.t_min) * u, jnp.ones_like(u)
 
 
 def knots(sde: SDE, u: Array) -> tuple[Array, Array]:
-    """The levels 1..N of a chain, each as often as the others."""
+    """Return times of the levels 1..N of a chain, all with equal probability."""
     levels = sde.levels
     if levels is None:
         raise InputError(f"{type(sde).__name__} has no levels: draw times by 'uniform'.")
@@ -35,11 +35,11 @@ def knots(sde: SDE, u: Array) -> tuple[Array, Array]:
 
 
 def importance(sde: SDE, u: Array) -> tuple[Array, Array]:
-    """Importance sampling for the likelihood weighting (Song et al. 2021b, arXiv:2101.09258, Sec. 5).
+    """Return times and factors of importance sampling for the likelihood weighting (Song et al. 2021b, Sec. 5).
 
-    Times of density p proportional to g^2 / sigma^2, with the factor 1 / (p (t_max - t_min)), so that the
-    mean loss is that of uniform times and its variance less. As g^2 / sigma^2 = -log_snr', these times are
-    uniform in log-SNR, for any SDE.
+    The source is arXiv:2101.09258. The times have density p proportional to g^2 / sigma^2, and the factor is
+    1 / (p (t_max - t_min)), so the mean loss is that of uniform times, with a smaller variance. As
+    g^2 / sigma^2 = -log_snr', these times are uniform in log-SNR, for any SDE.
     """
     high, low = sde.log_snr(jnp.asarray(sde.t_min, u.dtype)), sde.log_snr(jnp.asarray(sde.t_max, u.dtype))
     t = sde.time_of(high + (low - high) * u)
@@ -49,7 +49,10 @@ def importance(sde: SDE, u: Array) -> tuple[Array, Array]:
 
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
-    """log(sigma / alpha) ~ N(mean, std^2), outside moved to t_min and t_max (Karras et al. 2022, Table 1)."""
+    """`LogNormal` draws times with log(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, Table 1).
+
+    Noise levels outside the range of the SDE give t_min or t_max.
+    """
 
     mean: float = -1.2
     std: float = 1.2
@@ -64,7 +67,10 @@ class LogNormal:
 
 @dataclasses.dataclass(frozen=True)
 class LogitNormal:
-    """logit((t - t_min) / (t_max - t_min)) ~ N(mean, std^2) (Esser et al. 2024, arXiv:2403.03206, Eq. 19)."""
+    """`LogitNormal` draws times with logit((t - t_min) / (t_max - t_min)) ~ N(mean, std^2).
+
+    The source is Esser et al. 2024, arXiv:2403.03206, Eq. 19.
+    """
 
     mean: float = 0.0
     std: float = 1.0
@@ -79,7 +85,7 @@ class LogitNormal:
 
 
 def _normal(u: Array) -> Array:
-    """The normal quantile of u, finite."""
+    """Return the normal quantile of u, which is always finite."""
     tiny = jnp.finfo(u.dtype).eps
     return jax.scipy.special.ndtri(jnp.clip(u, tiny, 1 - tiny))
 

@@ -1,9 +1,9 @@
-"""Weights of a loss over time.
+"""This module defines weights of a loss over time.
 
-A weight is a function (sde, t) -> factor in the shape of t. Those of the literature are stated for the
-squared error of one quantity, `of`; `denoising_loss` converts them to whatever target it measures, so that
-a weight means the same for every target. A function of one's own without `of` multiplies the target's own
-squared error, as `unit` does.
+A weight is a function (sde, t) -> factor in the shape of t. A weight of the literature is defined for the
+squared error of one quantity, its attribute `of`; `denoising_loss` converts the weight to the target of the
+loss, so that a weight means the same for every target. A user's function without `of` multiplies the
+target's own squared error, as `unit` does.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ Weight = Callable[[SDE, Array], Array]
 
 
 def unit(sde: SDE, t: Array) -> Array:
-    """1 at every time, whatever the target: for the noise, Ho et al. 2020 (arXiv:2006.11239), Eq. 14."""
+    """Return 1 at every time, for any target; for the noise this is Ho et al. 2020 (arXiv:2006.11239), Eq. 14."""
     return jnp.ones_like(t)
 
 
 def likelihood(sde: SDE, t: Array) -> Array:
-    """g^2 on the score, that is g^2 / sigma^2 on the noise (Song et al. 2021b, arXiv:2101.09258, Eq. 7)."""
+    """Return g^2 / sigma^2, the weight on the noise, which is g^2 on the score.
+
+    The source is Song et al. 2021b, arXiv:2101.09258, Eq. 7.
+    """
     return sde.diffusion_squared(t) / sde.variance(t)
 
 
@@ -38,9 +41,10 @@ likelihood.of = "noise"  # type: ignore[attr-defined]
 
 @dataclasses.dataclass(frozen=True)
 class Karras:
-    """1 / (variance of x_0 were x_t's noise and the data Gaussian) on x_0 (Karras et al. 2022, Table 1).
+    """`Karras` weights the error of x_0 by 1 / (posterior variance of x_0 given x_t, for Gaussian data).
 
-    (s^2 + data_std^2) / (s data_std)^2 with s = sigma / alpha: the loss of `Preconditioned`'s F is even.
+    The source is Karras et al. 2022, Table 1. With s = sigma / alpha the weight is (s^2 + data_std^2) / (s data_std)^2,
+    which gives the error of F in `Preconditioned` equal weight at all times.
     """
 
     data_std: float = 0.5
@@ -57,10 +61,13 @@ class Karras:
 
 @dataclasses.dataclass(frozen=True)
 class MinSNR:
-    """min(SNR, gamma) on x_0, that is min(1, gamma / SNR) on the noise (Hang et al. 2023, arXiv:2303.09556)."""
+    """`MinSNR` weights the error of x_0 by min(SNR, gamma), that is, the error of the noise by min(1, gamma / SNR).
+
+    The source is Hang et al. 2023, arXiv:2303.09556.
+    """
 
     gamma: float = 5.0
-    of: ClassVar[str] = "noise"  # finite where alpha = 0, as the same weight of x_0 put on the noise is not
+    of: ClassVar[str] = "noise"  # finite where alpha = 0; the conversion from x_0 to noise is not
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -73,10 +80,10 @@ class MinSNR:
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid:
-    """The logistic function of (bias - log_snr), per unit of log-SNR, on the noise (Kingma & Gao 2023).
+    """`Sigmoid` weights the error of the noise by the logistic function S(bias - log_snr), per unit of log-SNR.
 
-    arXiv:2303.00848: the loss is a mean over log-SNR, so that in t the weight is S(bias - log_snr) (-log_snr'), with
-    -log_snr' = g^2 / sigma^2, the likelihood's weight.
+    The source is Kingma & Gao 2023, arXiv:2303.00848. Their loss is a mean over log-SNR, so in t the weight is
+    S(bias - log_snr) (-log_snr'), where -log_snr' = g^2 / sigma^2 is the weight `likelihood`.
     """
 
     bias: float = 2.0
@@ -87,10 +94,10 @@ class Sigmoid:
 
 
 def on(target: str, weight: Weight, sde: SDE, t: Array) -> Array:
-    """The factor on the squared error of `target` that `weight` asks for, in the shape of t.
+    """Return the factor that `weight` puts on the squared error of `target`, in the shape of t.
 
-    The errors of both halves are bound by alpha error(x_0) + sigma error(noise) = 0, and so is the
-    velocity's: each is a multiple of one and the same error.
+    The errors satisfy alpha error(x_0) + sigma error(noise) = 0, and the error of the velocity is a combination of
+    both errors. So each error is a multiple of one common error.
     """
     of = getattr(weight, "of", None) or target
     factor = weight(sde, t)
@@ -98,7 +105,7 @@ def on(target: str, weight: Weight, sde: SDE, t: Array) -> Array:
 
 
 def _size(target: str, sde: SDE, t: Array) -> Array:
-    """The squared error of a target over that of (noise / alpha) = that of (x_0 / sigma)."""
+    """Return the squared error of a target, divided by that of noise / alpha, which equals that of x_0 / sigma."""
     if target == "noise":
         return sde.alpha(t) ** 2
     if target == "x0":

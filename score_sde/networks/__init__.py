@@ -1,4 +1,7 @@
-"""Networks: plain arguments in, init(key) and apply(params, x, time_label, cond) out."""
+"""This package defines the networks.
+
+A network is built from plain arguments and has the methods init(key) and apply(params, x, time_label, cond).
+"""
 
 from score_sde.networks.base import COMPUTE_SETTINGS, ModuleNetwork, Network
 from score_sde.networks.families import DDPM, DDPMpp, NCSNpp, UNetNetwork

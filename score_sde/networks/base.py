@@ -1,4 +1,4 @@
-"""A network as the rest of the library sees it: init(key) -> params, apply(params, x, label, cond)."""
+"""This module defines the interface of a network: init(key) -> params, apply(params, x, label, cond)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Params = dict[str, Any]
 
 
 class Network(abc.ABC):
-    """A function of parameters, and how to make the parameters.
+    """A network is a function of parameters and inputs, together with a function that makes the parameters.
 
-    To add one, subclass and define `init` and `apply` in plain JAX, or subclass ModuleNetwork and
-    define `module` in flax NNX. Declare settings as a frozen dataclass does, so that two networks
-    with equal settings share one compiled program. A network made by a config is also given those of
-    `shape`, `conditions` and `levels` that its constructor takes: the model's shape, the conditions that the config
-    gives it (data.given), and the number of a chain's levels.
+    To add a network, subclass `Network` and define `init` and `apply` in plain JAX, or subclass `ModuleNetwork` and
+    define `module` in flax NNX. Declare settings as fields of a frozen dataclass, so that two networks with equal
+    settings share one compiled program. A config passes `shape`, `conditions` and `levels` to a constructor that takes
+    them. They are the shape of the model, the conditions that the config gives to the network (data.given), and the
+    number of levels of a chain.
 
     Attributes:
-        shape: of an example.
-        conditions: the conditions that it reads, by name.
+        shape: shape of an example.
+        conditions: conditions that the network reads, by name.
     """
 
     shape: tuple[int, ...]
@@ -42,53 +42,56 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: Array) -> Params:
-        """Fresh parameters, a plain dict of arrays, from a key of shape ()."""
+        """Return new parameters, a plain dict of arrays, from a random key of shape ()."""
 
     @abc.abstractmethod
     def apply(
         self, params: Params, x: Array, time_label: Array, cond: Cond = None, *, keys: Array | None = None
     ) -> Array:
-        """The network's output.
+        """Return the output of the network.
 
         Args:
-            params: what `init` made, trained or not.
-            x: shape (batch, *shape).
-            time_label: shape (batch,), or (batch, k) where a parametrisation tells several numbers.
-            cond: None, or conditions by name, as `conditions` declares them; cond['absent'] says which examples lack
-                one (`score_sde.core.conditions.is_absent`), and the network has its own answer to that.
-            keys: None in evaluation; in training one key per example, (batch,), for dropout.
+            params: parameters that `init` made, trained or not.
+            x: array of shape (batch, *shape).
+            time_label: array of shape (batch,), or (batch, k) if the parametrisation gives k numbers.
+            cond: None, or conditions by name, as `conditions` declares them; cond['absent'] marks the examples without
+                a condition (`score_sde.core.conditions.is_absent`). The network defines how it handles these examples.
+            keys: None in evaluation; in training one random key per example, shape (batch,), for dropout.
 
         Returns:
-            Shape (batch, *shape); more channels where the parametrisation reads more.
+            An array of shape (batch, *shape), with more channels if the parametrisation reads more.
         """
 
     def traits(self, params: Params) -> Any:
-        """What is special about each parameter: a `Trait` in the place of every array of `params`."""
+        """Return what is special about each parameter: a tree like `params` with a `Trait` in place of every array."""
         return jax.tree.map(lambda _: Trait(), params)
 
     def remarks(self) -> tuple[str, ...]:
-        """What a user should know of the settings, such as one without effect; told when training begins."""
+        """Return notes on the settings, such as a setting without effect; training prints them at the start."""
         return ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
-        """`apply`: unlike a bound method, a network equals another one with the same settings."""
+        """Return the result of `apply`.
+
+        Two networks with equal settings are equal; their bound methods `apply` are not.
+        """
         return self.apply(*args, **kwargs)
 
 
-# How a network is computed, and not what its weights mean: a run may go on with other values of these.
+# These settings change how a network is computed, not what its weights mean: a run may resume with other values.
 COMPUTE_SETTINGS = ("dtype", "remat")
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModuleNetwork(Network):
-    """A network whose `module` is a flax NNX module called as module(x, time_label, cond, keys).
+    """A `ModuleNetwork` computes its output with a flax NNX module, called as module(x, time_label, cond, keys).
 
     Attributes:
-        dtype: 'float32' computes in the input's own precision; 'bfloat16' casts parameters and input to it,
-            and the output back. Parameters, their gradients and the time label stay in float32.
-        remat: what the gradient computes again instead of keeping: 'none'; 'dots', all but the outputs of
-            convolutions and matrix products; 'full', all within a block.
+        dtype: 'float32' computes in the dtype of the input; 'bfloat16' casts parameters and input to bfloat16, and the
+            output back. The stored parameters, their gradients and the time label stay in float32.
+        remat: values that the gradient computes again instead of keeping: 'none' for no values; 'dots' for all but the
+            outputs of convolutions and matrix products; 'full' for all values within a block.
     """
 
     dtype: str = "float32"
@@ -102,7 +105,7 @@ class ModuleNetwork(Network):
 
     @abc.abstractmethod
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
-        """The module, with parameters drawn from `rngs`: each rngs.params() is a new key."""
+        """Return the module, with parameters drawn from `rngs`; each call of rngs.params() returns a new random key."""
 
     def init(self, key: Array) -> Params:
         return nnx.to_pure_dict(nnx.state(self.module(_key_stream(key)), nnx.Param))
@@ -117,11 +120,11 @@ class ModuleNetwork(Network):
         return module(x.astype(low), time_label, cond, keys).astype(x.dtype)
 
     def traits(self, params: Params) -> Any:
-        """As the module's variables declare them (`layers.special`)."""
+        """Return the traits that the variables of the module declare (`layers.special`)."""
         return _traits(self)
 
     def _cast(self, params: Params, dtype: Any) -> Params:
-        """The parameters in another precision, but for those that are declared to stay in float32."""
+        """Return the parameters in another dtype, except the parameters that are declared to stay in float32."""
 
         def cast(leaf: Array, trait: Trait) -> Array:
             return leaf if trait.float32 or not jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(dtype)
@@ -130,9 +133,9 @@ class ModuleNetwork(Network):
 
 
 class _KeyStream:
-    """Keys one after another, by any name.
+    """`_KeyStream` returns one random key after another, under any attribute name.
 
-    nnx.Rngs counts on the device, which under a trace takes it milliseconds each: 10 s for 1,000 arrays.
+    nnx.Rngs counts on the device. Under a trace each count takes milliseconds: 10 s for 1,000 arrays.
     """
 
     def __init__(self, key: Array) -> None:
@@ -148,7 +151,7 @@ class _KeyStream:
 
 
 def _key_stream(key: Array) -> nnx.Rngs:
-    stream: Any = _KeyStream(key)  # all that modules ask of nnx.Rngs
+    stream: Any = _KeyStream(key)  # modules use nothing else of nnx.Rngs
     return stream
 
 

@@ -1,4 +1,4 @@
-"""From the time label and the conditions to the vector that a network is told."""
+"""This module computes the vector by which a network receives the time label and the conditions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from score_sde.networks import layers
 
 @dataclasses.dataclass(frozen=True)
 class Reads:
-    """The conditions that an embedding has an answer to.
+    """`Reads` holds the conditions that an embedding reads.
 
     Attributes:
-        classes: of the condition `label`; None where there is none.
-        vectors: (name, how many numbers) of the others.
+        classes: number of classes of the condition `label`; None without that condition.
+        vectors: (name, count of numbers) of every other condition.
     """
 
     classes: int | None = None
@@ -32,10 +32,10 @@ class Reads:
 
 
 def reads_of(network: str, conditions: Mapping[str, Condition]) -> Reads:
-    """What a network reads of these conditions: `label` as a class, and vectors of numbers.
+    """Return what a network reads of these conditions: `label` as a class, and vectors of numbers.
 
     Raises:
-        InputError: for conditions that are neither, naming the network.
+        InputError: if a condition is neither; the message names the network.
     """
     label = conditions.get("label")
     others = {name: condition for name, condition in conditions.items() if name != "label"}
@@ -43,7 +43,7 @@ def reads_of(network: str, conditions: Mapping[str, Condition]) -> Reads:
     if wrong or not (label is None or isinstance(label, Label)):
         raise InputError(
             f"{network} reads 'label', a Label, and vectors of numbers; conditions has {', '.join(wrong) or 'label'}, "
-            "no such condition."
+            "of another kind."
         )
     vectors = tuple((name, math.prod(one.shape)) for name, one in others.items())
     return Reads(None if label is None else label.classes, vectors)
@@ -55,7 +55,7 @@ def _is_vector(condition: Condition) -> bool:
 
 
 def positional_embedding(label: Array, channels: int) -> Array:
-    """Sines, then cosines, of the label at frequencies from 1 to 1e-4: (batch,) -> (batch, channels)."""
+    """Return sines, then cosines, of the label at frequencies from 1 to 1e-4: (batch,) -> (batch, channels)."""
     half = channels // 2
     frequencies = np.exp(-math.log(10000) * np.arange(half) / max(half - 1, 1))
     angles = label[:, None] * jnp.asarray(frequencies, label.dtype)
@@ -64,37 +64,38 @@ def positional_embedding(label: Array, channels: int) -> Array:
 
 
 class FourierEmbedding(nnx.Module):
-    """Sines, then cosines, of the label at random frequencies N(0, scale^2): (batch,) -> (batch, 2 channels).
+    """`FourierEmbedding` computes sines, then cosines, of the label: (batch,) -> (batch, 2 channels).
 
-    The frequencies are parameters, as in published weights, and no gradient reaches them.
+    The random frequencies are drawn from N(0, scale^2). They are parameters, as in published weights, and no gradient
+    reaches them.
     """
 
     def __init__(self, channels: int, scale: float, rngs: nnx.Rngs) -> None:
-        # An angle of 100 rad has no digit left in bfloat16.
+        # In bfloat16 an angle of 100 rad has no accurate digit after the decimal point.
         self.frequencies = layers.special(
             layers.normal_init(scale)(rngs.params(), (channels,)), float32=True, decays=False
         )
 
     def __call__(self, label: Array) -> Array:
-        # In the order of the published code: of angles of 1,000 rad each rounding shows in the fourth digit.
+        # The factors keep the order of the published code: at 1,000 rad another rounding changes the fourth digit.
         angles = label[:, None] * jax.lax.stop_gradient(self.frequencies[...]) * 2 * math.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
 class TimeEmbedding(nnx.Module):
-    """The time label, and the conditions if there are any, as one vector: (batch,) -> (batch, 4 channels).
+    """`TimeEmbedding` embeds the time label and the conditions as one vector: (batch,) -> (batch, 4 channels).
 
-    A class has a row of a table, whose last row stands for none; a vector goes through a linear map without bias, so
-    that an absent one, which is 0, adds nothing (as the labels of augmentation in Karras et al. 2022).
+    Each class has a row of a table; the last row of the table means no class. A vector of numbers passes through a
+    linear map without bias. An absent vector is 0 and adds nothing, like the augmentation labels of Karras et al. 2022.
 
     Args:
-        channels: a quarter of the vector's length.
+        channels: a quarter of the length of the embedding.
         kind: 'positional' or 'fourier'.
         fourier_scale: standard deviation of the Fourier frequencies.
-        reads: which conditions there are.
-        rngs: of the first weights.
-        act: the nonlinearity.
-        noise_conditional: False for a network that is not told the noise level; its embedding is None.
+        reads: conditions to embed.
+        rngs: random keys of the initial weights.
+        act: nonlinearity.
+        noise_conditional: False for a network that does not receive the noise level; the embedding is then None.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class TimeEmbedding(nnx.Module):
         inputs = channels if self.fourier is None else 2 * channels
         self.hidden = layers.dense(inputs, 4 * channels, rngs) if noise_conditional else None
         self.out = layers.dense(4 * channels, 4 * channels, rngs) if noise_conditional else None
-        # One row more than there are classes: the last one stands for none.
+        # The table has one row more than there are classes: the last row means no class.
         rows = None if reads.classes is None else reads.classes + 1
         self.classes = (
             None if rows is None else nnx.Embed(rows, 4 * channels, embedding_init=layers.normal_init(1.0), rngs=rngs)
@@ -128,7 +129,7 @@ class TimeEmbedding(nnx.Module):
             embedded = positional_embedding(time_label, self.channels)
         else:
             embedded = self.fourier(time_label)
-        # Angles need float32; what follows has the precision of the parameters.
+        # Angles need float32; the layers after them have the dtype of the parameters.
         embedded = self.out(self.act(self.hidden(embedded.astype(self.hidden.kernel[...].dtype))))
         if self.classes is not None:
             embedded = embedded + self.classes(self._row(cond, len(time_label))).astype(embedded.dtype)
@@ -143,7 +144,7 @@ class TimeEmbedding(nnx.Module):
         return linear(jnp.where(is_absent(cond, name, batch)[:, None], 0, given))
 
     def _row(self, cond: Cond, batch: int) -> Array:
-        """The class of each example, or the row that stands for none."""
+        """Return the table row of each example: its class, or the row that means no class."""
         assert self.classes is not None
         none = self.classes.num_embeddings - 1
         if cond is None or "label" not in cond:

@@ -1,4 +1,4 @@
-"""DDPM, DDPM++ and NCSN++: the U-Nets of Song et al. 2021 (arXiv:2011.13456, App. H), by their settings."""
+"""This module defines DDPM, DDPM++ and NCSN++, the U-Nets of Song et al. 2021 (arXiv:2011.13456, App. H)."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from score_sde.networks.unet import UNet
 
 @dataclasses.dataclass(frozen=True)
 class UNetNetwork(ModuleNetwork):
-    """What the U-Nets have in common.
+    """`UNetNetwork` holds the settings that all U-Nets have in common.
 
     Attributes:
-        shape: (height, width, channels) of an image; the sides divisible by 2^(levels - 1).
+        shape: (height, width, channels) of an image, with height and width divisible by fold * 2^(levels - 1).
         conditions: dict(label=Label(classes)), and vectors of numbers, each optional.
         channels: channels of the first level.
-        multipliers: channels of each level, as multiples of `channels`; each level halves the sides.
+        multipliers: channels of each level, as multiples of `channels`; each level halves height and width.
         blocks: residual blocks per level.
-        attention: heights of the feature maps that get self-attention, each that of a level; None for 16 where a level
-            has it. The middle always has it.
+        attention: heights of the feature maps with self-attention, each the height of a level; None selects 16 if a
+            level has this height. The middle of the network always has self-attention.
         dropout: dropout rate in the residual blocks.
-        fold: the side of the squares of pixels that become channels before the first layer, and pixels again after the
-            last: the network works on sides that are so much smaller. 1 for none.
-        stem: the channels that a 3 x 3 convolution makes of the image before the fold, and another one reads behind it;
-            without them no layer sees across the border between two squares at the full resolution. 0 for none.
+        fold: side of the squares of pixels that become channels before the first layer, and pixels again after the last
+            layer. The network computes on height / fold and width / fold. 1 for no fold.
+        stem: channels at the full resolution: a 3 x 3 convolution makes them before the fold, and another reads them
+            after the unfold. Without a stem no layer sees across the border of two squares at the full resolution. 0
+            for no stem.
         dtype, remat: as in ModuleNetwork.
     """
 
     shape: tuple[int, int, int]
-    conditions: Conditions = Conditions()  # noqa: RUF009 (it cannot be changed)
+    conditions: Conditions = Conditions()  # noqa: RUF009 (Conditions is immutable)
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 4
@@ -68,7 +69,7 @@ class UNetNetwork(ModuleNetwork):
 
     @abc.abstractmethod
     def spec(self) -> UNetSpec:
-        """The settings of the U-Net, all written out."""
+        """Return all settings of the U-Net."""
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
         inner = UNet(self.spec(), rngs)
@@ -77,14 +78,14 @@ class UNetNetwork(ModuleNetwork):
     def remarks(self) -> tuple[str, ...]:
         heights = _heights(self)
         return tuple(
-            f"network.attention has {height}, and no level has that height (they have {', '.join(map(str, heights))}): "
-            "there is no attention of it"
+            f"network.attention has {height}, and no level has that height (the levels have "
+            f"{', '.join(map(str, heights))}): {height} has no effect"
             for height in self.attention or ()
             if height not in heights
         )
 
     def _common(self) -> dict[str, Any]:
-        """The settings that this class and the U-Net call the same."""
+        """Return the settings that have the same name in this class and in `UNetSpec`."""
         names = {field.name for field in dataclasses.fields(UNetSpec)}
         same = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
         reads = embeddings.reads_of(type(self).__name__, self.conditions)
@@ -114,19 +115,19 @@ def _check_sizes(net: UNetNetwork) -> None:
 
 
 def _heights(net: UNetNetwork) -> list[int]:
-    """The heights of the levels."""
+    """Return the height of the feature maps at each level."""
     return [net.shape[0] // net.fold >> level for level in range(len(net.multipliers))]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DDPM(UNetNetwork):
-    """The U-Net of Ho et al. 2020 (arXiv:2006.11239), as Song et al. 2021 trained it.
+    """`DDPM` is the U-Net of Ho et al. 2020 (arXiv:2006.11239), as Song et al. 2021 trained it.
 
-    Its time label is a time or an index. GroupNorm has 32 groups.
+    The time label is a time or an index. GroupNorm has 32 groups.
 
     Attributes:
-        noise_conditional: whether the network is told the noise level.
-        resample_with_conv: whether there is a convolution where the size changes.
+        noise_conditional: whether the network receives the noise level.
+        resample_with_conv: whether a convolution accompanies each change of size.
         nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
     """
 
@@ -141,15 +142,15 @@ class DDPM(UNetNetwork):
 
 @dataclasses.dataclass(frozen=True)
 class DDPMpp(UNetNetwork):
-    """DDPM++: a U-Net of BigGAN residual blocks with attention, for VP and sub-VP SDEs.
+    """`DDPMpp` is DDPM++, a U-Net of BigGAN residual blocks with attention, for VP and sub-VP SDEs.
 
     The largest network of the paper is channels=128, multipliers=(1, 2, 2, 2), blocks=8,
-    attention=(16,), dropout=0.1 on 32 x 32 images. `NCSNpp` has every option of the paper; this is the short form
-    of one set of them, except that 'fourier' embeds any time label as it is.
+    attention=(16,), dropout=0.1 on 32 x 32 images. `NCSNpp` has every option of the paper; `DDPMpp` is the short form
+    of one set of options, except that 'fourier' embeds any time label unchanged.
 
     Attributes:
-        embedding: 'positional' or 'fourier' embedding of the time label; of a config that does not state it, 'fourier'
-            where the labels lie within 20 units, such as logarithms of sigma.
+        embedding: 'positional' or 'fourier' embedding of the time label; a config without this entry selects 'fourier'
+            if the labels lie within 20 units, such as logarithms of sigma.
         fourier_scale: standard deviation of the Fourier frequencies.
     """
 
@@ -162,24 +163,25 @@ class DDPMpp(UNetNetwork):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NCSNpp(UNetNetwork):
-    """NCSN++, with every option of the published code; the defaults are those of the VE SDE on CIFAR-10.
+    """`NCSNpp` is NCSN++ with every option of the published code; the defaults are for the VE SDE on CIFAR-10.
 
-    Those models divide the output by sigma and see images centred: `Score(scale_by_sigma=True, data_range=(0, 1))`.
+    The published VE models divide the output by sigma and read centred images:
+    `Score(scale_by_sigma=True, data_range=(0, 1))`.
 
     Attributes:
-        noise_conditional: whether the network is told the noise level.
+        noise_conditional: whether the network receives the noise level.
         embedding: 'fourier' embeds the logarithm of the time label, which is then sigma; 'positional' embeds a time
             or an index.
         fourier_scale: standard deviation of the Fourier frequencies.
         resblock: 'biggan' (Brock et al. 2019), whose blocks resample, or 'ddpm' (Ho et al. 2020).
         fir: whether images are resampled through a FIR filter (Karras et al. 2020, arXiv:1912.04958).
-        fir_kernel: its taps.
-        resample_with_conv: whether there is a convolution where 'ddpm' blocks change size.
-        skip_rescale: whether sums of two branches are divided by sqrt 2.
-        init_scale: of the first weights of each block's last layer; 0 means 1e-10.
-        progressive: how the output grows: 'none', 'output_skip' (images are added up), 'residual' (feature maps are).
-        progressive_input: how the input comes in at each level: 'none', 'input_skip' or 'residual'.
-        combine: 'sum' or 'cat', how 'input_skip' joins.
+        fir_kernel: taps of the FIR filter.
+        resample_with_conv: whether a convolution accompanies each change of size, with 'ddpm' blocks.
+        skip_rescale: whether the sum of two branches is divided by sqrt 2.
+        init_scale: scale of the initial weights of the last layer of each block; 0 means 1e-10.
+        progressive: how the output grows: 'none', 'output_skip' (a sum of images), 'residual' (a sum of feature maps).
+        progressive_input: how the image enters at each level: 'none', 'input_skip' or 'residual'.
+        combine: how 'input_skip' joins the image and the feature map: 'sum' or 'cat'.
         nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
     """
 
@@ -203,7 +205,7 @@ class NCSNpp(UNetNetwork):
         if not self.init_scale >= 0:
             raise InputError(f"init_scale is {self.init_scale}; expected a number of at least 0.")
         if self.conditions and not self.noise_conditional:
-            raise InputError("A network that is not told the noise level is told no class: use noise_conditional=True.")
+            raise InputError("noise_conditional is False with conditions; expected True: use noise_conditional=True.")
 
     def spec(self) -> UNetSpec:
         return UNetSpec(**self._common(), label="sigma" if self.embedding == "fourier" else "time")

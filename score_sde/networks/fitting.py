@@ -1,4 +1,4 @@
-"""The network that fits examples of a shape, as the entry of a config."""
+"""This module chooses a network for examples of a shape, as the entry of a config."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import jax
 from score_sde.core.errors import InputError
 
 _MOST_LEVELS = 6
-_LEAST_SIDE = 4  # of the lowest level
-_ATTENTION = 16  # the largest side with attention
-_FOLDED, _MOST_FOLD, _STEM = 20, 4, 8  # the sides that are not folded on a CPU
-# (fewer examples than this, dropout): what is learned by heart is learned of few examples.
+_LEAST_SIDE = 4  # smallest side of the lowest level
+_ATTENTION = 16  # largest height with attention
+_FOLDED, _MOST_FOLD, _STEM = 20, 4, 8  # on a CPU: largest side without a fold, largest fold, stem
+# (number of examples, dropout below this number): a network memorises a small data set.
 _DROPOUT = ((5_000, 0.2), (100_000, 0.1))
 
 
 def fitted(shape: tuple[int, ...]) -> dict[str, Any]:
-    """The small network of `score_sde.fit`: an MLP for what is no image, else a U-Net of one block a level.
+    """Return the small network of `score_sde.fit`: a U-Net with one block per level for images, otherwise an MLP.
 
     Raises:
-        InputError: for images of more than 4 channels.
+        InputError: if images have more than 4 channels.
     """
     if len(shape) != 3:
         numbers = math.prod(shape)
@@ -35,14 +35,16 @@ def fitted(shape: tuple[int, ...]) -> dict[str, Any]:
 
 
 def fitted_to(shape: tuple[int, ...], examples: int) -> dict[str, Any]:
-    """The network for a run of many steps on so many examples.
+    """Return the network for a run of many steps on this number of examples.
 
-    A level for each factor of two that both sides have, down to 4 pixels; attention where a level has up to 16; dropout
-    0.2 up to 5,000 examples, 0.1 up to 100,000. On a GPU or TPU there are 128 channels and two blocks; on a CPU 32 and
-    one, and squares of pixels are folded until the sides are at most 20, or the squares have 4 x 4 pixels.
+    For images the network has a level for each factor of two that both sides have, down to 4 pixels. The first two
+    levels with a height of at most 16 have attention. Dropout is 0.2 below 5,000 examples and 0.1 below 100,000. On a
+    GPU or TPU the network has 128 channels and two blocks per level. On a CPU it has 32 channels and one block per
+    level, and squares of pixels are folded until the sides are at most 20 or not divisible, or the squares have 4 x 4
+    pixels. Other examples get the MLP of `fitted` at twice the width, without dropout.
 
     Raises:
-        InputError: for images of more than 4 channels.
+        InputError: if images have more than 4 channels.
     """
     dropout = next((value for most, value in _DROPOUT if examples < most), 0.0)
     if len(shape) != 3:
@@ -74,7 +76,7 @@ def _fold(height: int, width: int) -> int:
 
 
 def levels_of(height: int, width: int, most: int) -> int:
-    """How many resolutions a U-Net has: one more for each factor of two of both sides, none below 4 pixels."""
+    """Return the number of levels of a U-Net: 1 plus the factors of two that both sides have, down to 4 pixels."""
     levels = 1
     while (
         levels < most

@@ -1,4 +1,4 @@
-"""Squares of pixels as channels: a network at a lower resolution, which costs less for each parameter."""
+"""This module folds squares of pixels into channels, so that a network costs less for each parameter."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from score_sde.networks import layers
 
 
 def folded_shape(shape: tuple[int, ...], side: int) -> tuple[int, int, int]:
-    """The shape of an image whose squares of side x side pixels are channels."""
+    """Return the shape of an image after squares of side x side pixels became channels."""
     height, width, channels = shape
     return height // side, width // side, channels * side**2
 
 
 def fold(x: Array, side: int) -> Array:
-    """(batch, height, width, channels) to (batch, height / side, width / side, side^2 channels)."""
+    """Fold (batch, height, width, channels) into (batch, height / side, width / side, side^2 channels)."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // side, side, width // side, side, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // side, width // side, side**2 * channels)
 
 
 def unfold(x: Array, side: int) -> Array:
-    """The inverse of `fold`."""
+    """Compute the inverse of `fold`."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, side, side, channels // side**2)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * side, width * side, channels // side**2)
 
 
 class Folded(nnx.Module):
-    """A network of folded images as one of images.
+    """`Folded` makes a network of images from a network of folded images.
 
     Args:
-        inner: the network of folded images.
-        side: of the squares.
-        channels: of the images.
-        stem: the channels at the full resolution, before the fold and behind it, that a 3 x 3 convolution makes of the
-            image and another one reads; 0 for the image itself.
+        inner: network of folded images.
+        side: side of the squares in pixels.
+        channels: channels of the images.
+        stem: channels at the full resolution; a 3 x 3 convolution makes them from the image before the fold, and
+            another reads them after the unfold; 0 to fold the image itself.
+        rngs: random keys of the initial weights.
     """
 
     def __init__(self, inner: Callable[..., Array], side: int, channels: int, stem: int, rngs: nnx.Rngs) -> None:

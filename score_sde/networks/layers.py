@@ -1,4 +1,4 @@
-"""The layers that the networks share. Images are (batch, height, width, channels)."""
+"""This module defines the layers that the networks share. Images have shape (batch, height, width, channels)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ ACTIVATIONS: dict[str, Activation] = {
     "lrelu": functools.partial(jax.nn.leaky_relu, negative_slope=0.2),
 }
 
-# The variance scaling of the 1 x 1 projections of DDPM (Ho et al. 2020), as their code has it.
+# The variance scaling of the 1 x 1 projections in the code of DDPM (Ho et al. 2020).
 PROJECTION_SCALE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Trait:
-    """What is special about a parameter.
+    """A `Trait` holds what is special about a parameter.
 
     Attributes:
-        float32: whether it stays in float32 where the network computes in less.
-        decays: whether an optimizer's weight decay is meant for it.
-        cut: the axis along which parallel='fsdp' cuts it; None for the axis that fits best.
+        float32: whether the parameter stays in float32 if the network computes in a lower precision.
+        decays: whether the weight decay of an optimizer applies to the parameter.
+        cut: axis along which parallel='fsdp' cuts the parameter; None for the axis that fits best.
     """
 
     float32: bool = False
@@ -46,16 +46,16 @@ class Trait:
 
 
 def special(value: Any, **traits: Any) -> nnx.Param:
-    """A parameter of a module with traits, the arguments of `Trait`."""
+    """Return a parameter of a module with traits; `traits` are the arguments of `Trait`."""
     return nnx.Param(value, trait=Trait(**traits))
 
 
 def trait_of(variable: nnx.Variable) -> Trait:
-    """The traits that a parameter was declared with."""
+    """Return the traits with which a parameter was declared."""
     return variable.get_metadata().get("trait", Trait())
 
 
-# What the gradient keeps of a block instead of computing it again, by the name that networks take.
+# Values of a block that the gradient keeps instead of computing them again, by the name that networks take.
 POLICIES: dict[str, Any] = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_saveable,
@@ -64,14 +64,14 @@ POLICIES: dict[str, Any] = {
 
 
 def rematerialised(block: Callable[..., Array], remat: str) -> Callable[..., Array]:
-    """A block whose gradient computes again what the policy does not keep."""
+    """Return a block whose gradient computes again the values that the policy does not keep."""
     return block if remat == "none" else jax.checkpoint(block, policy=POLICIES[remat])
 
 
 def _host_init(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]) -> Initializer:
-    """An initializer that draws on the host: the same numbers on every platform, and nothing to compile.
+    """Return an initializer that draws on the host: equal numbers on every platform, and no compilation.
 
-    (One jitted initializer for a network of 150 arrays takes XLA 9 s to compile, this 1 s to run.)
+    For a network of 150 arrays XLA takes 9 s to compile a jitted initializer; this initializer runs in 1 s.
     """
 
     def on_host(key_data: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -89,7 +89,7 @@ def _host_init(draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray
 
 
 def scaled_init(scale: float) -> Initializer:
-    """Uniform with variance scale / fan_avg (Ho et al. 2020); scale 0 means 1e-10, all but silent."""
+    """Return a uniform initializer of variance scale / fan_avg (Ho et al. 2020); scale 0 means 1e-10, almost zero."""
 
     def draw(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         fan_average = math.prod(shape[:-2]) * (shape[-2] + shape[-1]) / 2
@@ -100,17 +100,17 @@ def scaled_init(scale: float) -> Initializer:
 
 
 def normal_init(std: float, mean: float = 0.0) -> Initializer:
-    """Normal."""
+    """Return an initializer that draws from N(mean, std^2)."""
     return _host_init(lambda generator, shape: mean + std * generator.standard_normal(shape))
 
 
 def fan_in_init(fan_in: int) -> Initializer:
-    """Uniform between -1 and 1 over sqrt(fan_in), as PyTorch begins convolutions and their biases."""
+    """Return a uniform initializer on [-1, 1) / sqrt(fan_in), PyTorch's default for convolutions and their biases."""
     return _host_init(lambda generator, shape: generator.uniform(-1, 1, shape) / math.sqrt(fan_in))
 
 
 def beside(first: Initializer, count: int, second: Initializer, rest: int) -> Initializer:
-    """Two initializers, for the first `count` columns and for the `rest` of them."""
+    """Return an initializer that uses `first` for the first `count` columns and `second` for the `rest` columns."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> Array:
         rows = shape[:-1]
@@ -120,34 +120,34 @@ def beside(first: Initializer, count: int, second: Initializer, rest: int) -> In
 
 
 def constant_init(value: float) -> Initializer:
-    """The same value everywhere."""
+    """Return an initializer that fills an array with one value."""
     return _host_init(lambda generator, shape: np.full(shape, value))
 
 
 def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0, stride: int = 1) -> nnx.Conv:
-    """A size x size convolution that keeps height and width, or divides them by the stride."""
+    """Return a size x size convolution that keeps height and width, or divides them by the stride."""
     inits: dict[str, Any] = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
     return nnx.Conv(inputs, outputs, (size, size), strides=(stride, stride), padding="SAME", rngs=rngs, **inits)
 
 
 def fan_in_conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, bias: bool = True, dilation: int = 1) -> nnx.Conv:
-    """A size x size convolution that keeps height and width, with PyTorch's first weights."""
+    """Return a size x size convolution that keeps height and width, with PyTorch's initial weights."""
     init = fan_in_init(size * size * inputs)
     settings: dict[str, Any] = {"padding": "SAME", "kernel_dilation": (dilation, dilation), "use_bias": bias}
     return nnx.Conv(inputs, outputs, (size, size), **settings, kernel_init=init, bias_init=init, rngs=rngs)
 
 
 def dense(inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.Linear:
-    """A linear map of the last axis."""
+    """Return a linear map of the last axis."""
     return nnx.Linear(inputs, outputs, kernel_init=scaled_init(scale), bias_init=constant_init(0.0), rngs=rngs)
 
 
 class GroupNorm(nnx.GroupNorm):
-    """GroupNorm as sums of each channel and one pass x a + b (Wu & He 2018), in float32 whatever x is.
+    """`GroupNorm` normalises with sums over each channel and one pass x a + b (Wu & He 2018).
 
-    With n numbers in a group, mean = sum x / n and variance = sum x^2 / n - mean^2; a = scale / sqrt(variance +
-    epsilon) and b = bias - mean a, by channel. No array is reshaped into groups, which would spread 4 or 8 channels
-    over the lanes of an accelerator.
+    It computes in float32 if x has lower precision. With n numbers in a group, mean = sum x / n and variance =
+    sum x^2 / n - mean^2; a = scale / sqrt(variance + epsilon) and b = bias - mean a, by channel. No array is reshaped
+    into groups, because a reshaped array would spread 4 or 8 channels over the lanes of an accelerator.
     """
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
@@ -166,7 +166,7 @@ class GroupNorm(nnx.GroupNorm):
 
 
 def group_norm(channels: int, rngs: nnx.Rngs, groups: int | None = None) -> GroupNorm:
-    """GroupNorm with `groups`, or min(channels // 4, 32), or the next smaller number that divides the channels."""
+    """Return a GroupNorm of `groups` or min(channels // 4, 32) groups, or the next smaller divisor of the channels."""
     wanted = max(1, min(channels // 4, 32) if groups is None else min(channels, groups))
     found = next(g for g in range(wanted, 0, -1) if channels % g == 0)
     inits: dict[str, Any] = {"scale_init": constant_init(1.0), "bias_init": constant_init(0.0)}
@@ -174,10 +174,10 @@ def group_norm(channels: int, rngs: nnx.Rngs, groups: int | None = None) -> Grou
 
 
 def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:
-    """Dropout keyed by example and layer: keys of shape (batch,), or None for evaluation.
+    """Apply dropout, with keys of shape (batch,) folded with the number of the layer; None for evaluation.
 
-    The rate is rounded to a multiple of 2^-16, for two draws come of a random word; what stays is divided by its own
-    probability.
+    The rate is rounded to a multiple of 2^-16, because one random word gives two random draws. The values that stay
+    are divided by their probability to stay.
     """
     dropped = min(round(rate * 2**16), 2**16 - 1)
     if keys is None or dropped == 0:
@@ -187,13 +187,13 @@ def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:
 
 
 class Attention(nnx.Module):
-    """Self-attention over all pixels, one head, added to its input.
+    """`Attention` adds self-attention over all pixels, with one head, to its input.
 
     Args:
-        channels: of the input and the output.
-        rngs: of the first weights.
+        channels: channels of the input and of the output.
+        rngs: random keys of the initial weights.
         rescale: whether the sum is divided by sqrt 2.
-        scale: of the first weights of the last layer.
+        scale: scale of the initial weights of the last layer.
         groups: as in `group_norm`.
     """
 
@@ -217,5 +217,5 @@ class Attention(nnx.Module):
 
 
 def merged(x: Array, h: Array, rescale: bool) -> Array:
-    """x + h, divided by sqrt 2 if the variance is to stay."""
+    """Return x + h; with `rescale` the sum is divided by sqrt 2, which keeps the variance."""
     return (x + h) / math.sqrt(2) if rescale else x + h

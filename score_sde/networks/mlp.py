@@ -1,4 +1,4 @@
-"""A network for vectors, and for anything small once it is flattened."""
+"""This module defines a network for vectors and for small arrays, which are flattened."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from score_sde.networks.base import ModuleNetwork
 
 @dataclasses.dataclass(frozen=True)
 class MLP(ModuleNetwork):
-    """Residual blocks of two layers on the flattened example, each told the time and the class.
+    """`MLP` applies residual blocks of two layers to the flattened example; each block receives time and conditions.
 
     Attributes:
-        shape: of an example.
+        shape: shape of an example.
         conditions: dict(label=Label(classes)), and vectors of numbers, each optional.
-        width: of the hidden layers, a multiple of 4.
-        blocks: residual blocks.
-        octaves: the network also sees sines and cosines of x at angular frequencies 2^0 .. 2^(octaves - 1)
-            (Mildenhall et al. 2020, arXiv:2003.08934, Sec. 5.1), which sharp edges need; 0 for x alone.
+        width: width of the hidden layers, a multiple of 4.
+        blocks: number of residual blocks.
+        octaves: number of angular frequencies 2^0 .. 2^(octaves - 1); the network also reads sines and cosines of x at
+            these frequencies (Mildenhall et al. 2020, arXiv:2003.08934, Sec. 5.1). Densities with sharp edges need
+            them. 0 for x alone.
         dropout: dropout rate in the blocks.
-        embedding: 'positional' or 'fourier' embedding of the time label; of a config that does not state it, 'fourier'
-            where the labels lie within 20 units, such as logarithms of sigma.
+        embedding: 'positional' or 'fourier' embedding of the time label; a config without this entry selects 'fourier'
+            if the labels lie within 20 units, such as logarithms of sigma.
         fourier_scale: standard deviation of the Fourier frequencies.
         dtype, remat: as in ModuleNetwork.
     """
 
     shape: tuple[int, ...]
-    conditions: Conditions = Conditions()  # noqa: RUF009 (it cannot be changed)
+    conditions: Conditions = Conditions()  # noqa: RUF009 (Conditions is immutable)
     width: int = 128
     blocks: int = 3
     octaves: int = 0
@@ -52,8 +53,8 @@ class MLP(ModuleNetwork):
         embeddings.reads_of("MLP", self.conditions)
         if self.width < 4 or self.width % 4 or self.blocks < 1 or self.octaves < 0:
             raise InputError(
-                f"MLP got width={self.width}, blocks={self.blocks}, octaves={self.octaves}; expected a width that 4 "
-                "divides, a block or more, and 0 octaves or more."
+                f"MLP got width={self.width}, blocks={self.blocks}, octaves={self.octaves}; expected a width divisible "
+                "by 4, at least 1 block and at least 0 octaves."
             )
         if self.embedding not in ("positional", "fourier"):
             raise InputError(f"embedding is {self.embedding!r}; expected 'positional' or 'fourier'.")
@@ -85,11 +86,11 @@ class _Residual(nnx.Module):
         return self.out(jax.nn.swish(h)).reshape(x.shape)
 
     def block(self, i: int, h: Array, embedding: Array, keys: Array | None) -> Array:
-        """Residual block number i."""
+        """Apply residual block number i."""
         inner = jax.nn.swish(self.first[i](jax.nn.swish(h + embedding)))
         return (h + self.second[i](layers.dropout(inner, self.rate, keys, i))) / math.sqrt(2)
 
     def features(self, x: Array) -> Array:
-        """x, and its sines and cosines: (batch, size) -> (batch, size (1 + 2 octaves))."""
+        """Return x with its sines and cosines: (batch, size) -> (batch, size (1 + 2 octaves))."""
         angles = [2.0**k * x for k in range(self.octaves)]
         return jnp.concatenate([x, *map(jnp.sin, angles), *map(jnp.cos, angles)], axis=1)

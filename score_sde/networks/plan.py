@@ -1,7 +1,7 @@
-"""The pieces of a U-Net in the order of the published code: what the module is made of, and how its weights are called.
+"""This module lists the pieces of a U-Net in the order of the published code.
 
-The same list makes the module (unet.py), walks through it, tells the importer of published weights which tensor is
-which parameter, and is the table that a description prints.
+The list builds the module (unet.py), orders its forward pass, maps the tensors of published weights to parameters in
+the importer, and is the table that a description prints.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class UNetSpec:
-    """Every choice that makes a U-Net of this family; `NCSNpp` says what they mean.
+    """`UNetSpec` holds every setting of a U-Net of this family; `NCSNpp` explains the settings.
 
     Attributes:
-        label: what the time label is: 'time' embeds it as it is, 'sigma' embeds its logarithm.
-        groups: of GroupNorm; None for min(channels // 4, 32).
+        label: kind of the time label: 'time' embeds the label unchanged, 'sigma' embeds its logarithm.
+        groups: number of groups of GroupNorm; None for min(channels // 4, 32).
     """
 
     shape: tuple[int, int, int]
@@ -57,18 +57,18 @@ class UNetSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One module of a U-Net.
+    """A `Piece` describes one module of a U-Net.
 
     Attributes:
-        name: of the module, and of its parameters.
+        name: name of the module and of its parameters.
         kind: 'conv', 'norm', 'block', 'attention', 'resample' or 'combine'.
-        role: what the walk does with it; see UNet.
-        inputs, outputs: channels.
-        resample: 'down' or 'up' where the size changes.
-        fir: whether a resampling piece filters.
+        role: use of the piece in the forward pass; see `UNet`.
+        inputs, outputs: channels of the input and of the output.
+        resample: 'down' or 'up' if the size changes, otherwise None.
+        fir: whether a resampling piece applies the FIR filter.
         conv: whether a resampling piece has a convolution.
-        scale: of a convolution's first weights; None for the usual one.
-        pops, pushes: whether it takes a skip connection, and leaves one.
+        scale: scale of the initial weights of a convolution.
+        pops, pushes: whether the piece takes a skip connection from the stack, and adds one to the stack.
     """
 
     name: str
@@ -85,12 +85,12 @@ class Piece:
 
 
 def pieces(spec: UNetSpec) -> tuple[Piece, ...]:
-    """The pieces of a U-Net behind the time embedding, in order."""
+    """Return the pieces of a U-Net after the time embedding, in order."""
     return tuple(_Planner(spec).plan())
 
 
 class _Planner:
-    """Counts channels on the way down and up."""
+    """A `_Planner` yields the pieces of a U-Net and counts the channels on the way down and up."""
 
     def __init__(self, spec: UNetSpec) -> None:
         self.spec = spec

@@ -1,7 +1,7 @@
-"""NCSN and NCSNv2: RefineNets (Lin et al. 2017, arXiv:1611.06612) that are told the noise level by its number, or not.
+"""This module defines NCSN and NCSNv2, which are RefineNets (Lin et al. 2017, arXiv:1611.06612).
 
-NCSN (Song & Ermon 2019, arXiv:1907.05600) learns a row of each normalisation per noise level; NCSNv2 (Song & Ermon
-2020, arXiv:2006.09011) leaves it to its parametrisation, which divides the output by the level (`scale_by_sigma`).
+NCSN (Song & Ermon 2019, arXiv:1907.05600) learns one row of each normalisation per noise level. NCSNv2 (Song & Ermon
+2020, arXiv:2006.09011) does not use the noise level; its parametrisation divides by the level (`scale_by_sigma`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from score_sde.networks import layers, resample
 from score_sde.networks.base import ModuleNetwork
 from score_sde.networks.layers import Activation
 
-# Of each depth, the sections of the way down: width, whether they halve the image, dilation; and the widths of the way
-# up, of the original and of its PyTorch port.
+# SECTIONS: by depth, (width, halves, dilation) of each section on the way down; a dilation above 1 replaces halving.
+# REFINED, REFINED_BY_PORT: by depth, the widths on the way up, in the original and in its PyTorch port.
 SECTIONS: dict[int, tuple[tuple[int, bool, int], ...]] = {
     64: ((1, False, 1), (2, True, 1), (2, True, 2), (2, True, 4)),
     128: ((1, False, 1), (2, True, 1), (2, True, 1), (4, True, 2), (4, True, 4)),
@@ -38,18 +38,21 @@ INTERPOLATIONS = ("bilinear", "nearest", "nearest_neighbor")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RefineNetwork(ModuleNetwork):
-    """What NCSN and NCSNv2 have in common; their time label is the number of a noise level, from the most noise.
+    """`RefineNetwork` holds what NCSN and NCSNv2 have in common.
+
+    The time label is the index of a noise level; index 0 has the most noise.
 
     Attributes:
         shape: (height, width, channels) of an image.
-        conditions: none: these networks read nothing but the noise level.
-        levels: how many noise levels there are; NCSN has a row of each normalisation for each.
-        channels: of the first section.
-        depth: 64, 128 or 256, the size of images that the network was made for; None for the least that fits, and 64
-            for NCSN.
-        interpolation: 'bilinear' or 'nearest' (or 'nearest_neighbor'), how smaller feature maps are enlarged.
-        port: whether it computes as the PyTorch port does, so that the port's weights can be used: always bilinear with
-            the corners aligned, the variance of channel means with n - 1, and half the width in one block of depth 64.
+        conditions: empty, because these networks read no condition.
+        levels: number of noise levels; NCSN has one row of each normalisation per level.
+        channels: channels of the first section.
+        depth: 64, 128 or 256, the size of the images for which the network was designed. None selects 64 for NCSN. For
+            NCSNv2 None selects 64 for sides up to 95, 128 for sides up to 128, and otherwise 256.
+        nonlinearity: 'swish', 'elu', 'relu' or 'lrelu'.
+        interpolation: method to enlarge smaller feature maps: 'bilinear' or 'nearest' (or 'nearest_neighbor').
+        port: whether the network computes as the PyTorch port does, to use weights of the port: always bilinear with
+            aligned corners, the variance of channel means with n - 1, and half the width in one block of depth 64.
     """
 
     shape: tuple[int, int, int] = dataclasses.field(kw_only=False)
@@ -92,18 +95,18 @@ class RefineNetwork(ModuleNetwork):
     @property
     @abc.abstractmethod
     def conditional(self) -> bool:
-        """Whether every normalisation has a row per noise level."""
+        """Return whether every normalisation has one row per noise level."""
 
     @property
     def sections(self) -> tuple[tuple[int, bool, int], ...]:
-        """Channels, halving and dilation of the sections on the way down."""
+        """Return (channels, halves, dilation) of each section on the way down."""
         return tuple(
             (self.channels * width, halves, dilation) for width, halves, dilation in SECTIONS[self.depth or 64]
         )
 
     @property
     def refined(self) -> tuple[int, ...]:
-        """Channels of the blocks on the way up, from the deepest."""
+        """Return the channels of each block on the way up, from the deepest block."""
         return tuple(self.channels * w for w in (REFINED_BY_PORT if self.port else REFINED)[self.depth or 64])
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
@@ -112,7 +115,7 @@ class RefineNetwork(ModuleNetwork):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NCSN(RefineNetwork):
-    """The noise-conditional score network of Song & Ermon 2019; settings as in RefineNetwork."""
+    """`NCSN` is the noise-conditional score network of Song & Ermon 2019; `RefineNetwork` explains the settings."""
 
     @property
     def conditional(self) -> bool:
@@ -121,7 +124,7 @@ class NCSN(RefineNetwork):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NCSNv2(RefineNetwork):
-    """The noise-conditional score network of Song & Ermon 2020; settings as in RefineNetwork."""
+    """`NCSNv2` is the noise-conditional score network of Song & Ermon 2020; `RefineNetwork` explains the settings."""
 
     @property
     def conditional(self) -> bool:
@@ -129,9 +132,10 @@ class NCSNv2(RefineNetwork):
 
 
 class _Norm(nnx.Module):
-    """InstanceNorm++: each channel normalised over the image, and its mean over the channels given back.
+    """`_Norm` is InstanceNorm++, with the output gamma (h + alpha m) + beta.
 
-    gamma (h + alpha m) + beta, with m the normalised mean; of NCSN a row of (gamma, alpha, beta) per noise level.
+    h is x, each channel normalised over the image. m is the mean of each channel over the image, normalised over the
+    channels. NCSN has one row of (gamma, alpha, beta) per noise level.
     """
 
     def __init__(self, channels: int, net: RefineNetwork, rngs: nnx.Rngs) -> None:
@@ -159,7 +163,7 @@ class _Norm(nnx.Module):
 
 
 class _Block(nnx.Module):
-    """A residual block of two convolutions; it halves the image by a mean, or widens its view by dilation."""
+    """`_Block` is a residual block of two convolutions; a mean halves the image, or dilation widens the view."""
 
     def __init__(
         self, inputs: int, outputs: int, halves: bool, dilation: int, net: RefineNetwork, rngs: nnx.Rngs
@@ -182,7 +186,7 @@ class _Block(nnx.Module):
 
 
 class _Units(nnx.Module):
-    """Residual convolution units: blocks of two convolutions without bias, each behind the nonlinearity."""
+    """`_Units` are residual blocks of two convolutions without bias, each after the nonlinearity."""
 
     def __init__(self, channels: int, blocks: int, net: RefineNetwork, rngs: nnx.Rngs) -> None:
         self.act, self.blocks = layers.ACTIVATIONS[net.nonlinearity], blocks
@@ -202,7 +206,7 @@ class _Units(nnx.Module):
 
 
 class _Refine(nnx.Module):
-    """Joins feature maps of two sizes, then adds up what pooling makes of them."""
+    """`_Refine` joins feature maps of one or two sizes, then adds the results of repeated pooling."""
 
     def __init__(self, inputs: tuple[int, ...], outputs: int, last: bool, net: RefineNetwork, rngs: nnx.Rngs) -> None:
         self.net, self.count = net, len(inputs)
@@ -253,7 +257,7 @@ def _enlarged(x: Array, size: tuple[int, ...], interpolation: str, corners: bool
 
 
 def _aligned(old: int, new: int) -> np.ndarray:
-    """Linear interpolation from `old` places to `new` that keeps the first and the last: (new, old)."""
+    """Return the (new, old) matrix of linear interpolation that keeps the first and the last of `old` points."""
     places = np.linspace(0, old - 1, new)
     return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(old)))
 

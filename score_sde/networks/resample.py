@@ -1,7 +1,8 @@
-"""Halving and doubling images: by means and repetition, or through a FIR filter (Karras et al. 2020, arXiv:1912.04958).
+"""This module halves and doubles images, by means and repetition or through a FIR filter.
 
-With z the image that has zeros between its pixels when it is doubled, k the normalised taps, and * convolution, a FIR
-filter makes k * z, and of a halved image every other pixel of k * x; outside the image there are zeros.
+The FIR filter is from Karras et al. 2020 (arXiv:1912.04958). Let k be the normalised taps and * convolution. Doubling
+computes k * z, where z is the image with zeros between its pixels. Halving computes every other pixel of k * x. Pixels
+outside the image are zero.
 """
 
 from __future__ import annotations
@@ -20,46 +21,46 @@ _AXES = (1, 2)  # height and width
 
 
 def downsample(x: Array) -> Array:
-    """Halves height and width by the mean of 2 x 2 pixels."""
+    """Halve height and width with the mean of 2 x 2 pixels."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
 
 
 def upsample(x: Array) -> Array:
-    """Doubles height and width by repeating pixels."""
+    """Double height and width by repeating pixels."""
     batch, height, width, channels = x.shape
     tiled = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
     return tiled.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def fir_downsample(x: Array, kernel: Sequence[float]) -> Array:
-    """Halves height and width through a FIR filter of unit gain, the same along both axes.
+    """Halve height and width through a FIR filter of unit gain, with equal taps along both axes.
 
     Args:
-        x: shape (batch, height, width, channels), with even sides.
-        kernel: the filter's taps, of any length and positive sum.
+        x: images of shape (batch, height, width, channels), with even height and width.
+        kernel: taps of the filter, of any number and with a positive sum.
     """
     spare = len(kernel) - 2
     return _fir(x, _normalised(kernel), 1, 2, ((spare + 1) // 2, spare // 2))
 
 
 def fir_upsample(x: Array, kernel: Sequence[float]) -> Array:
-    """Doubles height and width through a FIR filter whose gain makes up for the zeros between the pixels."""
+    """Double height and width through a FIR filter whose gain compensates the zeros between the pixels."""
     spare = len(kernel) - 2
     return _fir(x, 2 * _normalised(kernel), 2, 1, ((spare + 1) // 2 + 1, spare // 2))
 
 
 def fir_conv_downsample(x: Array, weight: Array, kernel: Sequence[float]) -> Array:
-    """A convolution with stride 2 behind a FIR filter; weight of shape (size, size, inputs, outputs), size odd."""
+    """Apply a FIR filter, then a convolution of stride 2; weight has shape (size, size, inputs, outputs), size odd."""
     spare = len(kernel) - 2 + weight.shape[0] - 1
     x = _fir(x, _normalised(kernel), 1, 1, ((spare + 1) // 2, spare // 2))
     return jax.lax.conv_general_dilated(x, weight, (2, 2), "VALID", dimension_numbers=_IMAGES)
 
 
 def fir_conv_upsample(x: Array, weight: Array, kernel: Sequence[float]) -> Array:
-    """A convolution of the image with zeros between its pixels, then a FIR filter; weight as above."""
+    """Insert zeros between the pixels, convolve, then apply a FIR filter; weight as in `fir_conv_downsample`."""
     size = weight.shape[0]
-    # Zeros are put in by hand: on a CPU a dilated convolution takes 40 times as long.
+    # A pad inserts the zeros: on a CPU a convolution with a dilated input takes 40 times as long.
     around = (0, 0, 0), (size - 1, size - 1, 1), (size - 1, size - 1, 1), (0, 0, 0)
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), around)
     x = jax.lax.conv_general_dilated(x, weight, (1, 1), "VALID", dimension_numbers=_IMAGES)
@@ -68,13 +69,15 @@ def fir_conv_upsample(x: Array, weight: Array, kernel: Sequence[float]) -> Array
 
 
 def check_kernel(kernel: Sequence[float]) -> tuple[float, ...]:
-    """The taps of a FIR filter as floats; raises InputError for what is no filter."""
+    """Return the taps of a FIR filter as floats; raise InputError if they are not a filter."""
     try:
         taps = tuple(float(tap) for tap in kernel)
     except (TypeError, ValueError):
         taps = ()
     if not taps or not np.isfinite(taps).all() or not sum(taps) > 0:
-        raise InputError(f"fir_kernel is {kernel!r}; expected the taps of a filter, with a positive sum: (1, 3, 3, 1).")
+        raise InputError(
+            f"fir_kernel is {kernel!r}; expected taps of a filter with a positive sum, such as (1, 3, 3, 1)."
+        )
     return taps
 
 
@@ -83,11 +86,11 @@ def _normalised(kernel: Sequence[float]) -> np.ndarray:
 
 
 def _fir(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int]) -> Array:
-    """The filter along each axis as a sum of shifted images, of shape (batch, height, width, channels).
+    """Filter images of shape (batch, height, width, channels) along height and width, as a sum of shifted images.
 
-    `up` and `down` are 1 or 2; pad is the zeros before and after the image that already has zeros in between.
-    A depthwise convolution takes XLA:CPU 10 to 100 times as long, and is slow on accelerators too, where XLA gives its
-    gradients to no fast kernel.
+    `up` and `down` are 1 or 2. `pad` is the number of zeros before and after an image that already has zeros
+    between its pixels. A depthwise convolution takes 10 to 100 times as long on XLA:CPU. A depthwise convolution is
+    also slow on accelerators, because XLA has no fast kernel for its gradients.
     """
     for axis in _AXES:
         length = (up * x.shape[axis] + sum(pad) - len(taps)) // down + 1
@@ -99,12 +102,12 @@ def _fir(x: Array, taps: np.ndarray, up: int, down: int, pad: tuple[int, int]) -
 
 
 def _fir_phase(x: Array, axis: int, taps: np.ndarray, up: int, down: int, before: int, length: int) -> Array:
-    """Every up-th value of the filtered axis: the sum of tap times the pixels that it meets."""
+    """Compute every `up`-th value along the filtered axis: the sum over the taps of tap times pixel."""
     total: Array | None = None
-    for place, tap in enumerate(taps[::-1].tolist()):  # numbers of Python's, which keep x's dtype
+    for place, tap in enumerate(taps[::-1].tolist()):  # Python numbers keep the dtype of x
         offset, between = divmod(place - before, up)
         if between:
-            continue  # it meets the zeros
+            continue  # this tap meets only zeros
         ends = [(0, 0, 0)] * x.ndim
         ends[axis] = (-offset, offset + down * (length - 1) + 1 - x.shape[axis], 0)
         shifted = jax.lax.pad(x, jnp.zeros((), x.dtype), ends)

@@ -1,4 +1,4 @@
-"""The U-Net that all networks of this family are: pieces made by a plan, and the walk through them."""
+"""This module defines the U-Net of all networks of this family and its forward pass."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from score_sde.networks.plan import Piece, UNetSpec, pieces
 
 
 class ResidualBlock(nnx.Module):
-    """Two convolutions told the time, added to the input; may change size or channels.
+    """`ResidualBlock` adds two time-conditional convolutions to its input, and may change size or channels.
 
-    'ddpm' is the block of Ho et al. 2020, 'biggan' that of Brock et al. 2019 (arXiv:1809.11096), which resamples.
+    'ddpm' is the block of Ho et al. 2020. 'biggan' is the block of Brock et al. 2019 (arXiv:1809.11096), which
+    resamples.
     """
 
     def __init__(self, piece: Piece, spec: UNetSpec, layer: int, rngs: nnx.Rngs) -> None:
@@ -53,7 +54,7 @@ class ResidualBlock(nnx.Module):
 
 
 class Resample(nnx.Module):
-    """Halves or doubles an image, through the FIR filter or not, with a convolution or not."""
+    """`Resample` halves or doubles an image, with or without the FIR filter, with or without a convolution."""
 
     def __init__(self, piece: Piece, spec: UNetSpec, rngs: nnx.Rngs) -> None:
         self.spec, self.direction = spec, str(piece.resample)
@@ -78,7 +79,7 @@ def _resized(x: Array, direction: str, spec: UNetSpec) -> Array:
 
 
 class Combine(nnx.Module):
-    """The input pyramid, through a 1 x 1 convolution, beside or added to h."""
+    """`Combine` applies a 1 x 1 convolution to the input pyramid and concatenates it with h or adds it to h."""
 
     def __init__(self, piece: Piece, spec: UNetSpec, rngs: nnx.Rngs) -> None:
         self.conv, self.method = layers.conv(1, piece.inputs, piece.outputs, rngs), spec.combine
@@ -89,7 +90,7 @@ class Combine(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """The walk: h goes through the pieces, and beside it a stack of skips and a pyramid of images."""
+    """`UNet` passes h through the pieces in order, with a stack of skip connections and a pyramid of images."""
 
     def __init__(self, spec: UNetSpec, rngs: nnx.Rngs) -> None:
         self.spec, self.pieces = spec, pieces(spec)
@@ -120,7 +121,7 @@ class UNet(nnx.Module):
         return layers.conv(3, piece.inputs, piece.outputs, rngs, scale=piece.scale)
 
     def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
-        time_label = to_time(time_label)  # an index may come as an integer
+        time_label = to_time(time_label)  # the label may be an integer index
         label = jnp.log(time_label) if self.spec.label == "sigma" else time_label
         with jax.named_scope("embedding"):
             embedding = self.embedding(label, cond)
@@ -130,7 +131,7 @@ class UNet(nnx.Module):
         act, rescale = layers.ACTIVATIONS[self.spec.nonlinearity], self.spec.skip_rescale
         h = normed = x
         skips: list[Array] = []
-        # Down it is the image that comes along, up the output so far.
+        # On the way down the pyramid is the resized image; on the way up it is the output so far.
         pyramid: Array | None = x
         for piece in self.pieces:
             module = getattr(self, piece.name)

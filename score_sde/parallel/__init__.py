@@ -1,4 +1,4 @@
-"""Devices and processes: how many there are, and how one run uses all of them."""
+"""This package counts devices and processes, and lets one run use all of them."""
 
 from score_sde.parallel import processes
 from score_sde.parallel.host import ask_determinism, host_device, request_cpu_devices, usable_cores, use_compile_cache

@@ -1,4 +1,4 @@
-"""One machine: its processor cores, and where its compiled programs are kept."""
+"""This module configures JAX on one host: CPU devices, deterministic GPU results, and the compilation cache."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _TASKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def request_cpu_devices(batch_size: int, processes: int | None = None) -> None:
-    """Make every usable core a device, as far as the batch divides; before JAX starts, and CPU only.
+    """Request as many CPU devices as usable cores, or fewer so that their number divides the batch.
 
-    XLA:CPU runs a convolution on one core, so with one device the other cores sleep. A number that
-    the user chose, in XLA_FLAGS or JAX_NUM_CPU_DEVICES, is left alone.
+    Call this function before JAX starts. It affects CPUs only. XLA:CPU runs a convolution on one core, so with one
+    device the other cores are idle. A number that the user sets in XLA_FLAGS or JAX_NUM_CPU_DEVICES is not changed.
 
     Args:
-        batch_size: of training (of a micro-batch), over all processes.
-        processes: how many share it, each on cores of its own; None for as many as Slurm or Open MPI says.
+        batch_size: the size of a training batch (of a micro-batch), over all processes.
+        processes: the number of processes that share a batch, each with its own cores; None for the number that Slurm
+            or Open MPI gives.
     """
     if processes is None:
         processes = next((int(os.environ[name]) for name in _TASKS if os.environ.get(name, "").isdecimal()), 1)
@@ -36,10 +37,10 @@ _DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
 def ask_determinism() -> None:
-    """Have a GPU compute the same numbers at each run; before JAX starts. CPUs and TPUs do so anyway.
+    """Request that a GPU computes the same numbers in each run; CPUs and TPUs always do so.
 
-    XLA then takes no kernels that add in any order, and does not choose among kernels by their time. A value that the
-    user gave to this flag in XLA_FLAGS is left alone.
+    Call this function before JAX starts. XLA then uses no kernels that add in arbitrary order, and does not choose
+    among kernels by their run time. A value of this flag that the user sets in XLA_FLAGS is not changed.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _DETERMINISTIC not in flags:
@@ -47,15 +48,15 @@ def ask_determinism() -> None:
 
 
 def host_device() -> jax.Device:
-    """Where a state is made before it is placed: in the host's memory, so that no one device must hold all of it."""
+    """Return the host's CPU device, on which a state is made so that no accelerator must hold the whole state."""
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX was told to use one platform only
+    except RuntimeError:  # JAX is configured to use one platform only
         return jax.local_devices()[0]
 
 
 def use_compile_cache(folder: pathlib.Path) -> None:
-    """Keep compiled programs on disk, so that the next start need not compile; the user's own setting wins."""
+    """Store compiled programs in a folder, so that later starts do not compile; a setting of the user has priority."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,8 +1,8 @@
-"""What the runtime's own C++ code prints, made fit to read: this file is also a small program that does it.
+"""This module filters the output of the JAX runtime's C++ code; the file is also the program that filters.
 
-A process whose peer has died is ended by the runtime itself, from a thread of C++, with a stack trace; no
-handler in Python runs. So its file descriptors 1 and 2 lead to a filter, a process of its own that lives
-until the last writer is gone, and says in one line what happened. Python's own output does not pass through it.
+If a process of a run ends unexpectedly, the runtime ends the other processes from a C++ thread, with a stack trace; no
+handler in Python runs. Therefore file descriptors 1 and 2 lead to a filter. The filter is a separate process. It
+runs until the last writer has ended, and prints one line about the failure. Output of Python bypasses the filter.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterable, Iterator
 
 LOST = (
-    "error: another process of this run has ended or cannot be reached: start all of them again with the same "
-    "command, and the run goes on from what is saved"
+    "error: another process of this run has ended or cannot be reached: start all processes again with the same "
+    "command, and the run resumes from what is saved"
 )
-# The runtime's last words, whichever way it has found out.
+# The runtime prints this line before it ends a process, however it detected the failure.
 _FATAL = re.compile(rb"JAX distributed service detected fatal errors")
-_LAST = b"\x01"  # begins a line from Python that is to be the last one
+_LAST = b"\x01"  # marks a line from Python as the last line to print
 _CHATTER = re.compile(
     rb".*(\[Gloo\]|peer ranks)|[IWE]\d{4} .*(preemption_sync_manager|preemption_notifier|coordination_service)"
     rb"|Additional GRPC error|:[A-Z_]+:|RPC: /xla\.coordination|The tasks have crashed|\d+$|$"
@@ -27,12 +27,12 @@ _CHATTER = re.compile(
 
 
 def passed_on(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines a user should see: all but known chatter, and nothing after one that says why the process ends."""
+    """Yield the lines for the user: no known runtime messages, and nothing after the line that gives the failure."""
     ended = False
     for line in lines:
         if ended:
             continue
-        _, mark, last = line.partition(_LAST)  # what stands before it is a line that C++ has not ended
+        _, mark, last = line.partition(_LAST)  # before the mark: an unfinished line of C++
         if mark or _FATAL.search(line):
             ended = True
             yield last if mark else LOST.encode() + b"\n"
@@ -41,11 +41,11 @@ def passed_on(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def redirect() -> None:
-    """Lead file descriptors 1 and 2 through the filter; sys.stdout and sys.stderr go where they went."""
+    """Redirect file descriptors 1 and 2 to the filter; sys.stdout and sys.stderr keep their old targets."""
     sys.stdout.flush()
     sys.stderr.flush()
     sys.stdout, sys.stderr = (os.fdopen(os.dup(descriptor), "w", buffering=1) for descriptor in (1, 2))
-    # In a session of its own: a Ctrl-C is for the run, and the filter ends when its input does.
+    # The filter has its own session, because Ctrl-C is for the run; the filter ends at the end of its input.
     command = [sys.executable, "-I", "-S", __file__]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, start_new_session=True)
     assert child.stdin is not None
@@ -55,7 +55,7 @@ def redirect() -> None:
 
 
 def say_last(message: str) -> None:
-    """Tell why the process ends; the runtime may find a reason of its own at the same time, and one line comes out."""
+    """Print why the process ends; only one line appears, even if the runtime reports a failure at the same time."""
     sys.stderr.flush()
     with contextlib.suppress(OSError):
         os.write(2, _LAST + message.encode() + b"\n")

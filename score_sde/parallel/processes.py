@@ -1,4 +1,4 @@
-"""Several processes that make one run: how they find, wait for and tell one another."""
+"""This module connects the processes of one run, synchronises them and exchanges arrays between them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from score_sde.parallel import native_output
 
 T = TypeVar("T")
 
-HEARTBEAT_S = 40  # after so long without a sign of life a process counts as dead, and the others end
+HEARTBEAT_S = 40  # after this time without a heartbeat a process counts as lost, and the others end
 _rounds = itertools.count(1)
-# What a collective says that finds its peer gone.
+# This pattern matches the errors of a collective operation whose peer has ended.
 _LOST = re.compile(
     r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED): |[A-Z_]+: .*Gloo .*failed|.*NCCL.*(remote process|connection)",
     re.IGNORECASE | re.DOTALL,
@@ -33,17 +33,17 @@ _LOST = re.compile(
 
 
 def connect(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
-    """Join the run's other processes; before anything else of JAX, and once.
+    """Connect to the other processes of the run; call this once, before any other use of JAX.
 
-    Without arguments JAX finds out from Slurm, Open MPI, Kubernetes or the TPU pod that it runs on.
+    Without arguments JAX reads the settings from Slurm, Open MPI, Kubernetes or the TPU pod.
 
     Args:
-        coordinator: HOST:PORT of process 0, with a free port, as all processes reach it.
-        count: how many processes there are.
-        index: which one this is, 0 .. count - 1.
+        coordinator: HOST:PORT of process 0; all processes can reach this address, and the port is free.
+        count: the number of processes.
+        index: the index of this process, 0 .. count - 1.
 
     Raises:
-        InputError: for arguments that do not fit together, or where the others did not come.
+        InputError: if the arguments do not fit together, or if the other processes did not connect.
     """
     _check(coordinator, count, index)
     native_output.redirect()
@@ -52,12 +52,12 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
             coordinator,
             count,
             index,
-            # Told all, JAX would still ask Slurm which of the host's devices are this process's.
+            # Otherwise JAX would ask Slurm for the devices of this process, even with all arguments.
             cluster_detection_method=None if coordinator is None else "deactivate",
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
     except (RuntimeError, ValueError, TypeError) as error:
-        where = f"at {coordinator}" if coordinator else "by what the cluster says of itself"
+        where = f"at {coordinator}" if coordinator else "through the settings of the cluster"
         raise InputError(
             f"The processes of this run did not find one another {where} ({' '.join(str(error).split())[:160]}): start "
             "all of them, each with its own --process, or give --coordinator, --processes and --process."
@@ -70,7 +70,7 @@ def _check(coordinator: str | None, count: int | None, index: int | None) -> Non
     if coordinator is None or count is None or index is None:
         raise InputError(
             f"--coordinator={coordinator}, --processes={count}, --process={index}: expected all three, as in "
-            "--coordinator=10.0.0.1:8476 --processes=2 --process=0, or --distributed alone where the cluster is known."
+            "--coordinator=10.0.0.1:8476 --processes=2 --process=0, or only --distributed on a cluster that JAX knows."
         )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
@@ -80,13 +80,13 @@ def _check(coordinator: str | None, count: int | None, index: int | None) -> Non
 
 
 def disconnect() -> None:
-    """Leave together with the others, once all have come to their end."""
+    """Disconnect from the other processes when all processes have finished."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
 def leave(message: str) -> NoReturn:
-    """End this process with a message and status 1, without waiting for the others, who will find out."""
+    """End this process with a message and status 1, without waiting; the other processes detect its end."""
     if not is_connected():
         sys.exit(message)
     native_output.say_last(message)
@@ -94,7 +94,7 @@ def leave(message: str) -> NoReturn:
 
 
 def leave_after(error: BaseException) -> NoReturn:
-    """End this process after an error nobody foresaw: in one line if a peer is gone, else with its traceback."""
+    """End this process after an unexpected error: with one line if a peer has ended, otherwise with the traceback."""
     if not is_connected():
         raise error
     if _LOST.match(str(error)):
@@ -106,73 +106,73 @@ def leave_after(error: BaseException) -> NoReturn:
 
 
 def is_connected() -> bool:
-    """Whether this process has joined a run of several (or of one that is called so)."""
+    """Return whether this process has connected to a distributed run, which may have one process only."""
     return jax.distributed.is_initialized()
 
 
 def count() -> int:
-    """How many processes the run has."""
+    """Return the number of processes of the run."""
     return jax.process_count()
 
 
 def index() -> int:
-    """Which of them this is."""
+    """Return the index of this process."""
     return jax.process_index()
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes logs, pictures and checkpoints."""
+    """Return whether this is process 0, which writes logs, pictures and checkpoints."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Return once every process has come here."""
+    """Wait until every process has called `barrier` with this name."""
     if count() > 1:
         _together().sync_global_devices(name)
 
 
 @functools.cache
 def _together() -> Any:
-    """JAX's tools for several processes, which take it that all have as many devices."""
+    """Return JAX's `multihost_utils`, which assume that all processes have the same number of devices."""
     from jax.experimental import multihost_utils
 
     devices = collections.Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         listed = ", ".join(f"process {i}: {devices[i]}" for i in sorted(devices))
         raise InputError(
-            f"The processes have different numbers of devices ({listed}); expected as many in each: set "
+            f"The processes have different numbers of devices ({listed}); expected equal numbers: set "
             "JAX_NUM_CPU_DEVICES or CUDA_VISIBLE_DEVICES for each process."
         )
     return multihost_utils
 
 
 def first_alone(make: Callable[[], T]) -> T:
-    """What `make` returns, called by the first process before the others, so that they find what it prepares."""
+    """Return make(); the first process calls `make` before the others, which can then use what it prepared."""
     made = make() if is_first() else None
     barrier("first_alone")
     return made if made is not None else make()
 
 
 def from_first(array: np.ndarray) -> np.ndarray:
-    """The first process's array, in every process; all give one of the same shape and type."""
+    """Return the array of the first process in every process; all processes pass the same shape and dtype."""
     if count() == 1:
         return array
     return np.asarray(_together().broadcast_one_to_all(array))
 
 
 def gather(tree: Any) -> Any:
-    """Arrays (n, ...) of every process, one after another: (processes n, ...), in every process."""
+    """Return, in every process, the arrays (n, ...) of all processes concatenated to (processes n, ...)."""
     if count() == 1:
         return jax.tree.map(np.asarray, tree)
     return _together().process_allgather(tree, tiled=True)
 
 
 def check_agreed(what: str, seen: str) -> None:
-    """Raise InputError unless every process has seen the same, such as the files of a workdir.
+    """Raise InputError unless all processes pass the same `seen`, such as a list of the files of a workdir.
 
     Args:
-        what: what they look at, such as 'the checkpoints of runs/a'.
-        seen: what this process sees there.
+        what: the name of the compared thing, such as 'the checkpoints of runs/a'.
+        seen: the value that this process finds.
     """
     said = gather(np.asarray([zlib.crc32(seen.encode())], np.uint32))
     different = np.flatnonzero(said != said[0])
@@ -184,9 +184,10 @@ def check_agreed(what: str, seen: str) -> None:
 
 
 class Stop:
-    """Whether the run is to stop: asked once in every round of work, by every process.
+    """A `Stop` reports whether the run must stop; every process calls `after_this_round` once per round of work.
 
-    With several processes the runtime carries a SIGTERM from one to all, and they stop after the same round.
+    With several processes the runtime passes a SIGTERM of one process to all processes. All processes stop after the
+    same round.
     """
 
     def __init__(self, request: StopRequest) -> None:
@@ -194,11 +195,11 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """Whether this process has been asked; of a run of several, False, as the runtime takes the signal."""
+        """Return whether SIGTERM arrived; always False in a distributed run, where the runtime handles SIGTERM."""
         return self._request.asked
 
     def after_this_round(self) -> bool:
-        """Whether this round is the last one."""
+        """Return whether this round is the last round."""
         if not is_connected():
             return self._request.asked
         return _together().reached_preemption_sync_point(next(_rounds))
@@ -206,8 +207,8 @@ class Stop:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """While inside, SIGTERM asks the run to stop instead of ending the process."""
-    if is_connected():  # the runtime's own handler stays
+    """Yield a `Stop`; inside the context SIGTERM requests a stop of the run instead of ending the process."""
+    if is_connected():  # the runtime has its own handler of SIGTERM
         yield Stop(StopRequest())
         return
     with catch_sigterm() as request:

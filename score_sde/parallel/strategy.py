@@ -1,4 +1,4 @@
-"""How a training step runs on all devices: the batch split among them, the state whole or in parts on each."""
+"""This module runs a training step on all devices: each device holds a part of the batch, and the state or a part."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Step = Callable[[Any, Any, Any], tuple[Any, Any]]  # (state, batch, frozen) -> (
 
 
 class Jit:
-    """jax.jit over a mesh of all devices: the state on every device, the batch split among them.
+    """`Jit` runs jax.jit over a mesh of all devices; every device holds the state, and the devices share the batch.
 
-    Each device makes the step on its own rows of the batch (jax.shard_map), and gradients are averaged.
+    Each device computes the step on its own rows of the batch (jax.shard_map), and gradients are averaged.
 
     Args:
-        devices: which ones; None for all of all processes.
+        devices: the devices; None for all devices of all processes.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
@@ -38,75 +38,75 @@ class Jit:
         return _mesh(self.devices, data=len(self.devices))
 
     def sum(self, tree: Any) -> Any:
-        """The sum over the devices that share a batch, inside a step."""
+        """Return, inside a step, the sum over the devices that share a batch."""
         return jax.lax.psum(tree, self.mesh.axis_names)
 
     def gather(self, tree: Any) -> Any:
-        """The rows of all devices that share a batch, one after another along the first axis, inside a step."""
+        """Return, inside a step, the rows of all devices that share a batch, concatenated along the first axis."""
         return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, self.mesh.axis_names, tiled=True), tree)
 
     @functools.cached_property
     def local(self) -> Jit:
-        """The devices of this process alone, for work that each process does by itself."""
+        """Return a `Jit` of the devices of this process, for work that each process does independently."""
         mine = [device for device in self.devices if device.process_index == jax.process_index()]
         return Jit(mine)
 
     def check_fused(self, fused: int) -> None:
-        """Raise InputError where a call cannot make so many steps."""
+        """Raise InputError if one call cannot compute `fused` steps."""
 
     def mean(self, tree: Any) -> Any:
-        """The mean over the devices that share a batch, inside a step."""
+        """Return, inside a step, the mean over the devices that share a batch."""
         if len(self.devices) == 1:
             return tree
         of_one_process = len({device.process_index for device in self.devices}) == 1
         if jax.default_backend() != "cpu" or of_one_process:
             return jax.lax.pmean(tree, self.mesh.axis_names)
-        # One message: between processes XLA:CPU sends one for each array. A vector compiles longer.
+        # Between processes XLA:CPU sends a message per array. One vector needs one message, but compiles longer.
         vector, back = jax.flatten_util.ravel_pytree(tree)
         return back(jax.lax.pmean(vector, self.mesh.axis_names))
 
     def whole(self, params: Any) -> Any:
-        """Parameters made whole on every device, inside a step."""
+        """Return, inside a step, complete parameters on every device."""
         return params
 
     def state_sharding(self, state: Any, cuts: Any = None) -> Any:
-        """Where each array of a state lives: for a pytree of arrays or shapes, one of shardings.
+        """Return the sharding of each array of a state, for a pytree of arrays or shapes.
 
-        `cuts` says, by group, the axis to be cut of each parameter, or None, in the structure of the group's
-        parameters; it holds for every part of the state that has this structure, such as an average.
+        `cuts` gives, by group, the axis along which each parameter is cut, or None, in the structure of the group's
+        parameters. `cuts` applies to every part of the state with this structure, such as an average.
         """
         return jax.tree.map(lambda _: self.replicated, state)
 
     def place_state(self, state: Any, cuts: Any = None) -> Any:
-        """The state where it lives, from a copy of it in each process."""
+        """Place the state on its devices, from a complete copy in each process."""
         return jax.tree.map(_place, state, self.state_sharding(state, cuts))
 
     def rows(self, batch_size: int) -> np.ndarray:
-        """The places in a batch that this process's devices hold, ascending: what it has to read."""
+        """Return the ascending positions in a batch of the rows that this process must read for its devices."""
         spans = self.sharded.addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span]))
 
     def padded(self, size: int) -> int:
-        """The least multiple of the number of devices that is not below a batch's size."""
+        """Return the smallest multiple of the number of devices that is at least `size`, the size of a batch."""
         return -(-size // len(self.devices)) * len(self.devices)
 
     def place_batch(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
-        """A training batch on its devices, as `compile` wants it; arguments as of `place_sharded`."""
+        """Place a training batch on its devices as `compile` expects; the arguments are those of `place_sharded`."""
         return self.place_sharded(batch, batch_size, fused)
 
     def place_sharded(self, batch: Any, batch_size: int | None = None, fused: bool = False) -> Any:
-        """Arrays with their batch axis split over the devices, for programs that jax.jit spreads by its inputs.
+        """Split the batch axis of arrays over the devices, for programs that jax.jit distributes by their inputs.
 
         Args:
-            batch: arrays (rows, ...), the rows of the batch that `rows` names.
-            batch_size: of the whole batch; None where this process holds all of it.
-            fused: whether the arrays are (steps, rows, ...), of several batches.
+            batch: arrays (rows, ...), with the rows of the batch that `rows` returns.
+            batch_size: the size of the whole batch; None if this process holds the whole batch.
+            fused: whether the arrays are (steps, rows, ...), for several batches.
         """
         sharding, axis = (self._fused, 1) if fused else (self.sharded, 0)
         if sharding.is_fully_addressable:
             return jax.device_put(batch, sharding)
         if batch_size is None:
-            raise InputError("place_batch needs batch_size where the devices are those of several processes.")
+            raise InputError("place_batch needs batch_size if the devices belong to several processes.")
         rows = self.rows(batch_size)
 
         def place(leaf: np.ndarray) -> jax.Array:
@@ -123,9 +123,12 @@ class Jit:
         return jax.tree.map(place, batch)
 
     def one_copy(self, tree: Any) -> Any:
-        """A state as numpy arrays, whole, in every process; all of them call it, and the state may be donated after."""
+        """Return a state as complete numpy arrays in every process.
+
+        All processes must call this method. The state may be donated afterwards.
+        """
         whole = jax.tree.map(self._one_device, tree)
-        for leaf in jax.tree.leaves(whole):  # all on their way before the first is waited for
+        for leaf in jax.tree.leaves(whole):  # all copies start before the first one is awaited
             leaf.copy_to_host_async()
         return jax.tree.map(np.array, whole)
 
@@ -135,18 +138,18 @@ class Jit:
         return leaf.addressable_data(0)
 
     def on_local(self, tree: Any) -> Any:
-        """A part of the state whole on each device of this process; all processes call it."""
+        """Return a part of the state, complete on each device of this process; all processes must call this method."""
         here = all(leaf.is_fully_replicated and leaf.is_fully_addressable for leaf in jax.tree.leaves(tree))
         return tree if here else self.local.place_state(self.one_copy(tree))
 
     def compile(self, step: Step, state: Any, fused: int = 1, cuts: Any = None) -> Step:
-        """(state, batch, frozen) -> (state, metrics) on all devices; the old state's memory is reused.
+        """Return a step (state, batch, frozen) -> (state, metrics) on all devices; it reuses the old state's memory.
 
         Args:
-            step: one training step; `frozen` is a pytree of arrays that it only reads.
-            state: a state, or the shapes of one.
-            fused: how many steps one call makes: batch leaves, and then metrics too, are (fused, ...).
-            cuts: as of `state_sharding`.
+            step: one training step; `frozen` is a pytree of arrays that the step only reads.
+            state: a state, or the shapes of a state.
+            fused: the number of steps per call; if above 1, the leaves of the batch and the metrics are (fused, ...).
+            cuts: the cuts, as in `state_sharding`.
         """
         many = _repeated(step, fused)
         rows = (self.sharded if fused == 1 else self._fused).spec
@@ -158,16 +161,16 @@ class Jit:
 
 
 class Fsdp(Jit):
-    """jax.jit with parameters, average and optimizer state in parts, one on each device of a group.
+    """`Fsdp` runs jax.jit with parameters, averages and optimizer state in parts, one part on each device of a group.
 
-    A part is cut along the largest axis of an array that the group's size divides; arrays with fewer than
-    `smallest` numbers, and those that no axis fits, stay whole. For a step the parameters are gathered,
-    so that it computes what Jit does; the compiler, which sees the whole batch, inserts the sums over devices.
+    Without a declared axis an array is cut along its largest axis that the group's size divides. Arrays with fewer than
+    `smallest` numbers, and arrays without a fitting axis, stay complete. A step gathers the parameters, so that it
+    computes the same as `Jit`. The compiler sees the whole batch and inserts the sums over devices.
 
     Args:
-        group: how many devices hold one copy of the state between them; None for all.
-        smallest: arrays of fewer numbers are not cut.
-        devices: which ones; None for all of all processes.
+        group: the number of devices that hold one copy of the state together; None for all devices.
+        smallest: arrays with fewer numbers are not cut.
+        devices: the devices; None for all devices of all processes.
     """
 
     def __init__(
@@ -186,7 +189,7 @@ class Fsdp(Jit):
         def by_shape(leaf: Any) -> NamedSharding:
             return NamedSharding(self.mesh, self._cut(leaf.shape))
 
-        # By structure: a group's parameters, or what has their form (an average, Adam's moments). None is a cut too.
+        # Cuts apply to parts with the structure of a group: parameters, an average, Adam's moments. None is a leaf.
         flat = (jax.tree.flatten(group, is_leaf=lambda cut: cut is None) for group in (cuts or {}).values())
         axes_of = {structure: axes for axes, structure in flat if any(axis is not None for axis in axes)}
 
@@ -202,7 +205,7 @@ class Fsdp(Jit):
         return jax.tree.map(declared, state, is_leaf=lambda part: jax.tree.structure(part) in axes_of)
 
     def _cut(self, shape: tuple[int, ...], axis: int | None = None) -> PartitionSpec:
-        """Which axis is split: the declared one, or the largest that the group divides, of equal ones the last."""
+        """Return a spec that splits the declared axis, or the last of the largest axes that the group size divides."""
         if axis is not None and shape[axis] % self.group == 0 and self.group > 1:
             return PartitionSpec(*(None,) * (axis % len(shape)), "fsdp")
         axes = [(length, axis) for axis, length in enumerate(shape) if length % self.group == 0]
@@ -229,9 +232,10 @@ class Fsdp(Jit):
 
 
 class Pmap(Jit):
-    """jax.pmap: each device runs the step on its own part of the batch, and means are taken by name.
+    """`Pmap` runs jax.pmap: each device runs the step on its part of the batch, and means use the axis name.
 
-    Equal to Jit up to rounding. For those who build on pmap, in one process; it copies the state at every step.
+    The results equal those of `Jit` up to rounding. `Pmap` is for code that builds on pmap, in one process; it copies
+    the state at every step.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None) -> None:
@@ -253,7 +257,7 @@ class Pmap(Jit):
 
 
 def _mesh(devices: Sequence[jax.Device], **axes: int) -> jax.sharding.Mesh:
-    """A mesh of named axes, the last one over neighbours; jax.make_mesh refuses devices of several hosts."""
+    """Return a mesh with named axes, the last over neighbouring devices; jax.make_mesh rejects several hosts."""
     grid = np.asarray(devices).reshape(tuple(axes.values()))
     return jax.sharding.Mesh(grid, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
@@ -271,19 +275,19 @@ def _gathering(sharding: Sharding) -> Callable[[jax.Array], jax.Array]:
 
 
 def _repeated(step: Step, fused: int) -> Step:
-    """A step, or so many of them over batches that are stacked."""
+    """Return the step itself, or a function that runs `fused` steps over stacked batches."""
     if fused == 1:
         return step
     return lambda state, batches, frozen: scan(lambda state, batch: step(state, batch, frozen), state, batches)
 
 
 def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, items: Any) -> tuple[Any, Any]:
-    """jax.lax.scan; written out on a CPU, where XLA takes gradients of convolutions 30 times slower in a loop."""
+    """Run jax.lax.scan, unrolled on a CPU, where XLA computes gradients of convolutions 30 times slower in a loop."""
     return jax.lax.scan(step, carry, items, unroll=jax.default_backend() == "cpu")
 
 
 def ahead(place: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
-    """Batches on their devices, each sent off before the one before it is used."""
+    """Yield batches on their devices; the transfer of each batch starts before the previous batch is used."""
     iterator = iter(batches)
     waiting = [place(batch) for _, batch in zip(range(1), iterator, strict=False)]
     for batch in iterator:
@@ -293,7 +297,7 @@ def ahead(place: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def check_batch(batch_size: int, devices: int, name: str = "batch_size", microbatches: int = 1) -> None:
-    """Raise InputError for a batch that the devices (times micro-batches) do not divide, naming the nearest one."""
+    """Raise InputError if the devices (times micro-batches) do not divide the batch, with the nearest valid sizes."""
     parts = devices * microbatches
     if batch_size < 1 or batch_size % parts:
         below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
@@ -306,7 +310,7 @@ STRATEGIES: dict[str, Callable[..., Jit]] = {"jit": Jit, "fsdp": Fsdp, "pmap": P
 
 
 def strategy(name: str) -> Jit:
-    """The way of using all devices that config.parallel names: 'jit', 'fsdp', 'fsdp:GROUP' or 'pmap'."""
+    """Return the strategy that config.parallel names: 'jit', 'fsdp', 'fsdp:GROUP' or 'pmap'."""
     kind, colon, group = str(name).partition(":")
     if kind not in STRATEGIES or (colon and kind != "fsdp") or (colon and not group.isdecimal()):
         raise InputError(f"parallel is {name!r}; expected one of {', '.join(STRATEGIES)}, or fsdp:GROUP, as in fsdp:4.")

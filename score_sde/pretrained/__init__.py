@@ -1,4 +1,4 @@
-"""Weights published elsewhere: read without executing anything of them, matched tensor by tensor, made a workdir."""
+"""This package turns published weights into a workdir, without executing any code in their files."""
 
 from score_sde.pretrained.importing import import_weights
 from score_sde.pretrained.names import Tensor, tensors

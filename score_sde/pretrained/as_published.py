@@ -1,4 +1,4 @@
-"""A network as the published code computes it: with the centring of images and the division by sigma inside."""
+"""This module computes a network as the published code does: with centred images and division by sigma inside."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from score_sde.sde.base import time_at_log_snr
 
 
 def as_published(sde: SDE, meaning: Parametrization, network: Network) -> Callable[[Any, Array, Array], Array]:
-    """(params, x, time_label) -> the output of the published network.
+    """Return a function (params, x, time_label) -> output of the published network.
 
-    Here a network computes neither; the parametrisation does, from the SDE and the time. The published networks are
-    told a label, from which the time is had again.
+    In this library the parametrisation centres the images and divides by sigma, from the SDE and the time. A published
+    network receives only a label, so the function computes the time from the label.
     """
 
     def apply(params: Any, x: Array, label: Array) -> Array:
@@ -31,7 +31,7 @@ def as_published(sde: SDE, meaning: Parametrization, network: Network) -> Callab
 
 
 def time_of_label(sde: SDE, kind: str, label: Array) -> Array:
-    """The time of which a parametrisation with time_label `kind` tells a label; the inverse of its function."""
+    """Return the time at which a parametrisation with time_label `kind` gives this label."""
     label = to_time(label)
     if sde.levels is not None:
         times = jnp.arange(1, sde.levels + 1) / sde.levels
@@ -39,7 +39,7 @@ def time_of_label(sde: SDE, kind: str, label: Array) -> Array:
     if kind == "scaled_time":
         return label * sde.t_max / 999
     if kind == "sigma":
-        # The published networks are told levels down to sigma_min, which is sigma at 0, before t_min.
+        # Labels of published networks go down to sigma_min, which is sigma at time 0, before t_min.
         log_snr = 2 * (sde.log_alpha(sde.t_max * jnp.ones_like(label)) - jnp.log(label))
         return time_at_log_snr(sde, log_snr, 0.0, sde.t_max)
     raise InputError(

@@ -1,4 +1,4 @@
-"""A workdir made of a published checkpoint."""
+"""This module makes a workdir from a published checkpoint."""
 
 from __future__ import annotations
 
@@ -33,28 +33,29 @@ def import_weights(
     weights: str | os.PathLike[str] | None,
     expect: str | os.PathLike[str] | None = None,
 ) -> Report:
-    """Make a workdir of a published checkpoint: `load` opens it, and training goes on from it.
+    """Make a workdir from a published checkpoint, for `load` and for further training.
 
-    The file is a .pth of the PyTorch port or a msgpack checkpoint of the original; nothing in it is executed.
-    Parameters, their average, Adam's moments and the step are taken over, where they are there.
+    The file is a .pth of the PyTorch port or a msgpack checkpoint of the original; nothing in the file is executed.
+    The import takes the parameters and, if present, their average, Adam's moments and the step.
 
     Args:
-        config: a config whose network is the file's, such as configs/cifar10.py:ve,ncsnpp, or its experiment.
-        workdir: a folder without checkpoints.
-        weights: the file.
-        expect: an .npz file of inputs and outputs made elsewhere (`read_expected`), to compare with.
+        config: config whose network is the network of the file, such as configs/cifar10.py:ve,ncsnpp, or its
+            experiment.
+        workdir: folder without checkpoints.
+        weights: path of the file.
+        expect: path of an .npz file of inputs and outputs that were computed elsewhere (`read_expected`), to compare.
 
     Returns:
-        The parity report, which is in the workdir too, as parity.json.
+        The parity report, which is also written to parity.json in the workdir.
 
     Raises:
-        InputError: for a file that cannot be read or does not fit the config, with the setting that differs; then
-            nothing is written.
+        InputError: if the file cannot be read or does not fit the config. The message names the setting that differs,
+            and nothing is written.
     """
     if not weights:
         raise InputError("--weights is missing; expected a .pth file, or a msgpack checkpoint of flax.")
     if processes.count() > 1:
-        raise InputError("An import is made by one process: leave out --distributed and --coordinator.")
+        raise InputError("An import runs in one process: omit --distributed and --coordinator.")
     given = config.config if isinstance(config, Experiment) else config
     experiment = Experiment.from_config(given, "float32")
     if not isinstance(experiment.objective, Denoising):
@@ -94,10 +95,10 @@ def import_weights(
 
 
 def _imported(workdir: str | os.PathLike[str], weights: Weights) -> Report | None:
-    """The report of a workdir that was made of this file already; None of one without checkpoints.
+    """Return the report of a workdir that was already made from this file; None for a workdir without checkpoints.
 
     Raises:
-        InputError: for a workdir with other checkpoints.
+        InputError: if the workdir has other checkpoints.
     """
     with Checkpoints(workdir) as checkpoints:
         if not checkpoints.steps():
@@ -107,15 +108,15 @@ def _imported(workdir: str | os.PathLike[str], weights: Weights) -> Report | Non
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         report = None
     if report is None or report.sha256 != weights.sha256:
-        raise InputError(f"{workdir} has checkpoints already, and not of this file: import into another --workdir.")
+        raise InputError(f"{workdir} already has checkpoints of another origin: import into another --workdir.")
     return report
 
 
 def _fitting(experiment: Experiment, weights: Weights, expect: str | os.PathLike[str] | None) -> Expected | None:
-    """What is expected of the network, or None.
+    """Return the expected outputs of the network, or None.
 
     Raises:
-        InputError: where the file, or what is expected of it, does not fit the config, saying all at once.
+        InputError: if the file or the expected outputs do not fit the config; one message names all reasons.
     """
     reasons = [does_not_fit(experiment.network, weights), *_levels_that_differ(experiment.config, weights)]
     reasons = [reason for reason in reasons if reason]
@@ -127,14 +128,14 @@ def _fitting(experiment: Experiment, weights: Weights, expect: str | os.PathLike
             unreadable = str(error)
     if reasons:
         told = f"{weights.path} does not fit the config: {'; '.join(reasons)}."
-        raise InputError(f"{told} Nor does what is expected of it: {unreadable}" if unreadable else told)
+        raise InputError(f"{told} The expected outputs fail too: {unreadable}" if unreadable else told)
     if unreadable:
         raise InputError(unreadable)
     return expected
 
 
 def _levels_that_differ(config: Any, weights: Weights) -> list[str]:
-    """The port keeps its table of noise levels, which VE models use: what of it the config says otherwise."""
+    """Return how the port's table of noise levels, which VE models use, differs from the config."""
     if weights.sigmas is None or "sigma_max" not in config.sde or not weights.sigmas.size:
         return []
     table = weights.sigmas.astype(np.float64)
@@ -153,19 +154,19 @@ def _levels_that_differ(config: Any, weights: Weights) -> list[str]:
 def _state(experiment: Experiment, weights: Weights, matched: Matched) -> tuple[TrainState, tuple[str, ...]]:
     notes, group = [], Denoising.GROUP
     if weights.step is None:
-        notes.append("the file says no step: training would begin at step 0, where an average forgets at once")
+        notes.append("the file has no step: training would start at step 0, where an average soon forgets the weights")
     if matched.ema is None:
-        notes.append("the file has no moving average: it begins at the parameters")
+        notes.append("the file has no moving average: the average starts from the parameters")
     if matched.ignored:
-        notes.append(f"{len(matched.ignored)} tensors that the file's own network never uses were left out")
+        notes.append(f"{len(matched.ignored)} tensors were omitted, because the network never uses them")
     opt_state = jax.jit(experiment.optimizers[group].init)(matched.params)
     step = weights.step or 0
     if matched.moments is None:
-        notes.append("the file has no optimizer's state: it begins anew")
+        notes.append("the file has no optimizer's state: the optimizer starts anew")
     else:
         opt_state, taken = _filled(opt_state, matched.moments, weights.adam_step, step)
         if not taken:
-            notes.append("the config's optimizer has no moments such as Adam's: those of the file were left out")
+            notes.append("the config's optimizer has no moments such as Adam's: the moments of the file were omitted")
     averaged = matched.params if matched.ema is None else matched.ema
     averages = {name: {group: jax.tree.map(np.copy, averaged)} for name in experiment.averages}
     params = {group: matched.params}
@@ -173,7 +174,7 @@ def _state(experiment: Experiment, weights: Weights, matched: Matched) -> tuple[
 
 
 def _filled(opt_state: Any, moments: tuple[Any, Any], adam_step: int, step: int) -> tuple[Any, bool]:
-    """optax's state with Adam's moments and the counts of steps."""
+    """Return the optax state with Adam's moments and the counts of steps, and whether the state takes moments."""
     taken = False
 
     def is_part(part: Any) -> bool:
@@ -184,7 +185,7 @@ def _filled(opt_state: Any, moments: tuple[Any, Any], adam_step: int, step: int)
         if not is_part(part):
             return part
         if "mu" not in part._fields or "nu" not in part._fields:
-            return part._replace(count=np.asarray(step, np.int32))  # the schedule's
+            return part._replace(count=np.asarray(step, np.int32))  # the count of the schedule
         taken = True
         return part._replace(count=np.asarray(adam_step, np.int32), mu=moments[0], nu=moments[1])
 

@@ -1,4 +1,4 @@
-"""Each tensor of a file to its parameter, none left over on either side."""
+"""This module matches each tensor of a file to one parameter, with none left over on either side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from score_sde.readers.refusal import shown
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One tensor: its name in the file, the parameter that it is, its shape there and its count of numbers."""
+    """A `Row` holds the name of a tensor in the file, its parameter, its shape in the file and its count of numbers."""
 
     name: str
     parameter: str
@@ -29,13 +29,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Matched:
-    """Trees of float32 arrays in the network's structure, and what they were made of.
+    """`Matched` holds trees of float32 arrays in the structure of the network, and their origin in the file.
 
     Attributes:
-        params, ema, moments: as in `Weights`; None where the file has none.
-        counts: {'params': tensors of the file, ...}; of the port's average and optimizer those that are trained.
-        rows: of the parameters, in the network's order.
-        ignored: tensors that the file has and its own network never uses.
+        params, ema, moments: as in `Weights`; None if the file has none.
+        counts: {'params': number of tensors in the file, ...}; for the port's average and optimizer, trained tensors
+            only.
+        rows: one row per parameter, in the order of the network.
+        ignored: names of tensors in the file that the published network never uses.
     """
 
     params: Any
@@ -47,7 +48,7 @@ class Matched:
 
 
 def does_not_fit(network: Network, weights: Weights) -> str:
-    """Why the file's tensors are not those of the network, and what to do; '' where they are."""
+    """Return why the tensors of the file do not fit the network, with a remedy; '' if they fit."""
     every = _shapes(weights)
     if isinstance(network, RefineNetwork) and is_refine(every) and network.port != (weights.format == "torch"):
         whose = "the PyTorch port" if weights.format == "torch" else "the original"
@@ -70,10 +71,10 @@ def _ignored(network: Network, weights: Weights) -> frozenset[str]:
 
 
 def match(network: Network, weights: Weights) -> Matched:
-    """The file's tensors as the network's parameters.
+    """Return the tensors of the file as parameters of the network.
 
     Raises:
-        InputError: where they do not fit, naming the setting that differs if it can be told; or not finite.
+        InputError: if a tensor is not finite, or if the tensors do not fit; the message names the setting, if known.
     """
     why = does_not_fit(network, weights)
     if why:
@@ -99,7 +100,7 @@ def match(network: Network, weights: Weights) -> Matched:
 
 
 def plain_shape(name: str, array: np.ndarray) -> tuple[int, ...]:
-    """A shape, of vectors without the axes that flax gave them in 2021: (1, 1, 1, channels) of a normalisation."""
+    """Return the shape of an array; a (1, 1, 1, channels) vector, as in flax of 2021, gives (channels,)."""
     vector = re.search(r"/(scale|bias|alpha|gamma|beta)$", name) and array.shape[:-1] == (1, 1, 1)
     return array.shape[-1:] if vector else array.shape
 
@@ -107,10 +108,10 @@ def plain_shape(name: str, array: np.ndarray) -> tuple[int, ...]:
 def _tree(
     wanted: tuple[Tensor, ...], weights: Weights, found: Arrays, ignored: frozenset[str], what: str, fixed: Any = None
 ) -> Any:
-    """The arrays in our structure; what is not trained comes from `fixed` where the file leaves it out."""
+    """Return the arrays in our structure; `fixed` supplies untrained arrays that the file omits."""
     left = found.keys() - {each.in_file(weights.format)[0] for each in wanted} - ignored
     if left:
-        raise InputError(f"{weights.path}: {what} have {shown(sorted(left)[0])}, which the parameters have not.")
+        raise InputError(f"{weights.path}: {shown(sorted(left)[0])} is in {what} and not in the parameters.")
     tree: dict[str, Any] = {}
     for tensor in wanted:
         name, shape = tensor.in_file(weights.format)
@@ -119,13 +120,13 @@ def _tree(
             _put(tree, tensor.path, _at(fixed, tensor.path))
             continue
         if array is None or plain_shape(name, array) != shape:
-            has = "lacks it" if array is None else f"has it in shape {array.shape}"
-            raise InputError(f"{weights.path}: of {shown(name)}, {what} {has}; expected {shape}.")
+            has = "is missing" if array is None else f"has shape {array.shape}"
+            raise InputError(f"{weights.path}: {shown(name)} of {what} {has}; expected shape {shape}.")
         if weights.format == "torch":
             array = tensor.from_torch(array)
         ours = np.array(array, np.float32).reshape(tensor.shape)
         if not np.isfinite(ours).all():
-            raise InputError(f"{weights.path}: {what} of {shown(name)} are not finite; nothing was written.")
+            raise InputError(f"{weights.path}: {shown(name)} of {what} is not finite; nothing was written.")
         _put(tree, tensor.path, ours)
     return tree
 

@@ -1,4 +1,4 @@
-"""How the tensors of published checkpoints are called, and which parameter of ours each of them is."""
+"""This module maps the names of tensors in published checkpoints to the parameters of this library."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from score_sde.pretrained.tensor import Tensor, conv, linear, norm, projection
 
 
 def tensors(network: Network) -> tuple[Tensor, ...]:
-    """Every parameter of a network, in the order of the port's parameters.
+    """Return every parameter of a network, in the order of the port's parameters.
 
     Raises:
-        InputError: for a network that has no published form.
+        InputError: if the network has no published form.
     """
     if isinstance(network, RefineNetwork):
         return tuple(refine_tensors(network))
@@ -31,11 +31,11 @@ def tensors(network: Network) -> tuple[Tensor, ...]:
 
 
 def unused(network: Network) -> frozenset[str]:
-    """Names of tensors that the port makes for a network and never uses: what would tell its blocks the noise level."""
+    """Return the names of tensors that the port makes and never uses: the unused noise-level inputs of the blocks."""
     if not isinstance(network, UNetNetwork) or network.spec().noise_conditional:
         return frozenset()
     told = dataclasses.replace(network.spec(), noise_conditional=True)
-    # The two layers of the embedding are not made, so that every place in the list is two lower.
+    # Without the two layers of the embedding, every place in the list is lower by two.
     found = []
     for each in _UNetNames(told, isinstance(network, DDPM)).walk():
         prefix, place, *rest = each.torch.split(".")
@@ -45,7 +45,7 @@ def unused(network: Network) -> frozenset[str]:
 
 
 class _UNetNames:
-    """Counts modules as the published code does: the port by place in a list, the original by class."""
+    """`_UNetNames` numbers modules as the published code does: the port by place in a list, the original by class."""
 
     def __init__(self, spec: UNetSpec, plain: bool) -> None:
         self.spec = spec
@@ -68,7 +68,7 @@ class _UNetNames:
             yield from getattr(self, f"_{piece.kind}")(piece)
 
     def _next(self, kind: str, listed: bool = True) -> tuple[str, str]:
-        """The names of the next module of a class."""
+        """Return the names of the next module of a class, in the port and in the original."""
         flax = f"{kind}_{self.counts[kind]}"
         self.counts[kind] += 1
         torch = f"all_modules.{self.place}"
@@ -86,7 +86,7 @@ class _UNetNames:
         yield from conv((piece.name, "conv"), f"{torch}.Conv_0", f"{flax}/Conv_0", 1, piece.inputs, piece.outputs)
 
     def _resample(self, piece: Piece) -> Iterator[Tensor]:
-        # The port keeps what resamples the pyramids without weights outside its list.
+        # The port keeps the pyramids' resampling modules, which have no weights, outside its list.
         torch, flax = self._next("Downsample" if piece.resample == "down" else "Upsample", piece.role != "pyramid")
         if piece.conv:
             name, kernel = ("Conv2d_0", "weight") if piece.fir else ("Conv_0", "kernel")

@@ -1,4 +1,4 @@
-"""Which network a file's tensors are of, where they are not of the config's: so that the setting can be named."""
+"""This module recognises the network of a file, to name the settings that differ from the config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from score_sde.readers.refusal import shown
 
 Shapes = dict[str, tuple[int, ...]]
 
-# How a setting is called in a sentence, and the variant of a config that has this value of it.
+# _PHRASES describes a setting in a sentence. _VARIANTS gives the variant of a config that has this value.
 _PHRASES = {
     "blocks": "{} blocks per resolution",
     "channels": "{} channels at the first resolution",
@@ -28,7 +28,7 @@ _PHRASES = {
     "levels": "{} noise levels",
     "size": "images of {} (by its levels and attention)",
 }
-_SIDES = (16, 32, 64, 128, 256, 512, 1024)  # of images that weights are tried with, beside the config's own
+_SIDES = (16, 32, 64, 128, 256, 512, 1024)  # sides of images to try, besides the config's own
 _VARIANTS = {
     ("noise_conditional", False): "use variant unconditional",
     ("progressive_input", "none"): "use variant ddpmpp",
@@ -43,7 +43,7 @@ _VARIANTS = {
 
 
 def misfit(network: Network, form: str, shapes: Shapes, expected: Shapes) -> str:
-    """Why a file's tensors are not those of a network, and what to do."""
+    """Return why the tensors of a file do not fit a network, with a remedy."""
     found = recognise(network, form, shapes)
     if found is None:
         return _first_difference(shapes, expected)
@@ -55,14 +55,14 @@ def misfit(network: Network, form: str, shapes: Shapes, expected: Shapes) -> str
         remedies.append(_remedy(name, theirs, ours))
         if name == "size":
             remedies[-1] += _or_attention(network, found)
-    if "name" in differences:  # the other settings come with it, but for the size
+    if "name" in differences:  # the right network brings the other settings, except the size
         kept = [list(differences).index(name) for name in ("name", "size") if name in differences]
         said, remedies = ([texts[k] for k in kept] for texts in (said, remedies))
     return f"{'; '.join(said)}: {', '.join(dict.fromkeys(remedies))}"
 
 
 def _or_attention(network: Network, found: Any) -> str:
-    """The attention that the file has if its images are of the config's size after all."""
+    """Return a second remedy: the attention that fits the file at the config's image size; '' if none fits."""
     own, theirs = network.shape[0], found.shape[0]
     there = tuple(side * own // theirs for side in getattr(found, "attention", ()))
     if not there or _like(found, type(found), shape=network.shape, attention=there) is None:
@@ -72,7 +72,7 @@ def _or_attention(network: Network, found: Any) -> str:
 
 def _remedy(name: str, theirs: Any, ours: Any) -> str:
     if name == "blocks" and {theirs, ours} == {4, 8}:
-        return "use variant deep" if theirs == 8 else "leave out the variant deep"
+        return "use variant deep" if theirs == 8 else "omit the variant deep"
     if name == "shape":
         return f"use a data set whose images have {theirs[2]} channels"
     if name == "size":
@@ -96,11 +96,11 @@ def _first_difference(shapes: Shapes, expected: Shapes) -> str:
         if shapes[name] != shape:
             return f"file has {name} in shape {shapes[name]}, config makes {shape}"
     left = sorted(set(shapes) - set(expected))
-    return f"file has {len(left)} tensors that the config's network has not, such as {shown(left[0])}"
+    return f"file has {len(left)} tensors that the config's network does not have, such as {shown(left[0])}"
 
 
 def _differences(network: Network, found: UNetNetwork | RefineNetwork) -> dict[str, tuple[Any, Any]]:
-    """{setting: (in the file, in the config)}."""
+    """Return {setting: (value in the file, value in the config)}."""
     different: dict[str, tuple[Any, Any]] = {}
     if type(found) is not type(network):
         different["name"] = type(found).__name__, type(network).__name__
@@ -117,12 +117,12 @@ def _differences(network: Network, found: UNetNetwork | RefineNetwork) -> dict[s
 
 
 def is_refine(shapes: Shapes) -> bool:
-    """Whether the tensors are those of NCSN or NCSNv2."""
+    """Return whether the tensors belong to NCSN or NCSNv2."""
     return "begin_conv.weight" in shapes or any("RefineBlock_" in name for name in shapes)
 
 
 def recognise(like: Network, form: str, shapes: Shapes) -> UNetNetwork | RefineNetwork | None:
-    """The network whose tensors have exactly these names and shapes, with the settings of `like` where none shows."""
+    """Return the network with exactly these tensors, or None; settings that no tensor shows come from `like`."""
     candidates = _refine_candidates(like, form, shapes) if is_refine(shapes) else _unet_candidates(like, form, shapes)
     for candidate in candidates:
         wanted = tensors(candidate)
@@ -134,7 +134,7 @@ def recognise(like: Network, form: str, shapes: Shapes) -> UNetNetwork | RefineN
 
 
 def _like(like: Network, kind: Any, **settings: Any) -> Any:
-    """A network of another class with the settings that both have; None where they do not go together."""
+    """Return a network of class `kind` with the settings that both classes have; None if they conflict."""
     names = {field.name for field in dataclasses.fields(kind)}
     kept = {f.name: getattr(like, f.name) for f in dataclasses.fields(like) if f.name in names}  # type: ignore[arg-type]
     try:
@@ -162,7 +162,7 @@ def _unet_candidates(like: Network, form: str, shapes: Shapes) -> Iterator[UNetN
     blocks, channels = _blocks(form, shapes), _first_conv(form, shapes)
     if not blocks or channels is None or not channels[1] or len(like.shape) != 3:
         return
-    # The port's names do not tell DDPM from NCSN++ with its blocks, and one of both was published.
+    # In the port, DDPM and NCSN++ with 'ddpm' blocks have equal names. Of the two, DDPM was published, so try it first.
     alike = isinstance(like, NCSNpp) and like.resblock == "ddpm"
     kinds: tuple[type, ...] = (NCSNpp, DDPM) if alike else (DDPM, type(like), NCSNpp)
     for places, settings in _settings(like, form, shapes, blocks, channels[1]):
@@ -172,20 +172,21 @@ def _unet_candidates(like: Network, form: str, shapes: Shapes) -> Iterator[UNetN
             for height, width in _image_sizes(like, places):
                 sizes = dict(shape=(height, width, channels[0]), attention=_attention(height, places))
                 candidate = _like(like, kind, **settings, **sizes)
-                if candidate is not None:  # all sizes have the same tensors
+                if candidate is not None:  # one size is enough, because every size has equal tensors
                     yield candidate
                     break
 
 
 def _attention(height: int, places: tuple[int, ...]) -> tuple[int, ...]:
-    """The heights of feature maps at these levels."""
+    """Return the heights of the feature maps at these levels, the largest first."""
     return tuple(sorted((height >> level for level in places), reverse=True))
 
 
 def _image_sizes(like: Network, places: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(height, width) in the order in which they explain a file: by the config's attention, its own size, the least.
+    """Return the possible (height, width), the likeliest first.
 
-    Tensors are the same for images of every size; where attention is says which, as a rule.
+    Tensors are equal for images of every size, but the levels with attention usually show the size. Sizes with the
+    attention of the config come first, then the config's own size, then the smallest size.
     """
     own = (like.shape[0], like.shape[1])
     others = [(side, side) for side in _SIDES if own[0] == own[1] and side != own[0]]
@@ -193,14 +194,15 @@ def _image_sizes(like: Network, places: tuple[int, ...]) -> list[tuple[int, int]
 
 
 def _explains(like: Network, height: int, places: tuple[int, ...]) -> bool:
-    """Whether these levels of images of this height are where the config has attention."""
+    """Return whether these levels, for images of this height, have the heights of the config's attention."""
     return _attention(height, places) == tuple(sorted(getattr(like, "attention", ()), reverse=True))
 
 
 def _in_order(like: Network, levels: int, attentions: int) -> list[tuple[int, ...]]:
-    """The levels that attention may be at, the likeliest first: a msgpack file does not always say which.
+    """Return the sets of levels that may have attention, the likeliest first.
 
-    Those of the config at its own size, then at a size whose lowest feature map is of side 4, as published ones are.
+    A msgpack file does not always show the levels. The levels of the config at its own size come first, then its levels
+    at another size; among equals, a lowest feature map of side 4 comes first, as in the published networks.
     """
 
     def rank(places: tuple[int, ...]) -> tuple[bool, bool, int]:
@@ -214,7 +216,7 @@ def _in_order(like: Network, levels: int, attentions: int) -> list[tuple[int, ..
 def _settings(
     like: Network, form: str, shapes: Shapes, blocks: list[tuple[int, int]], channels: int
 ) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
-    """(levels with attention, other settings) that the tensors leave possible."""
+    """Yield (levels with attention, other settings) that are possible with these tensors."""
     text = "\n".join(shapes)
     combined = "Combine" in text or any(
         s[2:] == (1, 1) and re.fullmatch(r"all_modules\.\d+\.Conv_0\.weight", n) for n, s in shapes.items()
@@ -244,7 +246,7 @@ def _settings(
 def _sizes(
     like: Network, resblock: str, blocks: list[tuple[int, int]], channels: int, attentions: int
 ) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
-    """(levels with attention, blocks and multipliers) that fit the sequence of residual blocks."""
+    """Yield (levels with attention, blocks and multipliers) that fit the sequence of residual blocks."""
     between = 1 if resblock == "biggan" else 0
     for levels in range(1, 13):
         rest = len(blocks) - 2 - 2 * between * (levels - 1) - levels
@@ -262,7 +264,7 @@ def _sizes(
 
 
 def _blocks(form: str, shapes: Shapes) -> list[tuple[int, int]]:
-    """(inputs, outputs) of the residual blocks, in order."""
+    """Return (inputs, outputs) of the residual blocks, in order."""
     found = {}
     for name, shape in shapes.items():
         if form == "torch":
@@ -277,7 +279,7 @@ def _blocks(form: str, shapes: Shapes) -> list[tuple[int, int]]:
 
 
 def _first_conv(form: str, shapes: Shapes) -> tuple[int, int] | None:
-    """(inputs, outputs) of the first convolution."""
+    """Return (inputs, outputs) of the first convolution; None without such a tensor."""
     if form == "flax":
         shape = shapes.get("Conv_0/kernel", ())
         return (shape[2], shape[3]) if len(shape) == 4 else None

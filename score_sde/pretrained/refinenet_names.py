@@ -1,4 +1,4 @@
-"""The names of the tensors of NCSN and NCSNv2."""
+"""This module lists the names of the tensors of NCSN and NCSNv2."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from score_sde.networks import RefineNetwork
 from score_sde.pretrained.tensor import Tensor, conv
 
-# What the port calls the sections and the blocks on the way up, by depth; the original counts them.
+# The port's names of the sections and of the blocks on the way up, by depth. The original numbers them.
 _SECTIONS = {64: "1 2 3 4", 128: "1 2 3 4 5", 256: "1 2 3 31 4 5"}
 _REFINED = {64: "1 2 3 4", 128: "1 2 3 4 5", 256: "1 2 31 3 4 5"}
 
 
 class _Within:
-    """Names inside one module of the original, which counts its parts by class."""
+    """`_Within` makes the names inside one module; the original numbers the parts of a module by class."""
 
     def __init__(self, net: RefineNetwork, path: tuple[str, ...], torch: str, flax: str) -> None:
         self.net, self.path, self.torch, self.flax = net, path, torch, flax
@@ -33,7 +33,7 @@ class _Within:
         return (each for each in found if bias or each.path[-1] == "kernel")
 
     def pooled(self, ours: str, torch: str, size: int, inputs: int, outputs: int) -> Iterator[Tensor]:
-        """A convolution inside what takes means afterwards."""
+        """Yield the tensors of a convolution inside a module that takes means of its output."""
         flax = self.part("ConvMeanPool") + "/Conv_0"
         return conv((*self.path, ours), f"{self.torch}{torch}.conv", flax, size, inputs, outputs)
 
@@ -50,7 +50,7 @@ class _Within:
 
 
 def refine_tensors(net: RefineNetwork) -> Iterator[Tensor]:
-    """Every parameter of a RefineNet."""
+    """Yield every parameter of a RefineNet."""
     depth, cond = net.depth or 64, "Conditional" if net.conditional else ""
     top = _Within(net, (), "", "")
     yield from top.conv("conv_in", "begin_conv", 3, net.shape[2], net.channels)

@@ -1,4 +1,4 @@
-"""How exactly a file became a network's parameters."""
+"""This module reports how exactly a file was imported, and compares outputs with expected outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from score_sde.pretrained.match import Row
 
 _BATCH = 16
 _SUSPICIOUS = 1e-3
-# Names under which inputs and outputs are found in a file of them.
+# Accepted names of inputs, labels and outputs in a file of expected outputs.
 _INPUTS = ("x", "inputs", "input")
 _LABELS = ("label", "labels", "time_label", "time_cond", "t", "sigma", "sigmas", "timesteps")
 _OUTPUTS = ("output", "outputs", "y", "expected")
@@ -26,14 +26,15 @@ _OUTPUTS = ("output", "outputs", "y", "expected")
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What a network made elsewhere.
+    """`Expected` holds inputs of a network, with outputs that were computed elsewhere.
 
     Attributes:
-        x: inputs, float32 (n, *shape).
-        label: time labels, (n,).
-        output: outputs, (n, *shape).
-        output_ema: those of the moving average; None where the file does not tell them apart.
-        gradient, cotangent: the gradient by x of the sum of output times cotangent, and that factor; or None.
+        x: inputs, float32 of shape (n, *shape).
+        label: time labels of shape (n,).
+        output: outputs of shape (n, *shape).
+        output_ema: outputs with the moving average of the weights; None if the file has one set of outputs only.
+        gradient, cotangent: the gradient with respect to x of the sum of output times cotangent, and the cotangent; or
+            None.
     """
 
     x: np.ndarray
@@ -46,14 +47,14 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Between what a network makes and what was expected of it.
+    """`Difference` measures how far values computed here are from the expected values.
 
     Attributes:
-        what: 'outputs', or 'input gradients'.
-        item: of which weights, 'params' or 'ema'.
-        examples: how many were compared.
-        absolute: the largest difference.
-        relative: the largest, over examples, of an example's largest difference over its largest output.
+        what: kind of the values, 'outputs' or 'input gradients'.
+        item: weights of the network, 'params' or 'ema'.
+        examples: number of compared examples.
+        absolute: largest absolute difference.
+        relative: largest ratio, over the examples, of an example's largest difference to its largest expected value.
     """
 
     what: str
@@ -65,17 +66,19 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What an import matched.
+    """A `Report` holds what an import matched.
 
     Attributes:
-        file: the file's name; format: 'torch' or 'flax'; sha256: of the file.
-        rows: every tensor of the parameters.
-        items: {'params': the count of its tensors, ...} of what the file had.
-        digests: of the items in the checkpoint, as it carries them.
+        file: name of the file.
+        format: 'torch' or 'flax'.
+        sha256: SHA-256 of the file, in hexadecimal.
+        rows: one row per tensor of the parameters.
+        items: {'params': number of tensors, ...} for each item that the file had.
+        digests: digests of the items in the checkpoint, as the checkpoint stores them.
         step: training steps.
-        notes: what the file left out or had too much, in sentences.
-        differences: from expected outputs, where those were given.
-        suspicious: whether they are more than rounding.
+        notes: what was missing from the file or was omitted, in sentences.
+        differences: differences from expected outputs, if given.
+        suspicious: whether the differences exceed rounding.
     """
 
     file: str
@@ -91,11 +94,11 @@ class Report:
 
     @property
     def parameters(self) -> int:
-        """The count of all numbers."""
+        """Return the number of scalar parameters."""
         return sum(row.count for row in self.rows)
 
     def text(self) -> str:
-        """Some lines for a terminal."""
+        """Return the report as a few lines for a terminal."""
         kind = {"torch": "PyTorch", "flax": "flax"}[self.format]
         lines = [f"imported {self.file} ({kind}), step {self.step}, sha256 {self.sha256}"]
         for item, count in self.items.items():
@@ -113,12 +116,12 @@ class Report:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """All of it, each tensor too."""
+        """Return the whole report as JSON, with every tensor."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """The report that `to_json` wrote; raises ValueError, TypeError or KeyError for other text."""
+        """Return the report that `to_json` wrote; raise ValueError, TypeError or KeyError for other text."""
         entries = json.loads(text)
         entries["rows"] = tuple(Row(**row | {"shape": tuple(row["shape"])}) for row in entries["rows"])
         entries["differences"] = tuple(Difference(**each) for each in entries["differences"])
@@ -126,15 +129,15 @@ class Report:
 
 
 def read_expected(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Expected:
-    """Inputs, time labels and outputs of a network, made elsewhere.
+    """Read the inputs, time labels and outputs of a network that were computed elsewhere.
 
     Args:
-        path: an .npz file with x, label and output; and if there are any output_ema, gradient and cotangent. Images are
-            (n, height, width, channels), or channels first.
-        shape: of one image.
+        path: an .npz file with x, label and output, and optionally output_ema, gradient and cotangent. Images have
+            shape (n, height, width, channels), or channels first.
+        shape: shape of one image.
 
     Raises:
-        InputError: for a file that lacks one of them, or whose shapes do not fit.
+        InputError: if x, label or output is missing, or if a shape does not fit.
     """
     there = _arrays(pathlib.Path(path))
 
@@ -143,7 +146,7 @@ def read_expected(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Expec
             if name in there:
                 return there[name]
         raise InputError(
-            f"{path} has no {names[0]}; expected x, label and output, and it has {', '.join(there) or 'nothing'}."
+            f"{path} has no {names[0]}; expected x, label and output; the file has {', '.join(there) or 'nothing'}."
         )
 
     images = {"x": one(_INPUTS), "output": one(_OUTPUTS)}
@@ -157,7 +160,7 @@ def read_expected(path: str | os.PathLike[str], shape: tuple[int, ...]) -> Expec
                 "labels."
             )
     if ("gradient" in images) != ("cotangent" in images):
-        raise InputError(f"{path} has one of gradient and cotangent; expected both, or neither.")
+        raise InputError(f"{path} has only one of gradient and cotangent; expected both or neither.")
     if label.dtype.kind not in "fiu":
         raise InputError(f"{path} has labels of type {label.dtype}; expected numbers.")
     return Expected(label=label, **images | {"x": images["x"].astype(np.float32)})
@@ -167,7 +170,7 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # whatever a damaged file makes NumPy and its zip reader raise
+    except Exception as error:  # a damaged file can make NumPy and its zip reader raise any exception
         raise InputError(
             f"{path} cannot be read as .npz ({' '.join(str(error).split())[:120] or type(error).__name__})."
         ) from error
@@ -179,14 +182,14 @@ def _channels_last(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def differences(apply: Apply, items: dict[str, Any], expected: Expected) -> tuple[Difference, ...]:
-    """How far a network's outputs, and its gradients by x, are from expected ones, for each set of weights.
+    """Return how far outputs, and gradients with respect to x, are from expected values, for each set of weights.
 
-    `apply` is (params, x, time_label) -> output, as the published code computes it (`as_published`).
+    `apply` is (params, x, time_label) -> output, as the published code computes the output (`as_published`).
     """
     found = []
     for item, params in items.items():
         output = expected.output if item == "params" or expected.output_ema is None else expected.output_ema
-        # What the file does not tell apart is compared with both.
+        # One set of outputs may come from either set of weights: compare it with both.
         gradient = expected.gradient if item == "params" or expected.output_ema is None else None
         ours, slopes = _evaluated(apply, params, expected)
         found.append(_difference("outputs", item, ours, output))
@@ -196,7 +199,7 @@ def differences(apply: Apply, items: dict[str, Any], expected: Expected) -> tupl
 
 
 def are_suspicious(found: tuple[Difference, ...], expected: Expected) -> bool:
-    """Whether differences are more than rounding, of weights of one kind if the file does not say of which it is."""
+    """Return whether differences exceed rounding; with one set of outputs, only if both sets of weights do."""
     for what in {each.what for each in found}:
         beyond = [not each.relative <= _SUSPICIOUS for each in found if each.what == what]
         if all(beyond) or (expected.output_ema is not None and any(beyond)):
@@ -205,7 +208,7 @@ def are_suspicious(found: tuple[Difference, ...], expected: Expected) -> bool:
 
 
 def _evaluated(apply: Apply, params: Any, expected: Expected) -> tuple[np.ndarray, np.ndarray | None]:
-    """Outputs, and gradients by x if cotangents are there."""
+    """Compute outputs, and gradients with respect to x if there are cotangents."""
 
     @jax.jit
     def run(params: Any, x: Any, label: Any, cotangent: Any) -> tuple[Any, Any]:

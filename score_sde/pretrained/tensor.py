@@ -1,4 +1,4 @@
-"""One parameter under its names here and there, and the small groups of them that make a layer."""
+"""This module describes a parameter by its names here and in published files, and the parameters of a layer."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# From a tensor of the PyTorch port to one of ours: axes in our order.
+# For each axis of our tensor, the axis in the PyTorch port.
 _CONV, _LINEAR = (2, 3, 1, 0), (1, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """One parameter, and its names elsewhere.
+    """A `Tensor` describes one parameter and its names in published files.
 
     Attributes:
-        path: in our parameters.
-        shape: of our parameter.
-        torch: the name in the PyTorch port's state dict, without 'module.'.
-        flax: the name in the original's parameters, with slashes.
-        axes: the order of the port's axes in ours; None for the same.
-        trained: False for what no gradient reaches, which the port's averages and optimizer leave out.
+        path: path in our parameters.
+        shape: shape of our parameter.
+        torch: name in the PyTorch port's state dict, without 'module.'.
+        flax: name in the original's parameters, with slashes.
+        axes: for each axis of our parameter, the axis in the port; None for equal order.
+        trained: False if no gradient reaches the parameter; the port's averages and optimizer omit this parameter.
     """
 
     path: tuple[str, ...]
@@ -33,17 +33,17 @@ class Tensor:
 
     @property
     def torch_shape(self) -> tuple[int, ...]:
-        """The shape in the port's file."""
+        """Return the shape in the port's file."""
         if self.axes is None:
             return self.shape
         return tuple(self.shape[self.axes.index(i)] for i in range(len(self.shape)))
 
     def in_file(self, form: str) -> tuple[str, tuple[int, ...]]:
-        """Name and shape in a file of the form 'torch' or 'flax'."""
+        """Return the name and the shape in a file of the form 'torch' or 'flax'."""
         return (self.torch, self.torch_shape) if form == "torch" else (self.flax, self.shape)
 
     def from_torch(self, array: np.ndarray) -> np.ndarray:
-        """The port's array in our order of axes."""
+        """Return the port's array with the axes in our order."""
         return array if self.axes is None else array.transpose(self.axes)
 
 
@@ -60,7 +60,7 @@ def linear(path: tuple[str, ...], torch: str, flax: str, inputs: int, outputs: i
 
 
 def projection(path: tuple[str, ...], torch: str, flax: str, inputs: int, outputs: int) -> Iterator[Tensor]:
-    """Called NIN there: a 1 x 1 convolution kept as a matrix."""
+    """Yield the tensors of a 1 x 1 convolution stored as a matrix, which the published code calls NIN."""
     yield Tensor((*path, "kernel"), (inputs, outputs), f"{torch}.W", f"{flax}/W")
     yield Tensor((*path, "bias"), (outputs,), f"{torch}.b", f"{flax}/b")
 

@@ -1,4 +1,4 @@
-"""A published checkpoint of either kind, as dictionaries of arrays under the file's own names."""
+"""This module reads a published checkpoint of either format into dictionaries of arrays, by the file's names."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from score_sde.readers.refusal import Refused, shown
 
 Arrays = dict[str, np.ndarray]
 
-# What wraps a network in a file, and is no part of it.
+# Names of wrappers of a network in a file; a wrapper is not part of the network.
 _WRAPPERS = ("module", "model", "net", "network", "score_model", "_orig_mod", "ema_model", "unet")
 
-# What a hostile file may yet make NumPy or Python raise, where no check of ours foresaw it.
+# Exceptions that a malicious file can cause in NumPy or Python where no check in this module catches the fault.
 UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Weights:
-    """What a file holds; printed, it is a table of its tensors.
+    """`Weights` holds the content of a file; its printed form is a table of the tensors.
 
     Attributes:
-        path: of the file.
-        format: 'torch' for the PyTorch port's files, 'flax' for the original's.
-        sha256: of the file, in hexadecimal.
-        params: the network's parameters.
-        ema: their moving average; of the port without what is not trained; None where there is none.
-        moments: Adam's first and second moments, as `ema`; None where there are none.
-        adam_step: updates that the moments have seen.
-        step: training steps; None where the file says none.
-        sigmas: the port's table of noise levels, from the most noise; None where there is none.
+        path: path of the file.
+        format: 'torch' for files of the PyTorch port, 'flax' for files of the original.
+        sha256: SHA-256 of the file, in hexadecimal.
+        params: parameters of the network.
+        ema: moving average of the parameters, in the port without untrained parameters; None if missing.
+        moments: Adam's first and second moments, with the names of `ema`; None if missing.
+        adam_step: number of updates in the moments.
+        step: training steps; None if missing.
+        sigmas: the port's table of noise levels, from the most noise; None if missing.
     """
 
     path: pathlib.Path
@@ -66,10 +66,10 @@ class Weights:
 def read_weights(path: str | os.PathLike[str]) -> Weights:
     """Read a .pth file of score_sde_pytorch, or a msgpack checkpoint of score_sde (2021).
 
-    Nothing in the file is executed. A file of parameters alone (a state dict, a parameter tree) will do.
+    Nothing in the file is executed. A file with only parameters (a state dict or a parameter tree) is accepted.
 
     Raises:
-        InputError: for a file that cannot be read, with the reason, or what it asked for.
+        InputError: if the file cannot be read, with the reason or with the name that the file asked for.
     """
     path = pathlib.Path(path)
     try:
@@ -105,8 +105,8 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
     model = _named(file, state)
     sigmas = model.pop("sigmas", None)
     if sigmas is not None and (sigmas.ndim != 1 or not jnp.issubdtype(sigmas.dtype, jnp.floating)):
-        raise Refused("its sigmas are no table of noise levels")
-    # The Fourier frequencies are all that is not trained: a vector called W, where the other W are matrices.
+        raise Refused("its sigmas are not a table of noise levels")
+    # Only the Fourier frequencies are not trained: they are a vector named W, and every other W is a matrix.
     trained = [name for name, array in model.items() if not (name.endswith(".W") and array.ndim == 1)]
     averages = _entry(value, "ema", dict).get("shadow_params")
     by_name = _average_by_name(value)
@@ -115,13 +115,13 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
         ema = {name: array for name, array in _named(file, by_name).items() if name in trained}
         if set(ema) != set(trained):
             missing = next(name for name in trained if name not in ema)
-            raise Refused(f"its moving average by name lacks {shown(missing)}, which the model has")
+            raise Refused(f"its moving average by name has no {shown(missing)}, which the model has")
     if averages is not None:
         if not isinstance(averages, list) or not all(isinstance(each, Stored) for each in averages):
-            raise Refused("its ema.shadow_params is no list of tensors")
+            raise Refused("its ema.shadow_params is not a list of tensors")
         if len(averages) != len(trained):
             raise Refused(
-                f"its moving average has {len(averages)} tensors, and {len(trained)} of the model are trained"
+                f"its moving average has {len(averages)} tensors; expected {len(trained)}, as many as the model trains"
             )
         ema = {name: file.array(stored) for name, stored in zip(trained, averages, strict=True)}
     moments, adam_step = _torch_moments(file, _entry(value, "optimizer", dict), list(model), trained)
@@ -129,11 +129,11 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
 
 
 def _other_kind(start: bytes) -> str | None:
-    """What a file is that is often taken for weights, and the remedy; None for what may be weights."""
+    """Return the kind of a file that is often mistaken for weights, with a remedy; None if it may be weights."""
     if start.startswith(b"version https://git-lfs"):
-        return "it is the pointer of a file in Git LFS, not the file: fetch that with git lfs pull"
+        return "it is the pointer of a file in Git LFS, not the file: fetch the file with git lfs pull"
     if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, which a download gave in place of the file: download the file itself"
+        return "it is a web page that was downloaded instead of the file: download the file itself"
     if start.startswith(b"\x89HDF"):
         return "it is an HDF5 file"
     if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**30:
@@ -142,7 +142,7 @@ def _other_kind(start: bytes) -> str | None:
 
 
 def _named(file: torch_file.TorchFile, state: Mapping[Any, Any]) -> Arrays:
-    """Tensors by their names in the network, without the prefixes of what wrapped it."""
+    """Return the tensors by their names in the network, without the prefixes of wrappers."""
     named = {str(name): file.array(stored) for name, stored in state.items()}
     while len(named) > 1:
         first = {name.partition(".")[0] for name in named}
@@ -151,12 +151,12 @@ def _named(file: torch_file.TorchFile, state: Mapping[Any, Any]) -> Arrays:
         named = {name.partition(".")[2]: array for name, array in named.items()}
     stripped = {name.removeprefix("module."): array for name, array in named.items()}
     if len(stripped) != len(state):
-        raise Refused("two of its tensors have one name")
+        raise Refused("two of its tensors have the same name")
     return stripped
 
 
 def _average_by_name(value: Mapping[Any, Any]) -> Mapping[Any, Any] | None:
-    """A moving average that is kept as a state dict, under one of its usual names."""
+    """Return a moving average that is stored as a state dict under a usual name; None if missing."""
     for name in ("ema", "model_ema", "ema_model", "ema_state_dict"):
         entry = _entry(value, name, dict)
         for average in (entry, *(_entry(entry, inner, dict) for inner in ("shadow", "state_dict", "module", "model"))):
@@ -173,7 +173,7 @@ def _torch_moments(
         return None, 0
     by_name = {names[i]: each for i, each in state.items() if isinstance(i, int) and 0 <= i < len(names)}
     if not set(by_name) <= set(trained) or len(by_name) != len(state):
-        raise Refused(f"its optimizer has the state of {len(state)} tensors, of which the model lacks some")
+        raise Refused(f"its optimizer has the state of {len(state)} tensors, some of which the model does not train")
     found: tuple[Arrays, Arrays] = ({}, {})
     steps = set()
     for name, each in by_name.items():
@@ -183,7 +183,7 @@ def _torch_moments(
             into[name] = file.array(each[kind])
         steps.add(_whole(each.get("step"), file))
     if len(steps) != 1 or None in steps:
-        raise Refused("its optimizer has no one number of steps")
+        raise Refused("its optimizer has no single number of steps")
     return found, steps.pop() or 0
 
 
@@ -209,14 +209,14 @@ def _from_flax(value: Any, path: pathlib.Path, sha256: str) -> Weights:
 
 
 def _flat(tree: Any, prefix: str = "") -> Arrays:
-    """{'Conv_0/kernel': array}, or nothing for what is no tree of arrays."""
+    """Return {'Conv_0/kernel': array, ...}; empty if `tree` is not a tree of arrays."""
     if not isinstance(tree, dict):
         return {}
     found: Arrays = {}
     for name, value in tree.items():
         inner = {prefix + name: value} if isinstance(value, np.ndarray) else _flat(value, f"{prefix}{name}/")
         if found.keys() & inner.keys() or "/" in name:
-            raise Refused("two of its tensors have one name")
+            raise Refused("two of its tensors have the same name")
         found |= inner
     return found
 
@@ -227,7 +227,7 @@ def _entry(value: Mapping[Any, Any], name: str, kind: type) -> Any:
 
 
 def _whole(value: Any, file: torch_file.TorchFile | None = None) -> int | None:
-    """A count, which may be kept as an array of one number."""
+    """Return a count, which may be stored as an array of one number; None if the value is not a count."""
     if isinstance(value, Stored) and file is not None and value.shape in ((), (1,)):
         value = file.array(value)
     if isinstance(value, np.ndarray) and value.size == 1:

@@ -1,1 +1,1 @@
-"""Readers of files from elsewhere: they make numbers, text and lists, and call nothing."""
+"""This package reads files of other programs into numbers, text and lists, and executes nothing in the files."""

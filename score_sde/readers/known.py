@@ -1,4 +1,4 @@
-"""The names that a pickle of weights or arrays may use, and what stands for each: functions of ours on plain values."""
+"""This module maps each name that a pickle of weights or arrays may use to a function of plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from score_sde.readers.refusal import Refused
 
-# torch's storages by the type of their elements; big-endian machines write little-endian files too.
+# The dtype of the elements of each torch storage. Big-endian machines write little-endian files too.
 STORAGES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -29,7 +29,7 @@ STORAGES: dict[str, np.dtype[Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Numbers that are kept elsewhere in the file, by their key."""
+    """`Storage` refers by a key to numbers that are stored elsewhere in the file."""
 
     key: str
     dtype: np.dtype[Any]
@@ -38,7 +38,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor: a view of a storage, in elements of it."""
+    """`Stored` describes a tensor as a view of a storage; offset and strides count elements."""
 
     storage: Storage
     offset: int
@@ -48,7 +48,7 @@ class Stored:
 
 @dataclasses.dataclass
 class ScalarType:
-    """numpy.dtype of a single number."""
+    """`ScalarType` holds the numpy.dtype of one number: its code and its byte order."""
 
     code: str
     order: str = "<"
@@ -59,7 +59,7 @@ class ScalarType:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Bytes that are written as text of Latin-1; they are made when they are asked for, and cost nothing before."""
+    """`Encoded` holds bytes as Latin-1 text; `content` makes the bytes on demand, so that unused bytes cost nothing."""
 
     text: str
 
@@ -70,12 +70,12 @@ class Encoded:
         try:
             return self.text.encode("latin1")
         except UnicodeEncodeError as error:
-            raise Refused("bytes in it are not written as NumPy writes them") from error
+            raise Refused("it has bytes that are not encoded as NumPy encodes them, in Latin-1") from error
 
 
 @dataclasses.dataclass
 class Array:
-    """An array of NumPy's, whose numbers are made when they are asked for."""
+    """`Array` holds the state of a NumPy array; `numbers` makes the array on demand."""
 
     shape: tuple[int, ...] = ()
     dtype: np.dtype[Any] = dataclasses.field(default_factory=lambda: np.dtype("u1"))
@@ -83,27 +83,27 @@ class Array:
     fortran: bool = False
 
     def set_state(self, state: Any) -> None:
-        """Take the state that NumPy gives its arrays: version, shape, type, order of axes, bytes."""
+        """Set the array from the state that NumPy pickles: version, shape, type, order of axes, bytes."""
         match state:
             case (int(), tuple() as shape, ScalarType() as kind, bool() | int() as fortran, raw) if (
                 len(shape) <= 8 and all(map(is_count, shape)) and isinstance(raw, bytes | str | Encoded)
             ):
                 self.shape, self.dtype, self.raw, self.fortran = shape, kind.numpy(), raw, bool(fortran)
             case _:
-                raise Refused("an array in it is not made as NumPy makes them")
+                raise Refused("it has an array that is not in NumPy's pickle format")
 
     def numbers(self) -> np.ndarray:
-        """The array; raises Refused where bytes and shape do not fit."""
+        """Return the array; raise Refused if the number of bytes does not fit the shape."""
         raw = Encoded(self.raw) if isinstance(self.raw, str) else self.raw
         content = raw if isinstance(raw, bytes) else raw.content()
         if len(content) != self.dtype.itemsize * math.prod(self.shape):
-            raise Refused("an array in it has too few or too many bytes")
+            raise Refused("it has an array with too few or too many bytes")
         return np.frombuffer(content, self.dtype).reshape(self.shape, order="F" if self.fortran else "C")
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A name that is known, and what stands for it; None where it cannot be called."""
+    """`Name` holds a known name and the function that replaces it, or None if the name cannot be called."""
 
     name: str
     call: Callable[..., Any] | None = None
@@ -116,9 +116,9 @@ def is_count(value: Any) -> bool:
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Stored:
     whole = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 8
     if not (isinstance(storage, Storage) and is_count(offset) and whole):
-        raise Refused("a tensor in it is not made as PyTorch makes them")
+        raise Refused("it has a tensor that is not in PyTorch's pickle format")
     if not all(map(is_count, (*shape, *strides))):
-        raise Refused("a tensor in it has sizes or strides that are no whole numbers")
+        raise Refused("it has a tensor whose sizes or strides are not whole numbers")
     return Stored(storage, offset, shape, strides)
 
 
@@ -128,19 +128,19 @@ def _parameter(tensor: Any, *rest: Any) -> Any:
 
 def _dictionary(*items: Any) -> dict[Any, Any]:
     if items not in ((), ([],)):
-        raise Refused("an ordered dictionary in it is not made as PyTorch makes them")
+        raise Refused("it has an ordered dictionary that is not in PyTorch's pickle format")
     return {}
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> Encoded:
     if not isinstance(text, str) or encoding != "latin1":
-        raise Refused("bytes in it are not written as NumPy writes them")
+        raise Refused("it has bytes that are not encoded as NumPy encodes them, in Latin-1")
     return Encoded(text)
 
 
 def _array(kind: Any, shape: Any = (), code: Any = b"") -> Array:
     if not isinstance(kind, Name):
-        raise Refused("an array in it is not made as NumPy makes them")
+        raise Refused("it has an array that is not in NumPy's pickle format")
     return Array()
 
 
@@ -152,26 +152,26 @@ def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any = "C") -> Array:
 
 def _scalar_type(code: Any, *rest: Any) -> ScalarType:
     if not isinstance(code, str) or code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "b1"):
-        raise Refused("a number in it has an unknown type")
+        raise Refused("it has a number of an unknown type")
     return ScalarType(code)
 
 
 def _scalar(kind: Any, raw: Any = b"") -> float | int:
     if not isinstance(kind, ScalarType) or not isinstance(raw, bytes | Encoded) or len(raw) > 8:
-        raise Refused("a number in it is not written as NumPy writes them")
+        raise Refused("it has a number that is not in NumPy's pickle format")
     dtype, raw = kind.numpy(), raw if isinstance(raw, bytes) else raw.content()
     if len(raw) != dtype.itemsize:
-        raise Refused("a number in it has too few or too many bytes")
+        raise Refused("it has a number with too few or too many bytes")
     return np.frombuffer(raw, dtype)[0].item()
 
 
 def _size(items: Any = ()) -> tuple[Any, ...]:
     if not isinstance(items, tuple | list) or len(items) > 8:
-        raise Refused("a torch.Size in it is not made as PyTorch makes them")
+        raise Refused("it has a torch.Size that is not in PyTorch's pickle format")
     return tuple(items)
 
 
-# By module and name.
+# The keys are module and name.
 KNOWN: dict[tuple[str, str], Name | np.dtype[Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): Name("_rebuild_tensor_v2", _tensor),
     ("torch._utils", "_rebuild_tensor"): Name("_rebuild_tensor", _tensor),

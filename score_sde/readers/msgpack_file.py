@@ -1,4 +1,4 @@
-"""The msgpack files of flax's checkpoints: maps, lists, numbers, and arrays as an extension (msgpack.org)."""
+"""This module reads flax's msgpack checkpoints: maps, lists, numbers, and arrays as an extension (msgpack.org)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _CHUNKED = "__msgpack_chunked_array__"
 
 
 def read(path: pathlib.Path) -> Any:
-    """The value of a file: dicts, lists, numbers, text, and NumPy arrays.
+    """Return the value of a file: dicts, lists, numbers, text, and NumPy arrays.
 
     Raises:
-        Refused: for a file that is no msgpack, or has more in it.
+        Refused: if the file is not msgpack, has bytes after the value, or has an extension that weights do not need.
     """
     data = memoryview(path.read_bytes())
     reader = _Reader(data)
@@ -47,7 +47,7 @@ def read(path: pathlib.Path) -> Any:
     except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
         raise Refused(f"it is cut off, or damaged ({shown(error)})") from error
     if reader.place != len(data):
-        raise Refused(f"it has {len(data) - reader.place} bytes behind its end")
+        raise Refused(f"it has {len(data) - reader.place} bytes after its end")
     return value
 
 
@@ -97,10 +97,10 @@ class _Reader:
             return self._extension(self.number("b"), self.take(size), depth)
         if 0xD4 <= code <= 0xD8:
             return self._extension(self.number("b"), self.take(1 << (code - 0xD4)), depth)
-        raise Refused(f"it has the code 0x{code:02x}, which msgpack does not know")
+        raise Refused(f"it has the code 0x{code:02x}, which msgpack does not define")
 
     def _list(self, count: int, depth: int) -> list[Any]:
-        if count > len(self.data) - self.place:  # each item has a byte at least
+        if count > len(self.data) - self.place:  # each item takes at least one byte
             raise Refused("it is cut off, or damaged")
         return [self.value(depth + 1) for _ in range(count)]
 
@@ -111,7 +111,7 @@ class _Reader:
         for _ in range(count):
             key = self.value(depth + 1)
             if not isinstance(key, str):
-                raise Refused("a name in it is no text")
+                raise Refused("it has a map with a key that is not text")
             found[key] = self.value(depth + 1)
         return _joined(found) if _CHUNKED in found else found
 
@@ -122,23 +122,23 @@ class _Reader:
         match inner:
             case [list() as shape, str() as name, bytes() as raw]:
                 return _array(shape, name, raw)
-        raise Refused("an array in it is not written as flax writes them")
+        raise Refused("it has an array that is not in flax's format")
 
 
 def _array(shape: list[Any], name: str, raw: bytes) -> np.ndarray:
     dtype = DTYPES.get(name)
     if dtype is None:
-        raise Refused(f"an array in it has the unknown type {shown(name)}")
+        raise Refused(f"it has an array of the unknown type {shown(name)}")
     if len(shape) > 8 or not all(isinstance(side, int) and 0 <= side < 2**62 for side in shape):
-        raise Refused("an array in it has sides that are no whole numbers")
+        raise Refused("it has an array whose sizes are not whole numbers")
     count = int(np.prod([float(side) for side in shape])) if shape else 1
     if count * dtype.itemsize != len(raw):
-        raise Refused(f"an array in it has {len(raw)} bytes for {shown(shape)} numbers of type {name}")
+        raise Refused(f"it has an array with {len(raw)} bytes for {shown(shape)} numbers of type {name}")
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def _joined(parts: dict[str, Any]) -> np.ndarray:
-    """An array of more than a gigabyte, which flax writes in pieces."""
+    """Return an array of more than a gigabyte, which flax writes in chunks."""
     shape, chunks = parts.get("shape"), parts.get("chunks")
     if isinstance(shape, dict):
         shape = list(shape.values())
@@ -146,10 +146,10 @@ def _joined(parts: dict[str, Any]) -> np.ndarray:
         chunks = list(chunks.values())
     arrays = isinstance(chunks, list) and chunks and all(isinstance(chunk, np.ndarray) for chunk in chunks)
     if not (isinstance(shape, list) and isinstance(chunks, list) and arrays) or len({c.dtype for c in chunks}) != 1:
-        raise Refused("an array in it is not written as flax writes them")
+        raise Refused("it has an array that is not in flax's format")
     whole = np.concatenate([chunk.ravel() for chunk in chunks])
     if not all(isinstance(side, int) and 0 <= side < 2**62 for side in shape):
-        raise Refused("an array in it has sides that are no whole numbers")
+        raise Refused("it has an array whose sizes are not whole numbers")
     return whole.reshape(shape)
 
 

@@ -1,8 +1,8 @@
-"""Pickles of weights and of arrays, read by a small machine of our own.
+"""This module reads pickles of weights and arrays with its own small interpreter.
 
-A pickle is a program: Python's own reader imports and calls what it names. This one knows the few names that weights
-need (known.py); any other name ends the reading. Every instruction costs a bounded amount of memory beyond the bytes
-that it was read from.
+A pickle is a program: Python's reader imports and calls what the pickle names. The interpreter here knows the few names
+that weights need (known.py); any other name stops the reading. Every instruction costs a bounded amount of memory
+beyond the bytes of the instruction.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class _Mark:
 
 
 def read(data: bytes | memoryview, start: int = 0) -> tuple[Any, int]:
-    """The value that a pickle makes, and where in the data it ends.
+    """Return the value that a pickle makes, and the place in the data where the pickle ends.
 
     Raises:
-        Refused: for a pickle that names what weights do not need, or that is none.
+        Refused: if the data is not a pickle, or if the pickle names something that weights do not need.
     """
     machine = _Machine(memoryview(data), start)
     try:
@@ -37,7 +37,7 @@ def read(data: bytes | memoryview, start: int = 0) -> tuple[Any, int]:
 
 
 class _Machine:
-    """Stack, memo, and a place in the data."""
+    """`_Machine` holds the stack, the memo, and the current place in the data."""
 
     def __init__(self, data: memoryview, place: int) -> None:
         self.data, self.place = data, place
@@ -105,8 +105,8 @@ class _Machine:
         arguments, function = self.pop(), self.pop()
         if not (isinstance(function, Name) and function.call is not None and isinstance(arguments, tuple)):
             raise ValueError("no known function")
-        if len(arguments) > _MOST_ARGUMENTS:  # referred to again and again they would cost more than their bytes
-            raise Refused("it makes something of more arguments than weights need")
+        if len(arguments) > _MOST_ARGUMENTS:  # repeated references would cost more memory than their bytes
+            raise Refused("it calls a function with more arguments than weights need")
         self.push(function.call(*arguments))
 
     def build(self) -> None:
@@ -115,7 +115,7 @@ class _Machine:
             value.order = state[1]
         elif isinstance(value, Array):
             value.set_state(state)
-        elif not isinstance(value, dict):  # of a state dict it is the versions of its modules
+        elif not isinstance(value, dict):  # the state of a state dict holds the versions of its modules
             raise ValueError("nothing that has a state")
 
     def set_items(self, items: list[Any]) -> None:
@@ -123,7 +123,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise ValueError("no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Others could be nested so deeply that hashing them would end the process.
+            # A key of another type could be nested so deeply that hashing the key would end the process.
             if isinstance(key, bytes | Encoded):
                 key = str(key, "latin1") if isinstance(key, bytes) else key.text
             if not isinstance(key, str | int):
@@ -143,7 +143,7 @@ class _Machine:
             ) and views in ([], [None]):
                 self.push(Storage(key, dtype, length))
             case _:
-                raise Refused("a tensor in it is kept in an unknown way")
+                raise Refused("it has a tensor that is stored in an unknown way")
 
     def long(self, size: int) -> None:
         if size > 64:
@@ -155,7 +155,7 @@ Instruction = Callable[[_Machine], Any]
 
 
 def _instructions() -> dict[int, Instruction]:
-    """The instructions of pickle protocols 0 to 5 that plain data need (Python's pickletools lists them all)."""
+    """Return the instructions of pickle protocols 0 to 5 that plain data need (Python's pickletools lists all)."""
 
     def text(form: str) -> Instruction:
         return lambda m: m.push(str(m.take(m.number(form)), "utf-8"))
@@ -199,7 +199,7 @@ def _instructions() -> dict[int, Instruction]:
         **{ord("K"): whole("<B"), ord("M"): whole("<H"), ord("J"): whole("<i"), ord("G"): whole(">d")},
         **{0x8A: lambda m: m.long(m.number("<B")), 0x8B: lambda m: m.long(m.number("<i"))},
         **{ord("X"): text("<I"), 0x8C: text("<B"), 0x8D: text("<Q")},
-        **{ord("U"): old_text("<B"), ord("T"): old_text("<I")},  # Python 2's
+        **{ord("U"): old_text("<B"), ord("T"): old_text("<I")},  # text of Python 2
         **{ord("B"): raw("<I"), ord("C"): raw("<B"), 0x8E: raw("<Q"), 0x96: raw("<Q"), 0x98: lambda m: None},
         **{0x85: tuple_of(1), 0x86: tuple_of(2), 0x87: tuple_of(3)},
         ord("t"): lambda m: m.push(tuple(m.pop_to_mark())),

@@ -1,4 +1,4 @@
-"""PyTorch's files: a zip of one pickle and each storage's raw numbers; before 1.6, pickles one after another."""
+"""This module reads PyTorch files: a zip of one pickle and the storages' raw numbers; before 1.6, several pickles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LITTLE = "little"
 
 
 class TorchFile:
-    """A file read: its pickle's value, whose tensors become arrays when they are asked for.
+    """`TorchFile` holds the value of a file's pickle; `array` reads the numbers of a tensor on demand.
 
     Attributes:
         value: dicts, lists, numbers, and `Stored` tensors.
@@ -45,14 +45,14 @@ class TorchFile:
             self._close()
 
     def array(self, stored: Stored) -> np.ndarray:
-        """A tensor's numbers, a view of what was read of the file."""
+        """Return the numbers of a tensor as a read-only view of the numbers that were read from the file."""
         numbers = self._numbers(stored.storage)
         count = int(np.prod([float(size) for size in stored.shape])) if stored.shape else 1
         last = stored.offset + sum((size - 1) * step for size, step in zip(stored.shape, stored.strides, strict=True))
         if not count or count > len(numbers) or last >= len(numbers):
-            raise Refused("a tensor in it is empty, or larger than the numbers that are kept for it")
+            raise Refused("it has a tensor that is empty, or larger than the numbers that are stored for it")
         item = numbers.dtype.itemsize
-        # Where there is one place only, the step to the next may be any number.
+        # An axis of size 1 has no second element, so the file may state any stride for this axis.
         strides = [item * step if size > 1 else 0 for size, step in zip(stored.shape, stored.strides, strict=True)]
         return np.lib.stride_tricks.as_strided(numbers[stored.offset :], stored.shape, strides, writeable=False)
 
@@ -63,19 +63,19 @@ class TorchFile:
             if self._total > self._size:
                 raise Refused("its parts overlap")
             if len(raw) != storage.length * storage.dtype.itemsize:
-                raise Refused(f"it keeps {len(raw)} bytes for {storage.length} numbers of type {storage.dtype}")
+                raise Refused(f"it has {len(raw)} bytes for {storage.length} numbers of type {storage.dtype}")
             self._read[storage.key] = np.frombuffer(raw, storage.dtype)
         numbers = self._read[storage.key]
         if numbers.dtype != storage.dtype:
-            raise Refused("the same numbers in it have two types")
+            raise Refused("it has a storage with two dtypes")
         return numbers
 
 
 def read(path: pathlib.Path) -> TorchFile:
-    """A file of torch.save.
+    """Read a file that torch.save wrote.
 
     Raises:
-        Refused: for one that is none, is damaged, or asks for more than weights need.
+        Refused: if torch.save did not write the file, or if the file is damaged or asks for more than weights need.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
@@ -85,7 +85,7 @@ def read(path: pathlib.Path) -> TorchFile:
 
 @contextlib.contextmanager
 def _damage_told() -> Iterator[None]:
-    """What a damaged zip makes its reader raise, as a refusal."""
+    """Convert the exceptions that a damaged zip causes into Refused."""
     try:
         yield
     except (
@@ -112,7 +112,7 @@ def _read_zip(path: pathlib.Path) -> TorchFile:
 
 
 def _parts(archive: zipfile.ZipFile, size: int) -> tuple[Any, Callable[[Storage], bytes]]:
-    """The pickle's value, and how to get a storage's bytes."""
+    """Return the value of the pickle, and a function that returns the bytes of a storage."""
     entries = {entry.filename: entry for entry in archive.infolist()}
 
     def content(name: str) -> bytes:
@@ -126,7 +126,7 @@ def _parts(archive: zipfile.ZipFile, size: int) -> tuple[Any, Callable[[Storage]
 
     mains = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(mains) != 1:
-        raise Refused(f"it is a zip file, but none of PyTorch's: it has {len(mains)} parts data.pkl")
+        raise Refused(f"it is a zip file but not a PyTorch file: it has {len(mains)} parts named data.pkl")
     folder = mains[0].removesuffix("data.pkl")
     order = folder + "byteorder"
     if order in entries and content(order).strip() != _LITTLE.encode():
@@ -136,7 +136,7 @@ def _parts(archive: zipfile.ZipFile, size: int) -> tuple[Any, Callable[[Storage]
 
 
 def _read_legacy(path: pathlib.Path) -> TorchFile:
-    """Five pickles (a magic number, a version, facts of the machine, the value, the storages' keys), then numbers."""
+    """Read five pickles (magic number, version, properties of the computer, value, storage keys) and the numbers."""
     data = memoryview(path.read_bytes())
     magic, place = pickles.read(data) if data[:1] == b"\x80" else (None, 0)
     if magic != _LEGACY_MAGIC:
@@ -160,19 +160,19 @@ def _read_legacy(path: pathlib.Path) -> TorchFile:
         if place > len(data):
             raise Refused("it is cut off, or damaged")
     if place != len(data):
-        raise Refused(f"it has {len(data) - place} bytes behind its end")
+        raise Refused(f"it has {len(data) - place} bytes after its end")
 
     def raw(storage: Storage) -> memoryview:
         begin = begins.get(storage.key)
         if begin is None:
-            raise Refused("a tensor in it has no numbers")
+            raise Refused("it has a tensor without numbers")
         return data[begin : begin + storage.length * storage.dtype.itemsize]
 
     return TorchFile(value, raw, len(data))
 
 
 def _storages(value: Any) -> list[Storage]:
-    """Every storage in a value; each container is entered once, however often it is referred to."""
+    """Return every storage in a value; visit each container once, even if several objects refer to it."""
     found, seen, waiting = [], set(), [value]
     while waiting:
         each = waiting.pop()

@@ -1,4 +1,4 @@
-"""Samplers: ways to walk a time grid from noise to data; correctors, which stay at a time."""
+"""This package holds the samplers, which step from noise to data, and the correctors, which keep the time fixed."""
 
 from score_sde.sampling import time_grid
 from score_sde.sampling.adaptive import AdaptiveReverseSDE, ProbabilityFlow

@@ -1,4 +1,4 @@
-"""Samplers that choose their own steps."""
+"""This module defines samplers with adaptive step sizes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from score_sde.sde import SDE
 
 @dataclasses.dataclass(frozen=True)
 class ProbabilityFlow(Sampler):
-    """The probability flow solved to a tolerance, each sample with its own steps (Song et al. 2021, Sec. 4.3).
+    """`ProbabilityFlow` solves the probability-flow ODE to a tolerance (Song et al. 2021, Sec. 4.3).
 
-    Between two times of the grid it takes as many steps as it needs, so a grid of one step,
-    time_grid.uniform(sde, 1), is enough; more times are where a trajectory is looked at. A sample
-    whose flow cannot be solved is NaN, which `sample` reports.
+    Each sample has its own steps. The sampler takes as many steps between two times of the grid as the tolerance needs,
+    so a grid of one step, time_grid.uniform(sde, 1), is enough. More times in the grid give more points of a
+    trajectory. A sample whose ODE cannot be solved is NaN, and `sample` reports the number of this sample.
 
     Attributes:
         rtol, atol: relative and absolute tolerance.
@@ -49,19 +49,19 @@ class ProbabilityFlow(Sampler):
         return solution.y, state, solution.nfe
 
 
-# As parts of the way. Brownian paths are drawn to a finer grain than the least step.
+# Fractions of the interval from sqrt(t) to sqrt(s). _GRAIN, the resolution of Brownian paths, is below the least step.
 _FIRST_STEP, _LEAST_STEP, _GRAIN = 0.01, 2.0**-18, 2.0**-20
 _SAFETY, _EXPONENT = 0.9, 0.9
-_BINS = 4  # of the error in an octave: the exponent makes more of it than that of an ODE's fifth order
+_BINS = 4  # bins of the error in an octave: the step depends more on the error than in an ODE method of order 5
 
 
 class _Progress(NamedTuple):
-    """Where each sample is on its way from t to s; every leaf has leading axis batch."""
+    """`_Progress` holds the progress of each sample from t to s; every leaf has leading axis batch."""
 
     x: Array
-    first_order: Array  # the last first-order result, which sets the scale of the error beside the next one
-    way: Array  # the part of the way that is done, in u = sqrt(t)
-    h: Array  # the part to try next
+    first_order: Array  # the last first-order result; this result and the next one set the scale of the error
+    way: Array  # the completed fraction of the interval in u = sqrt(t)
+    h: Array  # the fraction to try next
     brownian: Array  # the Brownian path so far
     attempts: Array
     nfe: Array  # network evaluations
@@ -69,27 +69,28 @@ class _Progress(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AdaptiveReverseSDE(Sampler):
-    """The reverse-time SDE solved to a tolerance, each sample with its own steps (Jolicoeur-Martineau et al. 2021).
+    """`AdaptiveReverseSDE` solves the reverse-time SDE to a tolerance (Jolicoeur-Martineau et al. 2021).
 
-    Of a step h, with dW the increment of the sample's Brownian path, F(x, t) = g^2 score - f x and two evaluations,
+    Each sample has its own steps. A step h takes two evaluations. With dW the increment of the sample's Brownian path
+    and F(x, t) = g^2 score - f x,
 
         x' = x + h F(x, t) + g(t) dW,
         x~ = x + h F(x', t - h) + g(t - h) dW,  x'' = (x' + x~) / 2   (improved Euler, Roberts 2012),
         E^2 = mean of ((x' - x'') / max(atol, rtol max(|x'|, |last x'|)))^2,
 
-    x'' is taken where E <= 1, and h becomes 0.9 h E^-0.9 in either case (arXiv:2105.14080, Algorithm 1). E is rounded
-    to quarters of an octave, so that rounding of the score does not change the steps (`ode.coarse`). Unlike there, the
-    path of a sample is one function of its key (a virtual Brownian tree): a step tried again sees the noise
-    that it saw before, so that rejecting does not favour small increments, and as the tolerances go to 0 each sample
-    goes to its own limit. And h is of u = sqrt(t), as in `ProbabilityFlow`: where sigma grows with t, from 0.002 to 80,
-    steps of a part of sigma near the data would be less than float32 keeps of t.
+    x'' is accepted if E <= 1, and h becomes 0.9 h E^-0.9 in either case (arXiv:2105.14080, Algorithm 1). E is rounded
+    to quarters of an octave, so that rounding of the score does not change the steps (`ode.coarse`). Two things differ
+    from the paper. First, the Brownian path of a sample is a function of its key (a virtual Brownian tree). A repeated
+    step uses the same noise, so rejection does not favour small increments, and each sample converges to its own limit
+    as the tolerances go to 0. Second, h is a step in u = sqrt(t), as in `ProbabilityFlow`. If sigma grows with t from
+    0.002 to 80, a step of a fraction of sigma near the data would be below the float32 resolution of t.
 
-    Between two times of the grid it takes as many steps as it needs, so a grid of one step,
-    time_grid.uniform(sde, 1), is enough. A sample that cannot be solved is NaN, which `sample` reports.
+    The sampler takes as many steps between two times of the grid as the tolerance needs, so a grid of one step,
+    time_grid.uniform(sde, 1), is enough. A sample that cannot be solved is NaN, and `sample` reports its number.
 
     Attributes:
-        rtol: relative tolerance; the paper's are 0.01 to 0.05.
-        atol: absolute tolerance; the paper's is one grey value, 0.0078 for data in [-1, 1].
+        rtol: relative tolerance; the paper uses 0.01 to 0.05.
+        atol: absolute tolerance; the paper uses one grey value, 0.0078 for data in [-1, 1].
     """
 
     rtol: float = 0.01
@@ -112,13 +113,13 @@ class AdaptiveReverseSDE(Sampler):
             return (at.way < 1) & (at.h >= _LEAST_STEP) & (at.attempts < ode.MAX_STEPS)
 
         def attempt(at: _Progress) -> _Progress:
-            # What would be left may not be less than the least step.
+            # The remaining interval must not be shorter than the least step.
             ahead = jnp.where(at.way + at.h > 1 - _LEAST_STEP, 1, at.way + at.h)
             brownian = _brownian(keys, ahead, x)
             first, second = self._try(denoiser, at, ahead, brownian - at.brownian, t, s, cond)
             scale = jnp.maximum(self.atol, self.rtol * jnp.maximum(jnp.abs(first), jnp.abs(at.first_order)))
             error = ode.coarse(jnp.sqrt(per_example_mean(((first - second) / scale) ** 2)), _BINS)
-            # A result that is not finite is tried again with a tenth of the step.
+            # If the result is not finite, the next attempt uses a tenth of the step.
             factor = jnp.where(jnp.isfinite(error), _SAFETY * error**-_EXPONENT, 0.1)
             taken = _Progress(second, first, ahead, at.h, brownian, at.attempts, at.nfe)
             moved = _choose(running(at) & (error <= 1), taken, at)
@@ -135,18 +136,18 @@ class AdaptiveReverseSDE(Sampler):
 
     @staticmethod
     def _time(way: Array, t: Array, s: Array) -> Array:
-        """The time at a part of the way, which is even in sqrt(t)."""
+        """Return the time at the fraction `way` of the interval from t to s in sqrt(t)."""
         return jnp.where(way < 1, (jnp.sqrt(t) - way * (jnp.sqrt(t) - jnp.sqrt(s))) ** 2, s)
 
     def _try(
         self, denoiser: Denoiser, at: _Progress, ahead: Array, brownian: Array, t: Array, s: Array, cond: Cond
     ) -> tuple[Array, Array]:
-        """The results of first and of second order of one step, brownian of the time that is 1 from t to s."""
+        """Return the first-order and second-order results of one step; `brownian` is an increment in time `way`."""
         sde, u_t, u_s = denoiser.sde, jnp.sqrt(t), jnp.sqrt(s)
         h = expand(ahead - at.way, at.x)
 
         def increment(x: Array, way: Array) -> Array:
-            """Of the SDE in the time that is 1 from t to s, which runs at `speed` of t's own."""
+            """Return the increment of the SDE in time `way`, from 0 to 1; `speed` is -dt/d(way)."""
             now, speed = self._time(way, t, s), 2 * (u_t - way * (u_t - u_s)) * (u_t - u_s)
             g2 = sde.diffusion_squared(now)
             slope = expand(g2, x) * denoiser.score(x, now, cond) - sde.drift(x, now)
@@ -157,7 +158,7 @@ class AdaptiveReverseSDE(Sampler):
 
 
 def _brownian(keys: Array, way: Array, x: Array) -> Array:
-    """The Brownian path of each key at its own time in [0, 1], in the shape of x."""
+    """Return the Brownian path of each key at the time of its example in [0, 1], in the shape of x."""
 
     def one(key: Array, way: Array) -> Any:
         shape = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)

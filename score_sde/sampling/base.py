@@ -1,4 +1,4 @@
-"""A sampler walks a time grid from noise to data; `sample` is the walk, written once for all of them."""
+"""This module defines `Sampler`, the interface of one step, and `sample`, the sampling loop of all samplers."""
 
 from __future__ import annotations
 
@@ -28,53 +28,54 @@ State = Any
 
 
 class Sampler(abc.ABC):
-    """One step of a way from noise to data.
+    """A sampler takes one step of the sampling loop from noise to data.
 
-    To add one, subclass and define `step`. Declare parameters as a frozen dataclass does, so that
-    two samplers with the same parameters are equal and share one compiled program.
+    To add a sampler, subclass `Sampler` and define `step`. Declare the parameters as fields of a frozen dataclass, so
+    that two samplers with the same parameters are equal and share one compiled program.
     """
 
     def __post_init__(self) -> None:
-        """Check the parameters of a dataclass; a subclass with checks of its own calls this first."""
+        """Check the parameters of a dataclass; a subclass with more checks calls this method first."""
         check_types(self)
 
     def init(self, x: Array) -> State:
-        """What a multistep method remembers between steps, before the first one."""
+        """Return the state of a multistep method before the first step."""
         return ()
 
     @property
     def convergence_order(self) -> float:
-        """The order that it claims, on an SDE that is smooth in time: its error falls as steps^-order.
+        """Return the claimed order of convergence: on an SDE that is smooth in time the error falls as steps^-order.
 
-        `verify` measures it. A subclass of a higher one states it, also as a plain attribute: convergence_order = 2.
+        `verify` measures the order. A subclass of higher order overrides this property, or sets a plain attribute:
+        convergence_order = 2.
         """
         return 1
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
-        """Raise InputError where this sampler is not defined on this grid of this SDE."""
+        """Raise InputError if this sampler is not defined on this grid of this SDE."""
 
     @abc.abstractmethod
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
     ) -> tuple[Array, State, Array]:
-        """From x_t to x_s, s < t.
+        """Take one step from x_t to x_s, where s < t.
 
         Args:
-            keys: one key per example for this step's draws, shape (batch,).
-            denoiser: what knows how to undo the noise.
+            keys: one random key per example for the noise of this step, shape (batch,).
+            denoiser: the denoiser, which predicts x_0 and the noise from x_t.
             x: x_t, shape (batch, *shape).
             t, s: times of shape ().
-            state: what `init` or the previous step returned.
+            state: the state from `init` or from the previous step.
             cond: None, or conditions by name with leading axis batch.
 
         Returns:
-            (x_s, state, nfe): nfe is the number of network evaluations per example, int32 (batch,), as
-            `evaluations` counts them.
+            (x_s, state, nfe): nfe is the number of network evaluations per example, int32 (batch,), as counted
+            by `evaluations`.
         """
 
 
 def evaluations(denoiser: Denoiser, x: Array, *times: Array) -> Array:
-    """The nfe of a step that evaluates the denoiser at these times, each of shape () or (batch,): int32 (batch,)."""
+    """Return the nfe, int32 (batch,), of a step that evaluates the denoiser at times of shape () or (batch,)."""
     total = jnp.zeros(x.shape[:1], jnp.int32)
     for t in times:
         total = total + denoiser.evaluations(t)
@@ -82,13 +83,13 @@ def evaluations(denoiser: Denoiser, x: Array, *times: Array) -> Array:
 
 
 class Samples(NamedTuple):
-    """What `sample` returns; every array is a numpy array with the samples as leading axis.
+    """`Samples` holds the result of `sample` as numpy arrays whose leading axis is the sample.
 
     Attributes:
-        x: shape (n, *shape).
-        nfe: network evaluations spent on each sample, int32 (n,).
-        trajectory: x at every time of the grid, shape (n, len(grid), *shape), before the last
-            denoising; None unless asked for.
+        x: the samples, shape (n, *shape).
+        nfe: number of network evaluations of each sample, int32 (n,).
+        trajectory: x at every time of the grid, shape (n, len(grid), *shape), before the final
+            denoising; None unless requested.
     """
 
     x: np.ndarray
@@ -97,11 +98,11 @@ class Samples(NamedTuple):
 
 
 class _Tempered(Guide):
-    """Acts on x / temperature: a walk under it scales all noise, the prior's and the steps', by temperature.
+    """`_Tempered` acts on x / temperature, so that all noise, of the prior and of the steps, is scaled by temperature.
 
-    Steps are linear in (x, x_0, noise, fresh noise), so walking y = x / temperature with both halves
-    divided by temperature, and unit fresh noise, is walking x with fresh noise times temperature. A variance of the
-    prediction stays as it is, for the noise that is drawn by it is scaled with x.
+    A step is linear in (x, x_0, noise, fresh noise). Sampling y = x / temperature with unit fresh noise, and with x_0
+    and noise divided by temperature, is therefore sampling x with fresh noise times temperature. The variance of the
+    prediction does not change, because the noise with this variance is scaled with x.
     """
 
     temperature: ArrayLike
@@ -132,35 +133,35 @@ def sample(
     batch_size: int | None = None,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Samples:
-    """Samples first .. first + n - 1 of a seed.
+    """Return the samples with numbers first .. first + n - 1 of a seed.
 
-    Sample i is a function of (seed, i) alone, up to rounding: not of n, the batch size or the
-    devices. With key_i = fold_in(keys.stream(seed, 'sample'), i), its prior is drawn with fold_in(key_i, 0) and
-    the noise of step k with fold_in(key_i, k + 1).
+    Sample i is a function of (seed, i) alone, up to rounding. Sample i does not depend on n, the batch size or the
+    devices. With key_i = fold_in(keys.stream(seed, 'sample'), i), the prior of sample i is drawn with
+    fold_in(key_i, 0), and the noise of step k with fold_in(key_i, k + 1).
 
     Args:
-        denoiser: a network, a closed form, or a guided one.
-        sampler: how to step.
-        grid: times, strictly decreasing, shape (steps + 1,), from where x lives: t_max if x is None.
+        denoiser: a network, a closed form, or a guided denoiser.
+        sampler: the sampler that takes each step.
+        grid: strictly decreasing times, shape (steps + 1,); grid[0] is the time of x, or t_max if x is None.
         shape: the shape of one sample.
-        n: how many samples.
+        n: the number of samples.
         seed: an integer.
         first: the number of the first sample.
-        cond: None, or conditions by name as `denoiser.reads` declares them, each with leading axis n.
-        x: where to start, shape (n, *shape) at time grid[0]; None draws from the prior.
-        denoise: whether x is replaced at the end by E[x_0 | x] at grid[-1], one more evaluation; where the
-            grid ends at a time without noise, as a chain's level 0, that is x itself and costs nothing.
-        temperature: all noise, of the prior and of the steps, is multiplied by it; positive.
+        cond: None, or conditions by name as declared by `denoiser.reads`, each with leading axis n.
+        x: starting points at time grid[0], shape (n, *shape); None draws starting points from the prior.
+        denoise: whether to replace x at the end by E[x_0 | x] at grid[-1], with one more evaluation. At a time
+            without noise, such as level 0 of a chain, E[x_0 | x] is x and needs no evaluation.
+        temperature: a positive factor on all noise, of the prior and of the steps.
         trajectory: whether to return x at every time of the grid too.
-        batch_size: samples per compiled batch, the last one padded; min(n, 256) if None.
-        sharding: how a batch is spread over devices; None leaves it where JAX puts it.
+        batch_size: samples per compiled batch, where the last batch is padded; min(n, 256) if None.
+        sharding: the placement of a batch on the devices; None leaves a batch where JAX puts the batch.
 
     Returns:
         Samples(x, nfe, trajectory).
 
     Raises:
-        InputError: for input that cannot be used.
-        DivergenceError: for samples that are not finite, naming them.
+        InputError: if the input cannot be used.
+        DivergenceError: if samples are not finite; the message lists their numbers.
     """
     denoiser = as_denoiser(denoiser)
     checks.check_sample(n, seed, first, shape, temperature, batch_size)
@@ -174,7 +175,7 @@ def sample(
     cond = given.checked(cond, denoiser.reads, n)
     checks.check_sampler(sampler, Sampler)
     sampler.check(denoiser.sde, times)
-    # Padding is free, so a batch may grow to what the devices divide.
+    # Padding costs nothing, so the batch size is rounded up to a multiple of the number of devices.
     devices = 1 if sharding is None else len(sharding.device_set)
     size = -(-(min(n, 256) if batch_size is None else batch_size) // devices) * devices
 
@@ -193,7 +194,7 @@ def sample(
 def _batches(
     n: int, size: int, first: int, x: np.ndarray | None, cond: Cond
 ) -> Iterator[tuple[int, tuple[np.ndarray, Any, Any]]]:
-    """(how many count, (sample numbers, x, cond)), each batch of exactly `size`; the last one is padded."""
+    """Yield (number of real rows, (sample numbers, x, cond)) of batches of exactly `size`; the last batch is padded."""
 
     def rows(low: int, high: int) -> Callable[[Any], np.ndarray]:
         return lambda leaf: np.take(np.asarray(leaf), np.arange(low, high), axis=0, mode="clip")
@@ -217,7 +218,7 @@ def _walk_batch(
     denoise: bool,
     trajectory: bool,
 ) -> tuple[Array, Array, Array | None]:
-    """(x, nfe, trajectory) of one batch: one program, one dispatch, no return to the host on the way."""
+    """Return (x, nfe, trajectory) of one batch by one dispatch of one program, without return to the host."""
     keys = keys_.examples(key, numbers)
     denoiser = _Tempered(denoiser, temperature)
     x = denoiser.sde.sample_prior(keys_.fold(keys, 0), shape) if x is None else x / temperature
@@ -251,5 +252,5 @@ def _check_finite(x: np.ndarray, first: int) -> None:
         named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
         raise DivergenceError(
             f"{len(bad)} of {len(x)} samples are not finite (numbers {named}): use more steps, or a grid that stops "
-            "earlier; or the model itself returns such values."
+            "earlier, or check that the model returns finite values."
         )

@@ -1,4 +1,4 @@
-"""What `sample` refuses on the host, before anything is compiled."""
+"""This module checks the arguments of `sample` on the host, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.sde import SDE
 
-MOST_SIGNAL = 0.1  # of alpha(t_max) / prior_std: beyond it the prior is told from x at t_max
+MOST_SIGNAL = 0.1  # largest alpha(t_max) / prior_std at which x at t_max is close enough to the prior
 
 
 def check_sampler(sampler: Any, base: type) -> None:
-    """A sampler is an object, and part of a compiled program's name, so that it must be hashable."""
+    """Raise InputError unless `sampler` is an object of `base` that is hashable.
+
+    The key of a compiled program contains the sampler, so a sampler must be hashable.
+    """
     if isinstance(sampler, type):
         raise InputError(f"sampler is the class {sampler.__name__}; expected an object of it: {sampler.__name__}().")
     if not isinstance(sampler, base):
@@ -35,7 +38,7 @@ def check_sampler(sampler: Any, base: type) -> None:
 def check_sample(
     n: int, seed: int, first: int, shape: tuple[int, ...], temperature: float, batch_size: int | None
 ) -> None:
-    """Numbers and shape."""
+    """Raise InputError if a number or the shape of a sample is not valid."""
     require_whole("n", n, 1)
     require_whole("first", first, 0)
     if batch_size is not None:
@@ -53,7 +56,7 @@ def check_sample(
 
 
 def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Starting points, as a numpy array."""
+    """Return the starting points as a numpy array; raise InputError if they cannot be used."""
     x = as_array(x, "x")
     if x.shape != (n, *shape):
         raise InputError(f"x has shape {x.shape}; expected (n, *shape) = {(n, *shape)}.")
@@ -65,7 +68,10 @@ def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.ndarray:
-    """The grid in the precision in which it will be walked, where equal times show."""
+    """Return the grid in the dtype of the sampling loop; raise InputError if the grid cannot be used.
+
+    Two times that differ in float64 may be equal in this dtype.
+    """
     times = as_array(grid, "grid")
     if times.dtype.kind not in "iuf":
         raise InputError(f"grid has dtype {times.dtype}; expected times, as from time_grid.uniform(sde, steps).")
@@ -81,49 +87,49 @@ def check_grid(sde: SDE, grid: ArrayLike, dtype: Any, from_prior: bool) -> np.nd
     sde.check_times(times, "grid")
     if from_prior and not np.isclose(times[0], float(sde.t_max), rtol=1e-5):
         raise InputError(
-            f"grid starts at {times[0]:g} and the prior lives at t_max = {float(sde.t_max):g}: start there, or give x."
+            f"grid starts at {times[0]:g}; expected t_max = {float(sde.t_max):g}, the time of the prior, or give x."
         )
     return times
 
 
 def warn_of_prior(sde: SDE) -> None:
-    """Warn where x at t_max still tells the data, of standard deviation 1, from the prior."""
+    """Warn if x at t_max still contains too much signal for the prior, for data of standard deviation 1."""
     if not is_concrete(sde):
         return
     alpha, std = float(sde.alpha(sde.t_max)), float(sde.prior_std)
     if alpha > MOST_SIGNAL * std:
         warnings.warn(
             f"The noise of {type(sde).__name__} does not reach its prior: x at t_max is {alpha:.2g} x_0 plus noise of "
-            f"standard deviation {float(sde.sigma(sde.t_max)):.2g}, and the prior N(0, {std:.2g}^2) has none of x_0, "
-            f"so that samples are drawn towards 0; expected alpha(t_max) of at most {MOST_SIGNAL:g} prior_std for data "
-            "of standard deviation 1: use an SDE with more noise at its end.",
+            f"standard deviation {float(sde.sigma(sde.t_max)):.2g}, but the prior N(0, {std:.2g}^2) contains no x_0, "
+            f"so samples are biased towards 0; expected alpha(t_max) of at most {MOST_SIGNAL:g} prior_std for data "
+            "of standard deviation 1: use an SDE with more noise at t_max.",
             stacklevel=3,
         )
 
 
 def check_signal(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
-    """Refuse a walk that starts where alpha = 0, for a sampler that divides by alpha."""
+    """Raise InputError if the grid starts at alpha = 0; for samplers that divide by alpha."""
     if float(sde.alpha(grid[0])) == 0:
         raise InputError(
             f"{type(sampler).__name__} is not defined at t = {grid[0]:g}, where {type(sde).__name__} has alpha(t) = 0: "
-            f"use an SDE that ends before, {type(sde).__name__}(t_max={0.999 * grid[0]:g}), or DDIM, Ancestral, Euler, "
-            "Heun or DPMSolverPP."
+            f"use a smaller t_max, {type(sde).__name__}(t_max={0.999 * grid[0]:g}), or DDIM, Ancestral, "
+            "Euler, Heun or DPMSolverPP."
         )
 
 
 def check_velocity(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
-    """Refuse a walk that starts where alpha' or sigma' is infinite, for a sampler of the probability flow in time."""
+    """Raise InputError if alpha' or sigma' is infinite at grid[0]; for solvers of the probability-flow ODE in t."""
     rates = [float(rate) for rate in sde.velocity_rates(grid[0])]
     if not np.isfinite(rates).all():
         raise InputError(
             f"{type(sampler).__name__} is not defined at t = {grid[0]:g}, where {type(sde).__name__} has alpha' = "
-            f"{rates[0]:g} and sigma' = {rates[1]:g}: use an SDE that ends before, {type(sde).__name__}"
+            f"{rates[0]:g} and sigma' = {rates[1]:g}: use a smaller t_max, {type(sde).__name__}"
             f"(t_max={0.999 * grid[0]:g}), or DDIM, Ancestral or DPMSolverPP."
         )
 
 
 def check_continuous(sampler: Any, sde: SDE) -> None:
-    """Refuse a chain, for a sampler that stops between its levels or needs derivatives in time."""
+    """Raise InputError for a chain; for samplers that stop between levels or need derivatives in time."""
     if sde.levels is not None:
         raise InputError(
             f"{type(sampler).__name__} needs times between the levels of {type(sde).__name__}: use a denoiser on "
@@ -132,6 +138,6 @@ def check_continuous(sampler: Any, sde: SDE) -> None:
 
 
 def check_drift(sampler: Any, sde: SDE, grid: np.ndarray) -> None:
-    """Refuse a chain, and a walk that starts where alpha = 0, for a sampler of the SDE itself."""
+    """Raise InputError for a chain, or if the grid starts at alpha = 0; for samplers that use drift and diffusion."""
     check_continuous(sampler, sde)
     sde.drift_rate(grid[0])

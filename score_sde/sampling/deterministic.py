@@ -1,4 +1,4 @@
-"""Samplers of the probability flow in the SDE's own time, with churn if wanted: Euler's and Heun's methods."""
+"""This module defines Euler's and Heun's methods for the probability-flow ODE in time t, with optional churn."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from score_sde.sde import SDE
 
 @dataclasses.dataclass(frozen=True)
 class _Churned(Sampler):
-    """A step of the probability flow, before which fresh noise may be added.
+    """`_Churned` is the base of samplers that may add fresh noise before a step of the probability-flow ODE.
 
-    Churn (Karras et al. 2022, arXiv:2206.00364, Algorithm 2) first raises the noise level sigma / alpha by
-    the factor 1 + gamma, by the SDE's own forward kernel, and steps down from there.
+    Churn (Karras et al. 2022, arXiv:2206.00364, Algorithm 2) first raises the noise level sigma / alpha by the
+    factor 1 + gamma with the forward kernel of the SDE. The step then starts from the raised noise level.
 
     Attributes:
-        gamma: min(S_churn / N, sqrt(2) - 1) of the paper, N being the steps; 0 adds nothing.
+        gamma: min(S_churn / N, sqrt(2) - 1) of the paper, where N is the number of steps; 0 adds no noise.
         s_min, s_max: the noise levels sigma / alpha between which noise is added.
         s_noise: a factor on the standard deviation of the added noise.
     """
@@ -51,7 +51,7 @@ class _Churned(Sampler):
             check_signal(self, sde, grid)
 
     def churn(self, keys: Array, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
-        """(x, t) after the added noise; no further than t_max, beyond which no network has been trained."""
+        """Return (x, t) after the added noise; t is at most t_max, because no network is trained beyond t_max."""
         if self.gamma == 0:
             return x, t
         log_snr = sde.log_snr(t)
@@ -59,7 +59,7 @@ class _Churned(Sampler):
         higher = sde.time_of(log_snr - 2 * math.log1p(self.gamma))
         higher = jnp.where((level >= self.s_min) & (level <= self.s_max), jnp.maximum(higher, t), t)
         r, v = sde.transition(t, higher)
-        # Between equal times v is what rounding leaves of zero, of either sign.
+        # Between equal times v is zero up to rounding, and may be negative.
         v = jnp.where(higher > t, jnp.maximum(v, 0), 0)
         z = keys_.normal(keys, x.shape[1:], x.dtype)
         return expand(r, x) * x + expand(self.s_noise * jnp.sqrt(v), x) * z, higher
@@ -67,9 +67,9 @@ class _Churned(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class Euler(_Churned):
-    """Euler's method on the probability flow dx/dt = velocity(x, t), order 1, one evaluation a step.
+    """`Euler` solves the probability-flow ODE dx/dt = velocity(x, t) with Euler's method, order 1.
 
-    x_s = x_t + (s - t) velocity(x_t, t), in the SDE's own time; with churn if gamma > 0.
+    x_s = x_t + (s - t) velocity(x_t, t), in time t of the SDE, with churn if gamma > 0. A step takes one evaluation.
     """
 
     def step(
@@ -81,19 +81,19 @@ class Euler(_Churned):
 
 @dataclasses.dataclass(frozen=True)
 class Heun(_Churned):
-    """Heun's method on the probability flow dx/dt = velocity(x, t), order 2, two evaluations a step.
+    """`Heun` solves the probability-flow ODE dx/dt = velocity(x, t) with Heun's method, order 2.
 
     x' = x_t + (s - t) velocity(x_t, t),
     x_s = x_t + (s - t) (velocity(x_t, t) + velocity(x', s)) / 2,
 
-    in the SDE's own time; with churn if gamma > 0. On `EDM` with time_grid.karras it is Algorithms 1
-    and 2 of Karras et al. 2022 (arXiv:2206.00364), the paper's last step to 0 being the last denoising, but that
-    churn goes no further than t_max and the last denoising has none.
+    in time t of the SDE, with churn if gamma > 0. A step takes two evaluations. On `EDM` with time_grid.karras, `Heun`
+    is Algorithms 1 and 2 of Karras et al. 2022 (arXiv:2206.00364), where the paper's last step to 0 is the final
+    denoising. Two things differ: churn raises t to at most t_max, and the final denoising has no churn.
     """
 
     @property
     def convergence_order(self) -> float:
-        """2, or 1 with churn."""
+        """Return 2, or 1 with churn."""
         return 2 if self.gamma == 0 else 1
 
     def step(

@@ -1,10 +1,10 @@
-"""Samplers that solve the linear part of the probability flow exactly: DPM-Solver++.
+"""This module defines DPM-Solver++, which solves the linear part of the probability-flow ODE exactly.
 
 With lambda = log(alpha / sigma) and h = lambda_s - lambda_t (Lu et al. 2022, arXiv:2211.01095, Eq. 9),
 
     x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^-h) x_0
 
-if x_0 did not change on the way; the methods differ in what they put for x_0.
+if x_0 is constant during the step. The methods differ in the value of x_0 that they use.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from score_sde.sde import SDE
 
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP(Sampler):
-    """DPM-Solver++ (2M), the multistep method (Lu et al. 2022, arXiv:2211.01095, Algorithm 2).
+    """`DPMSolverPP` is the multistep method DPM-Solver++ (2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2).
 
-    x_0 is carried on in a straight line from the last step's to this one's: x_0 + (h / 2 h_last) (x_0 - x_0_last).
-    The first step has no last one and is of first order, that is DDIM(0); so are one to sigma = 0, and the first two
-    of a walk from alpha = 0. One evaluation a step.
+    The method extrapolates x_0 linearly from the last step and the present step: x_0 + (h / 2 h_last) (x_0 - x_0_last).
+    The first step has no last step, so the first step is DDIM(0), of order 1. A step to sigma = 0 and the first two
+    steps from alpha = 0 are of order 1 too. A step takes one evaluation.
 
     Attributes:
         order: 2, or 1 for DDIM(0).
@@ -44,11 +44,11 @@ class DPMSolverPP(Sampler):
 
     @property
     def convergence_order(self) -> float:
-        """Its order."""
+        """Return the order of the method."""
         return self.order
 
     def init(self, x: Array) -> State:
-        """(x_0, h) of the last step; an infinite h makes the first step one of first order."""
+        """Return (x_0, h) of the last step; the infinite h here makes the first step a step of order 1."""
         return (jnp.zeros_like(x), jnp.asarray(jnp.inf, x.dtype)) if self.order == 2 else ()
 
     def step(
@@ -66,15 +66,15 @@ class DPMSolverPP(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP2S(Sampler):
-    """DPM-Solver++ (2S), the single-step method (Lu et al. 2022, arXiv:2211.01095, Algorithm 1).
+    """`DPMSolverPP2S` is the single-step method DPM-Solver++ (2S) (Lu et al. 2022, arXiv:2211.01095, Algorithm 1).
 
-    x_0 is evaluated at t and, after a step of first order, at the time m where lambda is half way; with that
-    r = 1/2 of the paper the second of the two is put for x_0. Two evaluations a step.
+    A step takes two evaluations of x_0: at t and, after a step of order 1, at the time m in the middle of lambda. The
+    middle is r = 1/2 in the paper, and for r = 1/2 the second x_0 alone is used.
     """
 
     @property
     def convergence_order(self) -> float:
-        """2."""
+        """Return 2."""
         return 2
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
@@ -91,6 +91,6 @@ class DPMSolverPP2S(Sampler):
 
 
 def _solve(sde: SDE, x: Array, x0: Array, t: Array, s: Array) -> Array:
-    """From t to s with this x_0 on all the way."""
+    """Take one step from t to s with a constant x_0."""
     h = (sde.log_snr(s) - sde.log_snr(t)) / 2
     return expand(sde.sigma(s) / sde.sigma(t), x) * x - expand(sde.alpha(s) * jnp.expm1(-h), x) * x0

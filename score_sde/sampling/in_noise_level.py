@@ -1,6 +1,6 @@
-"""Samplers of the probability flow in the noise level n = sigma / alpha, as k-diffusion made them known.
+"""This module defines samplers of the probability-flow ODE in the noise level n = sigma / alpha, as in k-diffusion.
 
-With y = x / alpha the flow is dy/dn = noise(x, t), for every SDE. None is defined at alpha = 0.
+With y = x / alpha the ODE is dy/dn = noise(x, t), for every SDE. These samplers are not defined at alpha = 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from score_sde.sampling.base import Sampler, State, evaluations
 from score_sde.sampling.checks import check_continuous, check_signal
 from score_sde.sde import SDE
 
-# Gauss-Legendre: two points integrate cubics exactly.
+# Gauss-Legendre quadrature with two points integrates cubic polynomials exactly.
 _POINT = 3**-0.5
 
 
@@ -29,13 +29,14 @@ def _level(sde: SDE, t: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class LMS(Sampler):
-    """Linear multistep: the polynomial through the last noises, integrated over the step; one evaluation a step.
+    """`LMS` is a linear multistep method: a step integrates the polynomial through the last noise predictions.
 
-    y_s = y_t + sum_j noise_j times the integral from n_t to n_s of the j-th Lagrange polynomial: Adams and
-    Bashforth's method on an uneven grid. The first steps, with fewer noises at hand, are of lower order.
+    y_s = y_t + sum_j noise_j times the integral from n_t to n_s of the j-th Lagrange polynomial. This is the method of
+    Adams and Bashforth on an uneven grid. The first steps have fewer predictions and a lower order. A step takes one
+    evaluation.
 
     Attributes:
-        order: from 1, which is DDIM(0), to 4.
+        order: an integer from 1 to 4; order 1 is DDIM(0).
     """
 
     order: int = 4
@@ -47,14 +48,14 @@ class LMS(Sampler):
 
     @property
     def convergence_order(self) -> float:
-        """At most 2, which the first step, of first order, leaves of a higher one."""
+        """Return the order, but at most 2, because the first step is of order 1."""
         return min(self.order, 2)
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_signal(self, sde, grid)
 
     def init(self, x: Array) -> State:
-        """(the last noises, their levels, how many there are), the newest first."""
+        """Return (the last noise predictions, their noise levels, their number); the newest prediction is first."""
         past = self.order - 1
         return jnp.zeros((past, *x.shape), x.dtype), jnp.zeros(past, x.dtype), jnp.zeros((), jnp.int32)
 
@@ -72,13 +73,13 @@ class LMS(Sampler):
         return expand(sde.alpha(s), x) * y, state, evaluations(denoiser, x, t)
 
     def _coefficients(self, levels: Array, start: Array, end: Array, order: int) -> Array:
-        """The integrals of the Lagrange polynomials through the first `order` levels, then zeros."""
+        """Return the integrals of the Lagrange polynomials through the first `order` levels, followed by zeros."""
         middle, half = (start + end) / 2, (end - start) / 2
         points = middle + half * jnp.asarray([-_POINT, _POINT], levels.dtype)
         nodes, integrals = levels[:order], []
         for j in range(order):
             others = [k for k in range(order) if k != j]
-            # Levels that are not known yet are equal, and their quotients, not finite, are not used.
+            # Unknown levels are equal, so their quotients are not finite. `step` does not use these quotients.
             factors = [(points - nodes[k]) / (nodes[j] - nodes[k]) for k in others]
             integrals.append(half * jnp.sum(jnp.prod(jnp.stack([jnp.ones_like(points), *factors]), axis=0)))
         return jnp.stack([*integrals, *[jnp.zeros_like(start)] * (self.order - order)])
@@ -86,18 +87,18 @@ class LMS(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class DPM2(Sampler):
-    """DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927; k-diffusion's dpm_2): a midpoint in log n, order 2.
+    """`DPM2` is DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927; k-diffusion's dpm_2), of order 2.
 
-    With m half way in log n between t and the level that the step goes down to, two evaluations a step:
+    A step takes two evaluations. The time m is the midpoint, in log n, between t and the level n_down:
 
         y_m = y_t + (n_m - n_t) noise(x_t, t),  y_s = y_t + (n_down - n_t) noise(x_m, m) + n_up z.
 
-    Here n_down = n_s and n_up = 0.
+    In `DPM2`, n_down = n_s and n_up = 0.
     """
 
     @property
     def convergence_order(self) -> float:
-        """2."""
+        """Return 2."""
         return 2
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
@@ -105,7 +106,7 @@ class DPM2(Sampler):
         check_signal(self, sde, grid)
 
     def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
-        """(n_down, n_up)."""
+        """Return (n_down, n_up); n_up is None if a step draws no noise."""
         return _level(sde, s), None
 
     def step(
@@ -125,10 +126,12 @@ class DPM2(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class DPM2Ancestral(DPM2):
-    """DPM2 with ancestral noise: n_up = eta n_s sqrt(1 - n_s^2 / n_t^2), n_down = sqrt(n_s^2 - n_up^2).
+    """`DPM2Ancestral` is DPM2 with ancestral noise.
+
+    n_up = eta n_s sqrt(1 - n_s^2 / n_t^2), n_down = sqrt(n_s^2 - n_up^2).
 
     Attributes:
-        eta: from 0, which is DPM2, to 1.
+        eta: a number from 0 to 1; eta = 0 is DPM2.
     """
 
     eta: float = 1.0
@@ -140,7 +143,7 @@ class DPM2Ancestral(DPM2):
 
     @property
     def convergence_order(self) -> float:
-        """1, or that of DPM2 where eta is 0."""
+        """Return 1, or the order of DPM2 if eta is 0."""
         return 1 if self.eta > 0 else super().convergence_order
 
     def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:

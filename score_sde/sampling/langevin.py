@@ -1,4 +1,4 @@
-"""Correctors: Langevin dynamics at one time, and the sampler that alternates a predictor and a corrector."""
+"""This module defines correctors, which use Langevin dynamics at one time, and the predictor-corrector sampler."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ NORMS = ("expected", "batch", "sample")
 
 
 class Corrector(abc.ABC):
-    """Brings x nearer to the marginal of its time without leaving that time.
+    """A corrector moves x at time t closer to the marginal at time t, and keeps the time fixed.
 
-    To add one, subclass and define `correct`. Declare parameters as a frozen dataclass does, so that two correctors
-    with the same parameters are equal and share one compiled program.
+    To add a corrector, subclass `Corrector` and define `correct`. Declare the parameters as fields of a frozen
+    dataclass, so that two correctors with the same parameters are equal and share one compiled program.
     """
 
     def __post_init__(self) -> None:
-        """Check the parameters of a dataclass; a subclass with checks of its own calls this first."""
+        """Check the parameters of a dataclass; a subclass with more checks calls this method first."""
         check_types(self)
 
     @abc.abstractmethod
     def correct(self, keys: Array, denoiser: Denoiser, x: Array, t: Array, cond: Cond = None) -> tuple[Array, Array]:
-        """From x_t to x_t at the same time.
+        """Move x_t towards the marginal at the same time t.
 
         Args:
-            keys: one key per example for all draws of this call, shape (batch,).
-            denoiser: what knows how to undo the noise.
+            keys: one random key per example for all noise of this call, shape (batch,).
+            denoiser: the denoiser, which predicts x_0 and the noise from x_t.
             x: x_t, shape (batch, *shape).
             t: time of shape ().
             cond: None, or conditions by name with leading axis batch.
@@ -52,7 +52,10 @@ class Corrector(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class _Langevin(Corrector):
-    """x + e score + sqrt(2 e) z with e = 2 rho (snr q)^2, q the size of z over that of the score, `steps` times."""
+    """`_Langevin` takes `steps` steps x <- x + e score + sqrt(2 e) z.
+
+    e = 2 rho (snr q)^2, where q is the size of z divided by the size of the score.
+    """
 
     snr: float
     steps: int
@@ -66,7 +69,7 @@ class _Langevin(Corrector):
 
     @abc.abstractmethod
     def _ratio(self, sde: SDE, t: Array, z: Array, score: Array) -> Array:
-        """q, of shape () or (batch,)."""
+        """Return q, of shape () or (batch,)."""
 
     def correct(self, keys: Array, denoiser: Denoiser, x: Array, t: Array, cond: Cond = None) -> tuple[Array, Array]:
         rho = _shrinking(denoiser.sde, t)
@@ -81,7 +84,7 @@ class _Langevin(Corrector):
 
 
 def _shrinking(sde: SDE, t: Array) -> Array:
-    """rho = r^2 of the forward kernel over one level of a chain, or over a thousandth of the SDE's time; shape ()."""
+    """Return rho = r^2 of the forward kernel over one level of a chain, or over 1/1000 of the time range; shape ()."""
     width = 1 / sde.levels if sde.levels is not None else (sde.t_max - sde.t_min) / 1000
     r, _ = sde.transition(jnp.maximum(t - width, sde.t_min), t)
     return r**2
@@ -89,24 +92,24 @@ def _shrinking(sde: SDE, t: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Langevin(_Langevin):
-    """Langevin dynamics towards p_t (Song et al. 2021, Algorithms 4 and 5), for any SDE.
+    """`Langevin` applies Langevin dynamics towards p_t (Song et al. 2021, Algorithms 4 and 5), for any SDE.
 
         x <- x + e score(x, t) + sqrt(2 e) z,  e = 2 rho (snr q)^2.
 
-    rho = (alpha_t / alpha_u)^2 with u one level below t on a chain, or (t_max - t_min) / 1000 below it: 1 - beta_i of
-    the original's VP, and 1 on VE. q is the size of z over that of the score:
+    rho = (alpha_t / alpha_u)^2, where u is one level below t on a chain, and (t_max - t_min) / 1000 below t otherwise.
+    This is 1 - beta_i of the paper's code on VP, and 1 on VE. q is the size of z divided by the size of the score:
 
-    * 'expected': sigma_t, what it would be were x_0 known. Sample i stays a function of (seed, i), and the law is
-      that of p_t as snr goes to 0; on N(0, v I) its variance is v / (1 - e / (2 v)).
-    * 'batch': mean |z| over mean |score|, means over the batch, as in the original. A sample then depends on those
-      that are drawn beside it.
-    * 'sample': |z| / |score| of each sample. The step depends on the state, and the law is another one: on N(0, I_d),
-      as snr goes to 0, the density |x|^2 exp(-|x|^2 d / (2 (d + 2))) up to a factor, whose variance is (1 + 2 / d)^2
+    * 'expected': sigma_t, which is this ratio if x_0 is known. Sample i is still a function of (seed, i). As snr goes
+      to 0, the distribution converges to p_t. On N(0, v I) the variance is v / (1 - e / (2 v)).
+    * 'batch': mean |z| divided by mean |score|, with means over the batch, as in the paper's code. A sample then
+      depends on the other samples of the batch.
+    * 'sample': |z| / |score| of each sample. The step depends on x, and the distribution is not p_t. On N(0, I_d), as
+      snr goes to 0, the density is proportional to |x|^2 exp(-|x|^2 d / (2 (d + 2))), with variance (1 + 2 / d)^2
       (4 in the plane, 1.06 in 64 dimensions).
 
     Attributes:
         snr: the signal-to-noise ratio r of the paper: 0.16 on CIFAR-10, 0.075 on LSUN.
-        steps: Langevin steps a call, one evaluation each.
+        steps: the number of Langevin steps in a call, with one evaluation each.
         norms: 'expected', 'batch' or 'sample'.
     """
 
@@ -128,15 +131,16 @@ class Langevin(_Langevin):
 
 @dataclasses.dataclass(frozen=True)
 class AnnealedLangevin(_Langevin):
-    """The Langevin dynamics of noise-conditional score networks (Song & Ermon 2019, arXiv:1907.05600, Algorithm 1).
+    """`AnnealedLangevin` is the Langevin dynamics of NCSN (Song & Ermon 2019, arXiv:1907.05600, Algorithm 1).
 
-    The step of Langevin('expected'), e = 2 rho (snr sigma_t)^2, under the name and with the defaults it has there. With
-    the papers' epsilon and sigma_1, e = epsilon sigma_t^2 / sigma_1^2, so snr = sqrt(epsilon / 2) / sigma_1: 0.316 for
-    the code of NCSN (100 steps a level), 0.176 for NCSNv2 on CIFAR-10 (Song & Ermon 2020, arXiv:2006.09011).
+    NCSN are noise-conditional score networks. The step, e = 2 rho (snr sigma_t)^2, is that of
+    Langevin(norms='expected'); the name and the defaults are those of the NCSN papers. With epsilon and sigma_1 of the
+    papers, e = epsilon sigma_t^2 / sigma_1^2, so snr = sqrt(epsilon / 2) / sigma_1. This is 0.316 for the code of NCSN
+    (100 steps per level), and 0.176 for NCSNv2 on CIFAR-10 (Song & Ermon 2020, arXiv:2006.09011).
 
     Attributes:
-        snr: the step's size relative to sigma_t.
-        steps: Langevin steps a call, one evaluation each.
+        snr: the size of a step relative to sigma_t.
+        steps: the number of Langevin steps in a call, with one evaluation each.
     """
 
     snr: float = 0.176
@@ -148,11 +152,12 @@ class AnnealedLangevin(_Langevin):
 
 @dataclasses.dataclass(frozen=True)
 class PredictorCorrector(Sampler):
-    """The corrector at t, then the predictor from t to s (Song et al. 2021, Algorithm 1, in the order of their code).
+    """`PredictorCorrector` applies the corrector at t, then the predictor from t to s (Song et al. 2021, Algorithm 1).
 
-    With no predictor x stays as it is between the times, which is annealed Langevin dynamics: on a chain,
-    PredictorCorrector(None, AnnealedLangevin(0.316, 100)) over the levels N, ..., 1, 0 is NCSN's, whose samples keep
-    the noise of level 1. Any sampler will do as predictor, with its own state.
+    The order is that of the paper's code. Without a predictor, x does not change between the times, which is annealed
+    Langevin dynamics. For example, PredictorCorrector(None, AnnealedLangevin(0.316, 100)) on the levels N, ..., 1, 0 of
+    a chain is the sampler of NCSN, whose samples keep the noise of level 1. The predictor may be any sampler, with its
+    own state.
 
     Attributes:
         predictor: a sampler, or None.

@@ -1,4 +1,4 @@
-"""Samplers that draw fresh noise at every step: discretisations of the reverse-time SDE."""
+"""This module defines samplers that draw fresh noise at every step and discretise the reverse-time SDE."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from score_sde.sde import SDE
 
 @dataclasses.dataclass(frozen=True)
 class EulerMaruyama(Sampler):
-    """The Euler-Maruyama discretisation of a reverse-time SDE (Song et al. 2021, Eq. 6), weak order 1.
+    """`EulerMaruyama` discretises a reverse-time SDE by Euler-Maruyama (Song et al. 2021, Eq. 6), weak order 1.
 
-    With lambda = noise g, a family of SDEs with the same marginals (Huang et al. 2021, arXiv:2106.02808; Karras et
-    al. 2022, arXiv:2206.00364, Eq. 6):
+    With lambda = noise g, the sampler solves a family of SDEs with the same marginals (Huang et al. 2021,
+    arXiv:2106.02808; Karras et al. 2022, arXiv:2206.00364, Eq. 6):
 
         x_s = x_t - (f x_t - (g^2 + lambda^2) / 2 score) (t - s) + lambda sqrt(t - s) z.
 
     Attributes:
-        noise: lambda / g. 1 is the reverse-time SDE, 0 Euler's method on the probability flow; more is
-            allowed.
+        noise: lambda / g. 1 is the reverse-time SDE, and 0 is Euler's method on the probability-flow ODE; values
+            above 1 are allowed.
     """
 
     noise: float = 1.0
@@ -57,14 +57,14 @@ class EulerMaruyama(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class ReverseDiffusion(Sampler):
-    """The reverse diffusion sampler (Song et al. 2021, App. E), weak order 1.
+    """`ReverseDiffusion` is the reverse diffusion sampler (Song et al. 2021, App. E), weak order 1.
 
-    The reverse-time SDE discretised as the forward one is by its kernel x_t | x_s ~ N(r x_s, v I):
+    The kernel x_t | x_s ~ N(r x_s, v I) discretises the forward SDE. The reverse-time SDE is discretised likewise:
 
         x_s = (2 - r) x_t + v score + sqrt(v) z.
 
-    On a chain r = sqrt(1 - beta_i), v = beta_i for VP, and r = 1, v = sigma_i^2 - sigma_(i-1)^2 for SMLD. A step to
-    data, a chain's level 0, draws no noise.
+    On a chain, r = sqrt(1 - beta_i) and v = beta_i for VP, and r = 1 and v = sigma_i^2 - sigma_(i-1)^2 for SMLD. A step
+    to data (level 0 of a chain) draws no noise.
     """
 
     def step(
@@ -78,15 +78,15 @@ class ReverseDiffusion(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class Ancestral(Sampler):
-    """Ancestral sampling: draws x_s from q(x_s | x_t, x_0) with x_0 the predicted mean, weak order 1.
+    """`Ancestral` draws x_s from q(x_s | x_t, x_0), where x_0 is the predicted mean, weak order 1.
 
     With the forward kernel x_t | x_s ~ N(r x_s, v I),
 
         x_s = alpha_s x_0 + (r sigma_s^2 / sigma_t) noise + std z,
 
-    std^2 = v sigma_s^2 / sigma_t^2 ('posterior', the reverse variance were x_0 known) or v
-    ('forward', which on VP is the reverse variance for data of unit variance). Ho et al. 2020 (arXiv:2006.11239),
-    Eq. (6-7), for VP; Song et al. 2021, App. F, for VE; here for any SDE. A step to data, a chain's level 0, draws
+    where std^2 is v sigma_s^2 / sigma_t^2 ('posterior', the reverse variance if x_0 is known) or v ('forward', which on
+    VP is the reverse variance for data of unit variance). The sources are Ho et al. 2020 (arXiv:2006.11239), Eq. (6-7),
+    for VP, and Song et al. 2021, App. F, for VE; this class supports any SDE. A step to data (level 0 of a chain) draws
     no noise.
 
     Attributes:
@@ -116,15 +116,16 @@ class Ancestral(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class DDIM(Sampler):
-    """Denoising diffusion implicit models (Song et al. 2020, arXiv:2010.02502, Eq. 12), for any SDE, order 1.
+    """`DDIM` is the sampler of Song et al. 2020 (arXiv:2010.02502, Eq. 12), for any SDE, order 1.
 
         x_s = alpha_s x_0 + sqrt(sigma_s^2 - tau^2) noise + tau z,  tau = eta sqrt(v) sigma_s / sigma_t.
 
-    eta = 0 is Euler's method on the probability flow in (x / alpha, sigma / alpha), without fresh noise;
-    eta = 1 is Ancestral('posterior'). Defined at alpha = 0, and for steps to any smaller time.
+    DDIM stands for denoising diffusion implicit models. eta = 0 is Euler's method on the probability-flow ODE in
+    (x / alpha, sigma / alpha), without fresh noise. eta = 1 is Ancestral('posterior'). The sampler is defined at
+    alpha = 0, and for a step to any smaller time.
 
     Attributes:
-        eta: from 0 to 1, the part of the posterior's standard deviation that is drawn anew.
+        eta: the fraction of the posterior's standard deviation that is drawn as fresh noise, from 0 to 1.
     """
 
     eta: float = 0.0
@@ -150,21 +151,21 @@ class DDIM(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class EulerAncestral(DDIM):
-    """Euler's method with ancestral noise, as k-diffusion made it known: the same step as DDIM(eta).
+    """`EulerAncestral` is Euler's method with ancestral noise, as in k-diffusion; its step is the step of DDIM(eta).
 
-    In y = x / alpha and sigma / alpha it goes down to sqrt(sigma_s^2 - tau^2) and up again by tau z, which
-    is DDIM's formula written otherwise.
+    In y = x / alpha and sigma / alpha, a step goes down to sqrt(sigma_s^2 - tau^2) and up again by tau z. This is
+    another form of the formula of DDIM.
     """
 
     eta: float = 1.0
 
 
 def _unless_data(sde: SDE, s: Array, std: Array) -> Array:
-    """The noise of a step, none where it leads to data (Ho et al. 2020, Algorithm 2)."""
+    """Return std, or 0 if the step leads to data (Ho et al. 2020, Algorithm 2)."""
     return jnp.where(sde.variance(s) > 0, std, 0)
 
 
 def _posterior_std(sde: SDE, s: Array, t: Array) -> Array:
-    """sqrt(v) sigma_s / sigma_t, the standard deviation of x_s given x_t and x_0."""
+    """Return sqrt(v) sigma_s / sigma_t, the standard deviation of x_s given x_t and x_0."""
     _, v = sde.transition(s, t)
     return jnp.sqrt(v * sde.variance(s) / sde.variance(t))

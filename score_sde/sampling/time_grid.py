@@ -1,6 +1,6 @@
-"""Where a sampler stops on its way from noise to data: n steps are n + 1 times, strictly decreasing.
+"""This module makes time grids: a grid of n steps has n + 1 times, strictly decreasing from noise to data.
 
-Grids are float64 arrays on the host, from sde.t_max to sde.t_stop; of a chain, times of its levels.
+A grid is a float64 array on the host, from sde.t_max to sde.t_stop. On a chain, the times are times of its levels.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from score_sde.sde import SDE
 
 
 def uniform(sde: SDE, n: int) -> np.ndarray:
-    """n steps of equal length in t, as in Song et al. 2021: shape (n + 1,)."""
+    """Return a grid of n steps of equal length in t, as in Song et al. 2021: shape (n + 1,)."""
     _check_steps(n)
     return sde.nearest(np.linspace(float(sde.t_max), float(sde.t_stop), n + 1))
 
 
 def karras(sde: SDE, n: int, rho: float = 7.0) -> np.ndarray:
-    """n steps of equal length in (sigma / alpha)^(1 / rho): shape (n + 1,).
+    """Return a grid of n steps of equal length in (sigma / alpha)^(1 / rho): shape (n + 1,).
 
-    Karras et al. 2022 (arXiv:2206.00364), Eq. 5.
-    rho = 1 is uniform in the noise level; 7 spends most steps near the data.
+    The source is Karras et al. 2022 (arXiv:2206.00364), Eq. 5.
+    rho = 1 is uniform in the noise level; rho = 7 places most steps near the data.
     """
     if not (isinstance(rho, int | float) and 0 < rho < np.inf):
         raise InputError(f"rho is {rho!r}; expected a positive number, such as 7.")
@@ -34,12 +34,12 @@ def karras(sde: SDE, n: int, rho: float = 7.0) -> np.ndarray:
 
 
 def log_snr(sde: SDE, n: int) -> np.ndarray:
-    """n steps of equal length in the log signal-to-noise ratio (Lu et al. 2022, arXiv:2206.00927): shape (n + 1,)."""
+    """Return a grid of n steps of equal length in log-SNR (Lu et al. 2022, arXiv:2206.00927): shape (n + 1,)."""
     return _even_in(sde, n, lambda value: value, lambda value: value)
 
 
 def default(sde: SDE, n: int) -> np.ndarray:
-    """The grid that suits the SDE, shape (n + 1,): `uniform`, that of its paper, or `karras` for `EDM`."""
+    """Return the default grid of the SDE, shape (n + 1,): `uniform`, as in its paper, or `karras` for `EDM`."""
     grids: dict[str, Callable[[SDE, int], np.ndarray]] = {"uniform": uniform, "karras": karras, "log_snr": log_snr}
     return grids[sde.default_grid](sde, n)
 
@@ -47,7 +47,7 @@ def default(sde: SDE, n: int) -> np.ndarray:
 def _even_in(
     sde: SDE, n: int, forth: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Times even in forth(log_snr), the ends exact; back is the inverse of forth."""
+    """Return times evenly spaced in forth(log_snr), with exact ends; `back` is the inverse of `forth`."""
     _check_steps(n)
     ends = np.asarray([float(sde.t_max), float(sde.t_stop)])
     with jax.enable_x64(True):
@@ -56,7 +56,7 @@ def _even_in(
             t = ends[~np.isfinite(levels)][0]
             raise InputError(
                 f"{type(sde).__name__} has alpha(t) = 0 at t = {t:g}, where the log signal-to-noise ratio is not "
-                f"finite: use time_grid.uniform, or an SDE that ends before, {type(sde).__name__}(t_max={0.999 * t:g})."
+                f"finite: use time_grid.uniform, or a smaller t_max, {type(sde).__name__}(t_max={0.999 * t:g})."
             )
         start, end = forth(levels)
         times = np.array(sde.time_of(back(np.linspace(start, end, n + 1))), np.float64)

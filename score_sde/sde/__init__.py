@@ -1,4 +1,4 @@
-"""Stochastic differential equations that turn data into noise, in continuous time and as chains."""
+"""This package defines stochastic differential equations from data to noise, in continuous time and as chains."""
 
 from score_sde.sde.base import SDE
 from score_sde.sde.chain import DDPM, SMLD, Chain, CosineDDPM, DiscreteVP, SmoothChain

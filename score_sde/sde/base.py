@@ -1,15 +1,15 @@
-"""Stochastic differential equations that turn data into noise.
+"""This module defines `SDE`, the base class of the stochastic differential equations that turn data into noise.
 
-An SDE is two functions of time, alpha(t) and variance(t) = sigma(t)^2, such that
+Two functions of time, alpha(t) and variance(t) = sigma(t)^2, define an SDE:
 
     x_t | x_0 ~ N(alpha(t) x_0, variance(t) I).
 
-All else (drift, diffusion, the kernel between two times, velocity, prior) is derived from the two
-here, once. Time runs from data at t_min to noise at t_max. Times have shape () or (batch,); x has
-shape (batch, *shape) of any rank.
+The class `SDE` derives all other quantities from the two functions: the drift, the diffusion
+coefficient, the kernel between two times, the velocity and the prior. Time runs from data at t_min
+to noise at t_max. Times have shape () or (batch,); x has shape (batch, *shape) with any number of axes.
 
 Equations are those of Song et al. 2021, "Score-based generative modeling through stochastic
-differential equations" (arXiv:2011.13456), unless another source is given.
+differential equations" (arXiv:2011.13456), unless the text names another source.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from score_sde.core.errors import InputError
 
 
 class _UnlessGiven:
-    """An attribute that is derived unless a subclass gives it, as a class attribute or as a field.
+    """`_UnlessGiven` is a derived attribute that a subclass can replace by a class attribute or a field.
 
-    On the class itself it hides, or a dataclass would take it for the field's default.
+    Access on the class raises AttributeError; otherwise a dataclass would use the attribute as a field's default.
     """
 
     def __init__(self, derive: Callable[[Any], Any]) -> None:
@@ -50,9 +50,9 @@ class _UnlessGiven:
 
 
 class SDE(eqx.Module):
-    """A linear SDE dx = f(t) x dt + g(t) dw, given by alpha (or log_alpha) and variance.
+    """`SDE` is a linear SDE dx = f(t) x dt + g(t) dw, defined by alpha (or log_alpha) and variance.
 
-    To add one, subclass, declare its parameters as fields, and define `variance` and one of
+    To add an SDE, write a subclass, declare the parameters as fields, and define `variance` and one of
     `alpha` and `log_alpha` with jax.numpy, elementwise in t:
 
         class Linear(SDE):
@@ -65,18 +65,19 @@ class SDE(eqx.Module):
                 return -jnp.expm1(-2 * self.rate * t)
 
     Attributes:
-        t_min: where training and the likelihood start; data live here.
-        t_max: where the prior lives.
-        t_stop: where sampling stops; t_min unless given.
-        prior_std: standard deviation of the prior N(0, prior_std^2 I); sigma(t_max) unless given.
-        default_grid: the function of `time_grid` that `time_grid.default` calls.
-        levels: N where only the times i / N are known, as of a `Chain`, and derivatives in time are not; else None.
+        t_min: time of the data, at which training and the likelihood start.
+        t_max: time of the prior.
+        t_stop: time at which sampling stops; the default is t_min.
+        prior_std: standard deviation of the prior N(0, prior_std^2 I); the default is sigma(t_max).
+        default_grid: name of the function of `time_grid` that `time_grid.default` calls.
+        levels: number N of levels if only the times i / N are known and there are no derivatives in time, as in a
+            `Chain`; None otherwise.
     """
 
     t_min = 1e-5
     t_max = 1.0
 
-    default_grid = "uniform"  # the function of time_grid that suits this SDE
+    default_grid = "uniform"  # the name of a function of time_grid
 
     t_stop = _UnlessGiven(lambda sde: sde.t_min)
     prior_std = _UnlessGiven(lambda sde: sde.sigma(sde.t_max))
@@ -95,88 +96,88 @@ class SDE(eqx.Module):
                 "expected 0 <= t_min <= t_stop < t_max, all finite."
             )
 
-    # The two functions that define an SDE.
+    # Two functions define an SDE.
 
     def log_alpha(self, t: ArrayLike) -> Array:
-        """log alpha(t), in the shape of t."""
+        """Return log alpha(t), in the shape of t."""
         return jnp.log(self.alpha(t))
 
     def alpha(self, t: ArrayLike) -> Array:
-        """The factor on x_0 at time t, in the shape of t."""
+        """Return alpha(t), the factor on x_0 at time t, in the shape of t."""
         return jnp.exp(self.log_alpha(t))
 
     @abc.abstractmethod
     def variance(self, t: ArrayLike) -> Array:
-        """sigma(t)^2, the variance of x_t given x_0, in the shape of t."""
+        """Return sigma(t)^2, the variance of x_t given x_0, in the shape of t."""
 
-    # What follows from them.
+    # The other quantities follow from alpha and variance.
 
     def sigma(self, t: ArrayLike) -> Array:
-        """The standard deviation of x_t given x_0, in the shape of t."""
+        """Return sigma(t), the standard deviation of x_t given x_0, in the shape of t."""
         return jnp.sqrt(self.variance(to_time(t)))
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(alpha^2 / sigma^2), the log signal-to-noise ratio, in the shape of t."""
+        """Return log(alpha^2 / sigma^2), the log signal-to-noise ratio, in the shape of t."""
         t = to_time(t)
         return 2 * self.log_alpha(t) - jnp.log(self.variance(t))
 
     def drift_rate(self, t: ArrayLike) -> Array:
-        """f(t) = (log alpha)'(t), so that the drift is f(t) x; in the shape of t."""
+        """Return f(t) = (log alpha)'(t), in the shape of t; the drift is f(t) x."""
         self._require_signal(t)
         return _derivative(self.log_alpha, to_time(t))[1]
 
     def diffusion_squared(self, t: ArrayLike) -> Array:
-        """g(t)^2 = variance'(t) - 2 f(t) variance(t), in the shape of t."""
-        # The variance is differentiated, never sigma: the square root has no derivative at 0.
+        """Return g(t)^2 = variance'(t) - 2 f(t) variance(t), in the shape of t."""
+        # The derivative is that of the variance, not of sigma, because the square root has no derivative at 0.
         variance, slope = _derivative(self.variance, to_time(t))
         return slope - 2 * self.drift_rate(t) * variance
 
     def drift(self, x: Array, t: ArrayLike) -> Array:
-        """The drift f(t) x of the forward SDE, Eq. (5); raises InputError where alpha(t) = 0."""
+        """Return the drift f(t) x of the forward SDE, Eq. (5), or raise InputError where alpha(t) = 0."""
         return expand(self.drift_rate(t), x) * x
 
     def diffusion(self, t: ArrayLike) -> Array:
-        """The diffusion coefficient g(t), in the shape of t; raises InputError where alpha(t) = 0."""
+        """Return the diffusion coefficient g(t), in the shape of t, or raise InputError where alpha(t) = 0."""
         return jnp.sqrt(self.diffusion_squared(t))
 
     def velocity_rates(self, t: ArrayLike) -> tuple[Array, Array]:
-        """(alpha'(t), sigma'(t)): the probability flow is dx/dt = alpha' x_0 + sigma' noise."""
+        """Return (alpha'(t), sigma'(t)), where the probability flow is dx/dt = alpha' x_0 + sigma' noise."""
         t = to_time(t)
         variance, slope = _derivative(self.variance, t)
         return _derivative(self.alpha, t)[1], slope / (2 * jnp.sqrt(variance))
 
     def transition(self, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
-        """(r, v) of the forward kernel x_t | x_s ~ N(r x_s, v I), for s <= t.
+        """Return (r, v) of the forward kernel x_t | x_s ~ N(r x_s, v I), where s <= t.
 
         r = alpha_t / alpha_s and v = variance_t - r^2 variance_s, each in the shape of s and t.
         """
         s, t = to_time(s), to_time(t)
         log_r = self.log_alpha(t) - self.log_alpha(s)
-        # variance_t - variance_s + (1 - r^2) variance_s: the same, with less cancellation.
+        # variance_t - variance_s + (1 - r^2) variance_s equals v, with less cancellation.
         variance_s = self.variance(s)
         return jnp.exp(log_r), self.variance(t) - variance_s - jnp.expm1(2 * log_r) * variance_s
 
     def perturb(self, x0: Array, noise: Array, t: ArrayLike) -> Array:
-        """x_t = alpha(t) x_0 + sigma(t) noise, Eq. (29); x0 and noise of shape (batch, *shape)."""
+        """Return x_t = alpha(t) x_0 + sigma(t) noise, Eq. (29), where x0 and noise have shape (batch, *shape)."""
         t = to_time(t)
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * noise
 
     def sample_prior(self, keys: Array, shape: tuple[int, ...]) -> Array:
-        """Draws of N(0, prior_std^2 I), one for each key: keys (batch,) -> (batch, *shape)."""
+        """Draw from the prior N(0, prior_std^2 I), once for each key: keys (batch,) -> (batch, *shape)."""
         z = keys_.normal(keys, shape)
         return expand(self.prior_std, z) * z
 
     def prior_log_prob(self, x: Array) -> Array:
-        """log N(x; 0, prior_std^2 I) in nats: (batch, *shape) -> (batch,)."""
+        """Return log N(x; 0, prior_std^2 I) in nats: (batch, *shape) -> (batch,)."""
         std = expand(self.prior_std, x)
         return -0.5 * per_example_sum((x / std) ** 2) - dimensions(x) * (jnp.log(std) + 0.5 * math.log(2 * math.pi))
 
-    # Times, and where they may lie.
+    # The remaining methods convert and check times.
 
     def time_of(self, log_snr: ArrayLike) -> Array:
-        """The time at which the log signal-to-noise ratio has this value, in the shape of log_snr.
+        """Return the time at which the log signal-to-noise ratio equals `log_snr`, in the shape of log_snr.
 
-        By bisection to the last digit: log-SNR falls with time. Values out of reach give t_min or t_max.
+        The method is bisection to the last digit; log-SNR falls with time. Values out of range give t_min or t_max.
         """
         return time_at_log_snr(self, log_snr, self.t_min, self.t_max)
 
@@ -185,19 +186,19 @@ class SDE(eqx.Module):
         return None
 
     def smooth(self) -> SDE:
-        """This SDE at every time, for what needs derivatives: itself, but for a `Chain`."""
+        """Return an SDE with derivatives in time: this SDE itself, or a curve through the levels of a `Chain`."""
         return self
 
     def label(self, t: ArrayLike) -> Array:
-        """The label that published networks give a chain's level; raises InputError where there are no levels."""
+        """Return the label of a chain's level in published networks, or raise InputError if the SDE has no levels."""
         raise InputError(f"{type(self).__name__} has no levels to label: use time_label='scaled_time' or 'log_sigma'.")
 
     def nearest(self, times: np.ndarray) -> np.ndarray:
-        """The times nearest to these at which this SDE is known: all of them, but for a chain."""
+        """Return the nearest times at which this SDE is known: `times` itself, unless the SDE is a chain."""
         return times
 
     def check_times(self, times: np.ndarray, name: str) -> None:
-        """Raise InputError where a time is outside [t_min, t_max], in the precision of `times`."""
+        """Raise InputError if a time is outside [t_min, t_max], in the precision of `times`."""
         low, high = np.asarray([self.t_min, self.t_max], times.dtype if times.dtype.kind == "f" else float)
         outside = times[~((times >= low) & (times <= high))]
         if outside.size:
@@ -214,19 +215,19 @@ class SDE(eqx.Module):
             if gone.size:
                 raise InputError(
                     f"{type(self).__name__} has alpha(t) = 0 at t = {gone[0]:g}, where drift and diffusion are "
-                    "infinite; use velocity, transition, or a sampler that steps by them (Ancestral)."
+                    "infinite; use velocity, transition, or a sampler without drift and diffusion, such as Ancestral."
                 )
 
 
 def _derivative(function: Callable[[Array], Array], t: Array) -> tuple[Array, Array]:
-    """(function(t), function'(t)) of an elementwise function."""
+    """Return (function(t), function'(t)) of an elementwise function."""
     return jax.jvp(function, (t,), (jnp.ones_like(t),))
 
 
 def time_at_log_snr(sde: SDE, log_snr: ArrayLike, earliest: float, latest: float) -> Array:
-    """The time from `earliest` to `latest` at which the log signal-to-noise ratio of sde has this value, by bisection.
+    """Return the time from `earliest` to `latest` at which the log signal-to-noise ratio of sde equals log_snr.
 
-    The shape is that of log_snr. Values out of reach give `earliest` or `latest`.
+    The method is bisection. The shape is that of log_snr. Values out of range give `earliest` or `latest`.
     """
     wanted = to_time(log_snr)
     low, high = jnp.full_like(wanted, earliest), jnp.full_like(wanted, latest)
@@ -237,7 +238,7 @@ def time_at_log_snr(sde: SDE, log_snr: ArrayLike, earliest: float, latest: float
         early = sde.log_snr(middle) > wanted
         return jnp.where(early, middle, low), jnp.where(early, high, middle)
 
-    # Times near `earliest` are small beside `latest`: bisecting to their own last digit takes the range's digits too.
+    # A time near `earliest` may be far smaller than `latest`, so its last digit needs more halvings than nmant.
     digits = jnp.finfo(wanted.dtype).nmant + 20
     low, high = jax.lax.fori_loop(0, digits, halve, (low, high))
     early, late = wanted >= sde.log_snr(earliest), wanted <= sde.log_snr(latest)

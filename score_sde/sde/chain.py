@@ -1,6 +1,6 @@
-"""Discrete chains: SDEs that are known at N levels of noise only, and smooth curves through them.
+"""This module defines discrete chains, which are SDEs at N noise levels only, and smooth curves through the levels.
 
-Level i = 0 is data, t = i / N; level i has the index i - 1 in the tables of the papers.
+Level i = 0 is data, and level i has the time t = i / N. In the tables of the papers level i has the index i - 1.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from score_sde.sde.base import SDE
 
 
 class Chain(SDE):
-    """x_i | x_0 ~ N(alpha_i x_0, variance_i I) at the levels i = 1..N, with t = i / N.
+    """`Chain` is the discrete process x_i | x_0 ~ N(alpha_i x_0, variance_i I) at the levels i = 1..N, with t = i / N.
 
-    Only the levels are known: grids stop at them, training draws from them (times='knots'), and what
-    needs a derivative in time (drift, velocity, Euler-Maruyama, Heun, the likelihood) needs `smooth()`.
-    Level 0, data, has alpha = 1 and variance 0: the last step of a walk may go there.
+    A chain is known at its levels only. Time grids contain levels only, and training draws levels only (times='knots').
+    A method with derivatives in time (drift, velocity, Euler-Maruyama, Heun, the likelihood) needs `smooth()`.
+    Level 0 is data, with alpha = 1 and variance 0; the last step of a sampling loop may go to level 0.
 
     Args:
-        alpha: the factors on x_0 from the least noise to the most, shape (N,), in [0, 1].
-        variance: the variances, shape (N,), positive.
-        descending: whether the published labels count from the most noise (as SMLD's) or the least.
+        alpha: factors on x_0 from the lowest noise level to the highest, shape (N,), in [0, 1].
+        variance: variances, shape (N,), positive.
+        descending: True if the published labels count from the highest noise level, as in SMLD; False otherwise.
 
     Attributes:
-        log_alphas, variances: the tables from level 0 on, shape (N + 1,).
+        log_alphas, variances: tables from level 0 to level N, shape (N + 1,).
     """
 
     log_alphas: Any
     variances: Any
     descending: bool = eqx.field(static=True)
-    arguments: tuple[tuple[str, Any], ...] = eqx.field(static=True)  # of the constructor, for a config
+    arguments: tuple[tuple[str, Any], ...] = eqx.field(static=True)  # arguments of the constructor, for a config
 
     t_min = 0.0
-    t_stop = property(lambda self: 1 / self.levels)  # from level 1 the last denoising leads to data
+    t_stop = property(lambda self: 1 / self.levels)  # the final denoising step leads from level 1 to data
 
     def __init__(self, alpha: ArrayLike, variance: ArrayLike, descending: bool = False, **arguments: Any) -> None:
         if is_concrete(alpha, variance):
-            # On the host and in float64, for alpha near the data is all but 1.
+            # The tables are float64 on the host, because alpha is almost 1 near the data.
             alphas, variances = _table("alpha", alpha), _table("variance", variance)
             _check_tables(alphas, variances, type(self).__name__)
             with np.errstate(divide="ignore"):
@@ -59,15 +59,15 @@ class Chain(SDE):
 
     @property
     def levels(self) -> int:
-        """N, the number of levels with noise."""
+        """Return N, the number of levels with noise."""
         return len(self.variances) - 1
 
     def level(self, t: ArrayLike) -> Array:
-        """The level i nearest to time t, int32 in the shape of t."""
+        """Return the level i nearest to time t, as int32 in the shape of t."""
         return jnp.clip(jnp.round(to_time(t) * self.levels), 0, self.levels).astype(jnp.int32)
 
     def label(self, t: ArrayLike) -> Array:
-        """The label of a published network at time t: i - 1, or N - i where labels count from the most noise."""
+        """Return the label of a published network at time t: i - 1, or N - i if `descending` is True."""
         level = self.level(t)
         return (self.levels - level if self.descending else level - 1).astype(to_time(t).dtype)
 
@@ -78,7 +78,7 @@ class Chain(SDE):
         return jnp.asarray(self.variances, float)[self.level(t)]
 
     def smooth(self) -> SmoothChain:
-        """A continuous-time SDE through the levels, for what needs derivatives in time; see SmoothChain."""
+        """Return a continuous-time SDE through the levels, which has derivatives in time; see `SmoothChain`."""
         return SmoothChain(self)
 
     def drift_rate(self, t: ArrayLike) -> Array:
@@ -91,40 +91,41 @@ class Chain(SDE):
         raise InputError(
             f"{type(self).__name__} is known at its {self.levels} levels only, so it has no {what}: use "
             "chain.smooth(), a curve through the levels, or a sampler that steps from level to level, such as "
-            "Ancestral or DDIM; in a loss, a weight without g, such as MinSNR."
+            "Ancestral or DDIM. In a loss, use a weight without g, such as MinSNR."
         )
 
     def time_of(self, log_snr: ArrayLike) -> Array:
-        """The time of the level whose log signal-to-noise ratio is nearest to this, in the shape of log_snr."""
+        """Return the time of the level with the nearest log signal-to-noise ratio, in the shape of log_snr."""
         known = self.log_snr(jnp.arange(1, self.levels + 1) / self.levels)
         distance = jnp.abs(known - jnp.asarray(log_snr)[..., None])
         return (jnp.argmin(distance, axis=-1) + 1) / self.levels
 
     def nearest(self, times: np.ndarray) -> np.ndarray:
-        """Times of the nearest levels; raises InputError where two of them fall on one level."""
+        """Return the times of the nearest levels, or raise InputError if two times have the same nearest level."""
         levels = np.clip(np.round(np.asarray(times) * self.levels), 0, self.levels)
         if len(np.unique(levels)) < len(levels):
             raise InputError(
-                f"{type(self).__name__} has {self.levels} levels, and two of these {len(levels)} times fall on one: "
-                f"use fewer steps (a uniform grid may have {self.levels - 1}), or chain.smooth()."
+                f"{type(self).__name__} has {self.levels} levels, and two of the {len(levels)} times are nearest "
+                f"to the same level: use fewer steps (a uniform grid may have {self.levels - 1}), or chain.smooth()."
             )
         return levels / self.levels
 
     def check_times(self, times: np.ndarray, name: str) -> None:
         super().check_times(times, name)
-        # Of a long chain float32 keeps the level to a part of itself.
+        # In float32 the rounding error of a level grows with N, so the tolerance grows with N.
         off = times[np.abs(times * self.levels - np.round(times * self.levels)) > max(1e-3, self.levels * 2.0**-22)]
         if off.size:
             raise InputError(
                 f"{name} contains {off.flat[0]:g}; expected levels i / {self.levels} of {type(self).__name__}, as "
-                "time_grid makes them: or use chain.smooth() for any time."
+                "time_grid returns them; or use chain.smooth(), which is known at any time."
             )
 
 
 def _check_tables(alpha: np.ndarray, variance: np.ndarray, name: str) -> None:
     if alpha.ndim != 1 or alpha.shape != variance.shape or len(alpha) < 2:
         raise InputError(
-            f"{name} got alpha of shape {alpha.shape} and variance {variance.shape}; expected two tables of N >= 2."
+            f"{name} got alpha of shape {alpha.shape} and variance of shape {variance.shape}; "
+            "expected shape (N,) for both, with N >= 2."
         )
     if not (np.all((alpha >= 0) & (alpha <= 1)) and np.all(variance > 0) and np.isfinite(variance).all()):
         raise InputError(f"{name} needs alpha in [0, 1] and positive, finite variances.")
@@ -139,20 +140,20 @@ def _check_tables(alpha: np.ndarray, variance: np.ndarray, name: str) -> None:
 
 
 class SmoothChain(SDE):
-    """The continuous-time SDE through the levels of a chain.
+    """`SmoothChain` is the continuous-time SDE through the levels of a chain.
 
-    log alpha is interpolated by monotone cubics (PCHIP) over t = i / N, and the variance follows from it. On a
-    variance-preserving chain it is 1 - alpha^2; on any other the log signal-to-noise ratio is interpolated too,
-    and variance = alpha^2 / SNR (where alpha = 1, that is log sigma). So SNR falls between the levels as well and
-    g^2 = -variance (log SNR)' is never negative; alpha and the variance, each on its own, would leave it to
-    chance. Time starts at level 1.
+    log alpha is interpolated with monotone cubics (PCHIP) over t = i / N. On a variance-preserving chain the variance
+    is 1 - alpha^2. On any other chain the log signal-to-noise ratio (SNR) is interpolated too, and
+    variance = alpha^2 / SNR (where alpha = 1, this interpolates log sigma). So SNR falls between the levels as well,
+    and g^2 = -variance (log SNR)' is never negative. Separate interpolation of alpha and the variance would not
+    guarantee this. Time starts at level 1.
 
     Args:
-        chain: the chain; alpha positive at all levels.
+        chain: the chain, with positive alpha at all levels.
     """
 
-    alpha_pieces: Any  # (4, N): cubics of log alpha between the levels, highest power first
-    snr_pieces: Any  # (4, N): of log SNR; None on a variance-preserving chain
+    alpha_pieces: Any  # (4, N): coefficients of the cubics of log alpha, highest power first
+    snr_pieces: Any  # (4, N): coefficients for log SNR; None on a variance-preserving chain
     descending: bool = eqx.field(static=True)
 
     t_min = property(lambda self: 1 / self.alpha_pieces.shape[1])
@@ -166,16 +167,16 @@ class SmoothChain(SDE):
         variance = np.asarray(chain.variances, np.float64)
         if not np.isfinite(log_alpha).all():
             i = int(np.flatnonzero(~np.isfinite(log_alpha))[0])
-            raise InputError(f"The chain has alpha = 0 at level {i}, so log alpha has no curve: leave that level out.")
+            raise InputError(f"The chain has alpha = 0 at level {i}, where log alpha is infinite: remove level {i}.")
         self.descending = chain.descending
         self.alpha_pieces, self.snr_pieces = _cubics(log_alpha), None
         if not np.allclose(variance, -np.expm1(2 * log_alpha), rtol=1e-9, atol=0):
             log_snr = 2 * log_alpha[1:] - np.log(variance[1:])
-            # Level 0 has an infinite one, and time starts at level 1: any straight way there does.
+            # log SNR is infinite at level 0. Time starts at level 1, so a linear extrapolation to level 0 is enough.
             self.snr_pieces = _cubics(np.concatenate([[2 * log_snr[0] - log_snr[1]], log_snr]))
 
     def label(self, t: ArrayLike) -> Array:
-        """The chain's label between its levels: N t - 1, or N (1 - t)."""
+        """Return the label at any time, also between the levels: N t - 1, or N (1 - t) if `descending` is True."""
         t, n = to_time(t), self.alpha_pieces.shape[1]
         return n * (1 - t) if self.descending else n * t - 1
 
@@ -204,16 +205,18 @@ def _table(name: str, table: Any) -> np.ndarray:
 
 
 def _cubics(values: np.ndarray) -> np.ndarray:
-    """Coefficients of the monotone cubics through values at 0, 1, 2, ..."""
+    """Return the coefficients of the monotone cubics through `values` at the places 0, 1, 2 and so on."""
     return np.asarray(PchipInterpolator(np.arange(len(values)), values).c)
 
 
 class DDPM(Chain):
-    """The chain of Ho et al. 2020 (arXiv:2006.11239): beta_i linear, alpha_i^2 the product of 1 - beta_1..i.
+    """`DDPM` is the chain of Ho et al. 2020 (arXiv:2006.11239), with beta_i linear in i.
+
+    alpha_i^2 is the product of 1 - beta_1..i.
 
     Args:
-        n: the number of levels, T in the paper.
-        beta_min, beta_max: the first and the last beta.
+        n: number of levels, T in the paper.
+        beta_min, beta_max: first and last beta.
     """
 
     def __init__(self, n: int = 1000, beta_min: float = 1e-4, beta_max: float = 0.02) -> None:
@@ -222,12 +225,12 @@ class DDPM(Chain):
 
 
 class CosineDDPM(Chain):
-    """The cosine chain (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17), each beta clipped.
+    """`CosineDDPM` is the cosine chain (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17), with each beta clipped.
 
     Args:
-        n: the number of levels.
-        s: the offset.
-        clip: the largest beta; without it the last alpha would be 0.
+        n: number of levels.
+        s: offset of the cosine.
+        clip: largest beta; without this limit the last alpha would be 0.
     """
 
     def __init__(self, n: int = 1000, s: float = 0.008, clip: float = 0.999) -> None:
@@ -237,7 +240,10 @@ class CosineDDPM(Chain):
 
 
 class DiscreteVP(Chain):
-    """The chain whose limit is `VP` (Song et al. 2021, App. B): beta_i linear from beta_min / N to beta_max / N."""
+    """`DiscreteVP` is the chain whose limit is `VP` (Song et al. 2021, App. B).
+
+    beta_i is linear in i, from beta_min / N to beta_max / N.
+    """
 
     def __init__(self, n: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         _check_numbers(self, n, beta_min=beta_min, beta_max=beta_max)
@@ -245,9 +251,9 @@ class DiscreteVP(Chain):
 
 
 class SMLD(Chain):
-    """The chain of NCSN (Song & Ermon 2019, arXiv:1907.05600): alpha = 1, sigma a geometric sequence.
+    """`SMLD` is the chain of NCSN (Song & Ermon 2019, arXiv:1907.05600), with alpha = 1 and sigma a geometric sequence.
 
-    Its limit is `VE`. From level 1 a step leads to sigma_0 = 0. Labels count from the most noise.
+    The limit of SMLD is `VE`. A step from level 1 leads to sigma_0 = 0. Labels count from the highest noise level.
     """
 
     def __init__(self, n: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
@@ -267,7 +273,7 @@ def _check_numbers(chain: Chain, n: Any, **numbers: Any) -> None:
 
 
 def _from_betas(chain: Chain, betas: np.ndarray, **arguments: Any) -> None:
-    """Fill a variance-preserving chain: alpha_i^2 = prod (1 - beta)."""
+    """Initialise a variance-preserving chain from its betas: alpha_i^2 is the product of 1 - beta_1..i."""
     if not np.all((betas > 0) & (betas < 1)):
         bad = betas[~((betas > 0) & (betas < 1))][0]
         raise InputError(f"{type(chain).__name__} has a beta of {bad:g}; expected every beta between 0 and 1.")

@@ -1,4 +1,4 @@
-"""The SDEs of the literature in continuous time."""
+"""This module defines the SDEs of the literature in continuous time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from score_sde.sde.base import SDE
 
 
 class VariancePreserving(SDE):
-    """An SDE with variance = 1 - alpha^2: a subclass gives log_alpha, exact near the data."""
+    """`VariancePreserving` is an SDE with variance = 1 - alpha^2; a subclass defines log_alpha, exact near the data."""
 
     t_stop = 1e-3
 
@@ -24,7 +24,7 @@ class VariancePreserving(SDE):
 
 
 class VP(VariancePreserving):
-    """The variance-preserving SDE, Eq. (11), the limit of DDPM.
+    """`VP` is the variance-preserving SDE, Eq. (11), the limit of DDPM.
 
     beta(t) = beta_min + t (beta_max - beta_min),
     log alpha(t) = -t beta_min / 2 - t^2 (beta_max - beta_min) / 4,  variance(t) = 1 - alpha(t)^2.
@@ -47,19 +47,19 @@ class VP(VariancePreserving):
 
 
 def _log_alpha(signal: Array, variance: Array) -> Array:
-    """log(alpha^2) / 2 from alpha^2 and 1 - alpha^2, by the one of the two that is small."""
+    """Return log(alpha^2) / 2 from alpha^2 and 1 - alpha^2, computed from the smaller of the two."""
     near_data = variance < 0.5
     return jnp.where(near_data, jnp.log1p(-jnp.minimum(variance, 0.5)), jnp.log(signal)) / 2
 
 
 class CosineVP(VariancePreserving):
-    """The cosine schedule (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17) in continuous time.
+    """`CosineVP` is the cosine schedule (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17) in continuous time.
 
     alpha(t) = cos(pi/2 (t + s) / (1 + s)) / cos(pi/2 s / (1 + s)),  variance(t) = 1 - alpha(t)^2.
 
-    alpha(1) = 0, where drift and diffusion are infinite, so t_max is a little less: 0.9946, as in
-    DPM-Solver (Lu et al. 2022, arXiv:2206.00927, App. D), where alpha = 0.0084. With t_max=1 only what
-    does without drift and diffusion can start there.
+    alpha(1) = 0, where drift and diffusion are infinite. The default t_max is therefore 0.9946, where
+    alpha = 0.0084, as in DPM-Solver (Lu et al. 2022, arXiv:2206.00927, App. D). With t_max=1 only methods
+    without drift and diffusion can start at t_max.
     """
 
     s: float = eqx.field(default=0.008, converter=as_float)
@@ -74,12 +74,13 @@ class CosineVP(VariancePreserving):
         return _log_alpha(self.alpha(t) ** 2, self.variance(t))
 
     def variance(self, t: ArrayLike) -> Array:
-        # With a the angle at 0 and b the angle gone since; not through log alpha, which has no derivative at alpha = 0.
+        # a is the angle at time 0, and b is the angle from time 0 to t.
+        # The formula avoids log alpha, which has no derivative at alpha = 0.
         a, b = self._angle(self.s), self._angle(t)
         return jnp.sin(b) * jnp.sin(b + 2 * a) / jnp.cos(a) ** 2
 
     def alpha(self, t: ArrayLike) -> Array:
-        # The cosine of an angle near pi/2 is the sine of what is left of it, which has no rounding at t = 1.
+        # The cosine of the angle is computed as the sine of pi/2 minus the angle, which has no rounding error at t = 1.
         return jnp.sin(self._angle(1 - to_time(t))) / jnp.cos(self._angle(self.s))
 
     def _angle(self, t: ArrayLike) -> Array:
@@ -87,14 +88,15 @@ class CosineVP(VariancePreserving):
 
 
 class SigmoidVP(VariancePreserving):
-    """The sigmoid schedule (Jabri et al. 2022, arXiv:2212.11972; Chen 2023, arXiv:2301.10972).
+    """`SigmoidVP` is the sigmoid schedule (Jabri et al. 2022, arXiv:2212.11972; Chen 2023, arXiv:2301.10972).
 
     With S the logistic function and u(t) = (start + t (end - start)) / tau,
 
         alpha(t)^2 = (S(u(1)) - S(u(t))) / (S(u(1)) - S(u(0))),  variance(t) = 1 - alpha(t)^2,
 
-    so that alpha^2 falls from 1 to 0. alpha(1) = 0, so t_max is 0.999 (where alpha = 0.017). With t_max=1
-    alpha' is infinite there too, and only what steps by alpha and sigma themselves can start (DDIM, Ancestral).
+    so that alpha^2 falls from 1 to 0. alpha(1) = 0, so the default t_max is 0.999, where alpha = 0.017. With
+    t_max=1, alpha' is infinite at t_max too, and only samplers that use alpha and sigma without derivatives can
+    start there (DDIM, Ancestral).
     """
 
     start: float = eqx.field(default=-3.0, converter=as_float)
@@ -120,8 +122,9 @@ class SigmoidVP(VariancePreserving):
         return jnp.sqrt(self._part(1 - t, self.start, t))
 
     def _part(self, length: Array, far: ArrayLike, t: Array) -> Array:
-        """The rise of S between u(t) and the end `length` away, over its whole rise; `far` is the other end.
+        """Return the rise of S between u(t) and the end at distance `length`, divided by the whole rise.
 
+        `far` is the other end.
         S(a) - S(b) = sinh((a - b) / 2) / (2 cosh(a / 2) cosh(b / 2)), without cancellation.
         """
         whole = (self.end - self.start) / self.tau
@@ -130,14 +133,17 @@ class SigmoidVP(VariancePreserving):
 
 
 class SubVP(VP):
-    """The sub-variance-preserving SDE, Eq. (12): VP's alpha, and variance(t) = (1 - alpha(t)^2)^2."""
+    """`SubVP` is the sub-variance-preserving SDE, Eq. (12): alpha of `VP`, variance(t) = (1 - alpha(t)^2)^2."""
 
     def variance(self, t: ArrayLike) -> Array:
         return expm1(2 * self.log_alpha(t)) ** 2
 
 
 class VE(SDE):
-    """The variance-exploding SDE, Eq. (9), the limit of SMLD: alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t."""
+    """`VE` is the variance-exploding SDE, Eq. (9), the limit of SMLD.
+
+    alpha = 1, sigma = sigma_min (sigma_max/sigma_min)^t.
+    """
 
     sigma_min: float = eqx.field(default=0.01, converter=as_float)
     sigma_max: float = eqx.field(default=50.0, converter=as_float)
@@ -158,7 +164,7 @@ class VE(SDE):
 
 
 class EDM(SDE):
-    """alpha = 1, sigma = t (Karras et al. 2022, arXiv:2206.00364, Sec. 3): time is the noise level itself."""
+    """`EDM` has alpha = 1 and sigma = t (Karras et al. 2022, arXiv:2206.00364, Sec. 3), so time is the noise level."""
 
     sigma_min: float = eqx.field(default=0.002, converter=as_float)
     sigma_max: float = eqx.field(default=80.0, converter=as_float)
@@ -181,12 +187,13 @@ class EDM(SDE):
 
 
 class RectifiedFlow(SDE):
-    """alpha = 1 - t, sigma = t: the path of flow matching and rectified flow, straight from data to noise.
+    """`RectifiedFlow` has alpha = 1 - t and sigma = t, the straight path from data to noise.
 
-    Lipman et al. 2023 (arXiv:2210.02747, Eq. 20, with sigma_min = 0 and time reversed), Liu et al. 2023
-    (arXiv:2209.03003). Its probability flow is dx/dt = E[noise - x_0 | x_t], so matching the velocity on
-    this path is flow matching. At t = 1 alpha is 0: velocity, transition and perturb are defined there,
-    drift and diffusion are not; what needs them starts a little earlier, RectifiedFlow(t_max=0.999).
+    Flow matching (Lipman et al. 2023, arXiv:2210.02747, Eq. 20, with sigma_min = 0 and time reversed) and rectified
+    flow (Liu et al. 2023, arXiv:2209.03003) use this path. The probability flow is dx/dt = E[noise - x_0 | x_t], so
+    matching the velocity on this path is flow matching. At t = 1 alpha is 0: velocity, transition and perturb are
+    defined there, drift and diffusion are not. A method that needs drift or diffusion starts a little earlier, with
+    RectifiedFlow(t_max=0.999).
     """
 
     t_max: float = eqx.field(default=1.0, converter=as_float)

@@ -1,4 +1,4 @@
-"""Proof for an SDE, a sampler, a corrector or a parametrisation of one's own, against laws in closed form.
+"""This package checks an SDE, a sampler, a corrector or a parametrisation against distributions in closed form.
 
 python -m score_sde.verify package.module:Name [name=VALUE ...] [--json]
 """

@@ -1,4 +1,7 @@
-"""python -m score_sde.verify package.module:Name [name=VALUE ...] [--json] [--on=VP,VE] [--order=2] [--mixture=JSON]"""
+"""This module is the command line of `verify`.
+
+python -m score_sde.verify package.module:Name [name=VALUE ...] [--json] [--on=VP,VE] [--order=2] [--mixture=JSON]
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ _EXAMPLE = """{"weights": [1, 2], "means": [[0, 0], [1, 1]], "stds": [0.1, 0.2]}
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m score_sde.verify",
-        description="Check an SDE, a sampler, a corrector or a parametrisation against laws in closed form. "
-        "Exit status: 0 where all passed, 1 where something failed, 2 for input that cannot be used.",
+        description="Check an SDE, a sampler, a corrector or a parametrisation against closed forms. "
+        "Exit status: 0 if all checks passed, 1 if a check failed, 2 if the input cannot be used.",
     )
-    parser.add_argument("path", help="what to check, as package.module:Name: a class, or an object made of one")
-    parser.add_argument("arguments", nargs="*", metavar="name=VALUE", help="arguments of a class, in JSON or as text")
-    parser.add_argument("--json", action="store_true", help="print the whole report as JSON, and nothing else")
-    parser.add_argument("--on", metavar="SDE,...", help="check on these SDEs alone, such as VP,VE")
-    parser.add_argument("--order", metavar="N", help="the order of convergence that a sampler must have: its claim")
-    parser.add_argument("--mixture", metavar="JSON", help=f"other data than two Gaussians in the plane: {_EXAMPLE}")
+    parser.add_argument("path", help="the class or object to check, as package.module:Name")
+    parser.add_argument("arguments", nargs="*", metavar="name=VALUE", help="arguments of the class, as JSON or text")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON only")
+    parser.add_argument("--on", metavar="SDE,...", help="check on these SDEs only, such as VP,VE")
+    parser.add_argument("--order", metavar="N", help="the order of convergence that the sampler must have")
+    parser.add_argument("--mixture", metavar="JSON", help=f"data instead of two Gaussians in the plane: {_EXAMPLE}")
     return parser.parse_intermixed_args(argv)
 
 
@@ -38,7 +41,7 @@ def _mixture(text: str) -> Mixture:
     except InputError:
         raise
     except (ValueError, TypeError) as error:
-        raise InputError(f"--mixture is no mixture: {error}; expected, for example, {_EXAMPLE}.") from error
+        raise InputError(f"--mixture is not a mixture: {error}; expected, for example, {_EXAMPLE}.") from error
 
 
 def _number(text: str) -> float:
@@ -49,7 +52,7 @@ def _number(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command and return the exit status."""
     options = _parse(argv)
     parallel.use_compile_cache(data.cache_dir() / "compiled")
     try:

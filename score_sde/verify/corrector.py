@@ -1,4 +1,4 @@
-"""Is a corrector one: its draws, the law that it keeps, and that it goes there."""
+"""This module defines the checks of a corrector: noise, the marginal that it keeps, and convergence."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from score_sde.verify.report import NotAsked, Question
 
 SDES: dict[str, SDE] = {"VP": VP(), "SubVP": SubVP(), "VE": VE(sigma_max=20.0), "DiscreteVP": DiscreteVP(250)}
 _EVALUATIONS = 400
-_LANGEVIN_BIAS = 0.03  # what unadjusted Langevin steps of snr = 0.176 leave of sigma^2 too much
+_LANGEVIN_BIAS = 0.03  # excess variance after unadjusted Langevin steps of snr = 0.176, in units of sigma^2
 _FROZEN = "frozen and hashable"
 
 
 def questions(corrector: Corrector, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
-    """What is asked of a corrector."""
-    frozen = "declare it with @dataclasses.dataclass(frozen=True)"
+    """Return the questions about a corrector."""
+    frozen = "declare the class with @dataclasses.dataclass(frozen=True)"
     found = [Question(_FROZEN, "", lambda: steps.unhashable(corrector), 0, frozen)]
     for name, sde in sdes.items():
         found += _on_one(corrector, name, sde, data)
@@ -49,12 +49,12 @@ def _on_one(corrector: Corrector, name: str, sde: SDE, data: Mixture) -> list[Qu
     bound = laws.moments_bound(data) + _LANGEVIN_BIAS
     plane = laws.model_of(sde, laws.default_mixture())
     one = functools.cache(lambda: _one_step(corrector, step, plane, clean))
-    other = "exact draws change: not sqrt(2 e) of noise for e times the score, or e is so large that its bias shows"
-    noise = "noise of sqrt(2 e) belongs to e times the score"
-    keys = "draw by each example's own key, as jax.vmap(lambda key: jax.random.normal(key, shape))(keys) does"
-    shared = "samples, or all calls, share their noise: draw with the keys that are given"
+    other = "the marginal changes: e times the score needs noise of sqrt(2 e), and a large e causes a bias"
+    noise = "a step of e times the score needs noise of standard deviation sqrt(2 e)"
+    keys = "use the key of each example, as in jax.vmap(lambda key: jax.random.normal(key, shape))(keys)"
+    shared = "samples or calls share noise: draw noise with the given keys"
     return [
-        ask("a call keeps shape and dtype", lambda: _interface(corrector, sde), 0, "x or nfe changes its kind"),
+        ask("a call keeps shape and dtype", lambda: _interface(corrector, sde), 0, "wrong shape or dtype of x or nfe"),
         ask(
             "sample i does not depend on the batch",
             lambda: steps.batch_dependence(step, plane, clean, clean),
@@ -62,28 +62,28 @@ def _on_one(corrector: Corrector, name: str, sde: SDE, data: Mixture) -> list[Qu
             keys,
         ),
         ask(
-            "draws of different samples are independent",
+            "noise of different samples is independent",
             lambda: steps.shared_noise(step, plane, clean, clean),
             5.0,
             shared,
         ),
-        ask("one call: what becomes of x_0", lambda: one()[0], 0.05, "a corrector moves x along the score, not x_0"),
-        ask("one call: what becomes of the noise", lambda: one()[1], 0.05, noise),
-        ask("the law is kept, mostly noise: moments", lambda: keeps(noisy), bound, other),
-        ask("the law is kept, mostly data: moments", lambda: keeps(clean), bound, other),
+        ask("one call: factor on x_0", lambda: one()[0], 0.05, "a corrector must not change the factor on x_0"),
+        ask("one call: factor on the noise", lambda: one()[1], 0.05, noise),
+        ask("keeps the marginal, mostly noise: moments", lambda: keeps(noisy), bound, other),
+        ask("keeps the marginal, mostly data: moments", lambda: keeps(clean), bound, other),
         ask(
-            "another law is drawn nearer",
+            "converges from another distribution",
             lambda: _contraction(corrector, model, noisy),
             0.95,
-            f"after {_EVALUATIONS} evaluations draws of another law are as far away as before",
+            f"after {_EVALUATIONS} evaluations another distribution is no closer to the marginal",
         ),
-        ask("nfe is what was evaluated", lambda: _miscount(corrector, model, clean), 0, "nfe is not its evaluations"),
+        ask("nfe is the evaluation count", lambda: _miscount(corrector, model, clean), 0, "nfe is not correct"),
     ]
 
 
 def _one_step(corrector: Corrector, step: steps.Step, model: GaussianMixture, t: float) -> tuple[float, float]:
     if _evaluations(corrector, model, t) != 1:
-        raise NotAsked("several steps in a call")
+        raise NotAsked("a call does not have exactly one evaluation")
     return steps.halves(step, model, t, t, most_noise=np.inf)
 
 
@@ -108,13 +108,13 @@ def _calls(model: GaussianMixture, x: Any, t: Any, *, corrector: Corrector, call
 
 
 def _repeat(corrector: Corrector, model: GaussianMixture, x: np.ndarray, t: float) -> np.ndarray:
-    """x after many evaluations, each call with its own keys."""
+    """Return x after many evaluations, where each call has its own keys."""
     calls = max(5, _EVALUATIONS // max(_evaluations(corrector, model, t), 1))
     return np.asarray(_calls(model, jnp.asarray(x), jnp.asarray(t, x.dtype), corrector=corrector, calls=calls))
 
 
 def _contraction(corrector: Corrector, model: GaussianMixture, t: float) -> float:
-    """The energy distance of draws half as far again from their mean, after calls and before."""
+    """Return the energy distance after the calls divided by that before, for samples with 1.5 times the spread."""
     exact, mean = laws.exact(model, t, 3, laws.COMPARED), laws.exact(model, t, 4, laws.COMPARED)
     wide = mean + 0.5 * (mean - mean.mean(axis=0))
     return laws.energy(_repeat(corrector, model, wide, t), exact) / laws.energy(wide, exact)

@@ -1,4 +1,4 @@
-"""Laws that are known in closed form, draws of them, and distances from them."""
+"""This module defines distributions in closed form, exact samples of them, and distances from them."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from score_sde.denoisers import GaussianMixture, Mixture
 from score_sde.sde import SDE
 from score_sde.verify.report import NotAsked
 
-N = 20_000  # draws for means and covariances
-COMPARED = 3_000  # draws for energy distances, which take all pairs
-BIAS = 0.03  # what fine steps may leave, in units of the spread
+N = 20_000  # samples for means and covariances
+COMPARED = 3_000  # samples for energy distances, which use all pairs
+BIAS = 0.03  # allowed bias of fine steps, in units of the standard deviation
 
 
 def default_mixture() -> Mixture:
-    """Two Gaussians in the plane, apart but not alone."""
+    """Return a mixture of two separate Gaussians in the plane."""
     return Mixture(np.asarray([0.3, 0.7]), np.asarray([[1.5, 0.0], [-0.8, 0.6]]), np.asarray([0.3, 0.5]))
 
 
 def model_of(sde: SDE, data: Mixture) -> GaussianMixture:
-    """The exact denoiser of these data."""
+    """Return the exact denoiser of these data."""
     return GaussianMixture(sde, data.weights, data.means, data.stds)
 
 
 @jax.jit
 def _draw(marginal: Mixture, key: Array) -> Array:
-    # Always as many, for compiling takes longer than drawing.
+    # The number is always N, because compilation for another number takes longer than the draws.
     return marginal.sample(keys_.examples(key, jnp.arange(N)))
 
 
 def exact(model: GaussianMixture, t: float, seed: int, n: int = N) -> np.ndarray:
-    """n draws of the marginal at time t, at most N, (n, *shape)."""
+    """Return n samples of the marginal at time t, shape (n, *shape); n is at most N."""
     return np.asarray(_draw(model.marginal(t), keys_.stream(seed, "verify"))[:n])
 
 
 def moments(x: np.ndarray, law: Mixture) -> float:
-    """The largest error of a mean or covariance of x, in units of the law's standard deviations."""
+    """Return the largest error of a mean or covariance of x, in units of the standard deviations of `law`."""
     x = np.asarray(x, np.float64).reshape(len(x), -1)
     mean, covariance = np.asarray(law.mean(), np.float64), np.asarray(law.covariance(), np.float64)
     std = np.sqrt(np.diag(covariance))
@@ -51,10 +51,10 @@ def moments(x: np.ndarray, law: Mixture) -> float:
 
 
 def moments_bound(data: Mixture, n: int = N) -> float:
-    """Four standard errors of `moments` of n draws, and BIAS.
+    """Return the bound of `moments` for n samples: four standard errors plus BIAS.
 
-    A mean has the standard error 1 / sqrt(n) and a covariance at most sqrt((kurtosis - 1) / n); no marginal has longer
-    tails than the data.
+    The standard error of a mean is 1 / sqrt(n), and that of a covariance is at most sqrt((kurtosis - 1) / n). No
+    marginal has longer tails than the data.
     """
     x = np.asarray(_draw(data, keys_.stream(0, "verify")), np.float64).reshape(N, -1)
     fourth = np.mean(((x - x.mean(axis=0)) / x.std(axis=0)) ** 4, axis=0).max()
@@ -62,42 +62,43 @@ def moments_bound(data: Mixture, n: int = N) -> float:
 
 
 def energy(x: np.ndarray, y: np.ndarray) -> float:
-    """The energy distance of two sets of draws (Szekely & Rizzo 2013), in units of what one law has on average.
+    """Return the energy distance of two sets of samples, divided by its mean for equal distributions.
 
-    2 E|X - Y| - E|X - X'| - E|Y - Y'| over all pairs; of n and n draws of one law it is 2 E|X - Y| / n on average.
+    The energy distance (Szekely & Rizzo 2013) is 2 E|X - Y| - E|X - X'| - E|Y - Y'| over all pairs. For n and n samples
+    of one distribution its mean is 2 E|X - Y| / n.
     """
     x, y = (np.asarray(z[:COMPARED], np.float64).reshape(min(len(z), COMPARED), -1) for z in (x, y))
     between = cdist(x, y).mean()
     return float((2 * between - cdist(x, x).mean() - cdist(y, y).mean()) / (2 * between / len(x)))
 
 
-ENERGY_BOUND = 5.0  # one law has more than 5 times its average far less often than once in a thousand
+ENERGY_BOUND = 5.0  # equal distributions exceed 5 times the mean far less often than once in a thousand
 
 
 def start_of(sde: SDE) -> float:
-    """t_max, or a little before it where no signal is left there."""
+    """Return t_max, or a slightly smaller time if no signal is left at t_max."""
     return float(sde.t_max) * (1.0 if float(sde.alpha(sde.t_max)) > 0 else 0.99)
 
 
 def first_of(sde: SDE) -> float:
-    """t_min, or a little after it where there is no noise yet and log-SNR is infinite."""
+    """Return t_min, or a slightly larger time if t_min has no noise and so an infinite log-SNR."""
     low, high = float(sde.t_min), float(sde.t_max)
     return low if float(sde.variance(low)) > 0 else low + 1e-5 * (high - low)
 
 
 def stop_of(sde: SDE) -> float:
-    """t_stop, but not before first_of."""
+    """Return the larger of t_stop and first_of(sde)."""
     return max(float(sde.t_stop), first_of(sde))
 
 
 def part_of(sde: SDE) -> tuple[float, float]:
-    """The middle of the way, from four fifths to one fifth of the time, where every method is defined."""
+    """Return the ends of the middle of the time range, at 4/5 and 1/5, where every method is defined."""
     low, high = float(sde.t_min), float(sde.t_max)
     return low + 0.8 * (high - low), low + 0.2 * (high - low)
 
 
 def smooth(sde: SDE) -> SDE:
-    """The SDE at every time."""
+    """Return the SDE at every time; raise NotAsked if a chain cannot be smoothed."""
     try:
         return sde.smooth()
     except InputError as reason:  # a chain whose last level has no signal
@@ -105,7 +106,7 @@ def smooth(sde: SDE) -> SDE:
 
 
 def fine_grid(sde: SDE, steps: int, start: float | None = None, stop: float | None = None) -> np.ndarray:
-    """Times even in log-SNR, from start_of to t_stop; of a chain all its levels."""
+    """Return times evenly spaced in log-SNR, by default from start_of to stop_of; for a chain return its levels."""
     start = start_of(sde) if start is None else start
     stop = stop_of(sde) if stop is None else stop
     if sde.levels is not None:
@@ -119,7 +120,7 @@ def fine_grid(sde: SDE, steps: int, start: float | None = None, stop: float | No
 
 
 def _time_of(sde: SDE, log_snr: np.ndarray) -> np.ndarray:
-    """sde.time_of in float64, on the host, where there is nothing to compile."""
+    """Return sde.time_of(log_snr) in float64, computed on the host to avoid compilation."""
     low, high = np.full(log_snr.shape, first_of(sde)), np.full(log_snr.shape, float(sde.t_max))
     with jax.enable_x64(True):
         for _ in range(70):
@@ -130,13 +131,13 @@ def _time_of(sde: SDE, log_snr: np.ndarray) -> np.ndarray:
 
 
 def time_at(sde: SDE, log_snr: float) -> float:
-    """The time, or the nearest level, at which log-SNR has this value, within the SDE's reach."""
+    """Return the time, or the nearest level, at which log-SNR has this value, clipped to the range of the SDE."""
     time = np.clip(_time_of(sde, np.asarray([log_snr])), stop_of(sde), start_of(sde))
     return float(np.ravel(sde.nearest(time))[0])
 
 
 def times_of(sde: SDE, n: int = 1001) -> np.ndarray:
-    """Times over the whole range, near both ends too; of a chain its levels."""
+    """Return times over the whole range, dense near both ends; for a chain return its levels."""
     if sde.levels is not None:
         return np.arange(1, sde.levels + 1) / sde.levels
     low, high = float(sde.t_min), float(sde.t_max)

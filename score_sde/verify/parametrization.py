@@ -1,4 +1,4 @@
-"""Is a parametrisation one: both halves of x from one output, labels, and what an ideal network under it gives."""
+"""This module defines the checks of a parametrisation: x_0 and noise, labels, and results of an ideal network."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ SDES: dict[str, SDE] = {
     "RectifiedFlow": RectifiedFlow(),
     "DiscreteVP": DiscreteVP(250),
 }
-_LAWS = ("VP", "VE", "RectifiedFlow")  # where an ideal network is sampled, too
-_SERVES = "SDEs that it serves"
+_LAWS = ("VP", "VE", "RectifiedFlow")  # on these SDEs an ideal network is sampled too
+_SERVES = "SDEs that the parametrisation supports"
 _HALVES = "alpha x_0 + sigma noise is x_t"
 
 
 def questions(parametrization: Parametrization, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
-    """What is asked of a parametrisation."""
+    """Return the questions about a parametrisation."""
     refused = {name: _refusal(parametrization, sde) for name, sde in sdes.items()}
     serves = [name for name, reason in refused.items() if not reason]
     lacking = "; ".join(reason for reason in refused.values() if reason)
-    found = [Question(_SERVES, "", lambda: (len(serves), lacking), 1, "check() refuses all of them", at_least=True)]
+    found = [Question(_SERVES, "", lambda: (len(serves), lacking), 1, "check() rejects all the SDEs", at_least=True)]
     for name in serves:
         found += _on_one(parametrization, name, sdes[name], data)
     return found
@@ -53,10 +53,10 @@ def _refusal(parametrization: Parametrization, sde: SDE) -> str:
         coefficients = jax.tree.leaves(parametrization.coefficients(sde, last))
         if float(sde.alpha(last)) == 0 and not np.all(np.isfinite(np.asarray(coefficients, float))):
             name = type(parametrization).__name__
-            return f"{name} has no finite coefficients where {type(sde).__name__} has alpha = 0: say so in its check()"
+            return f"{name} has no finite coefficients at alpha = 0 ({type(sde).__name__}): raise InputError in check()"
     except InputError as error:
         return str(error)
-    except Exception:  # it shows when it is asked
+    except Exception:  # the checks report this error
         return ""
     return ""
 
@@ -68,24 +68,24 @@ def _on_one(parametrization: Parametrization, name: str, sde: SDE, data: Mixture
     def ask(what: str, measure: Callable[[], Any], bound: float, meaning: str, *needs: str) -> Question:
         return Question(what, name, measure, bound, meaning, needs=(_SERVES, *needs))
 
-    halves = "of x_0 = a x + b F and noise = c x + d F, alpha a + sigma c must be 1 and alpha b + sigma d 0"
-    labels = "labels must rise, or fall, with t"
+    halves = "x_0 = a x + b F and noise = c x + d F need alpha a + sigma c = 1 and alpha b + sigma d = 0"
+    labels = "labels must rise or fall strictly with t"
     found = [
         ask(_HALVES, lambda: _contradiction(parametrization, sde), 1e-6, halves),
-        ask("the label tells all times apart", lambda: _label(parametrization, sde), 0, labels),
-        ask("the input's scale is positive", lambda: _scale(parametrization, sde), 0, "input_scale must be positive"),
+        ask("the label is strictly monotone in t", lambda: _label(parametrization, sde), 0, labels),
+        ask("the input scale is positive", lambda: _scale(parametrization, sde), 0, "input_scale must be positive"),
         ask(
-            "halves of an ideal network, float32",
+            "x_0 and noise of an ideal network, float32",
             lambda: _precision(ideal, model),
             0.02,
-            "rounding: have each half in closed form, neither by subtracting the other",
+            "rounding: compute x_0 and noise in closed form, not one by subtracting the other",
             _HALVES,
         ),
     ]  # fmt: skip
     if name in _LAWS:
         bound = laws.moments_bound(data)
         drawn = functools.cache(lambda: _draw(ideal, model))
-        lost = "an ideal network under it gives another law"
+        lost = "an ideal network does not give the marginal"
         error = functools.partial(simulated.likelihood_error, ideal, model, seed=2)
         found += [
             ask("likelihood of an ideal network, nats", error, 1e-2, lost, _HALVES),
@@ -106,7 +106,7 @@ def _on_one(parametrization: Parametrization, name: str, sde: SDE, data: Mixture
 
 
 class _Ideal(Denoiser):
-    """What the parametrisation makes of the output F that gives the exact halves."""
+    """`_Ideal` is the denoiser of a network whose output F gives the exact x_0 and noise."""
 
     model: GaussianMixture
     parametrization: Parametrization = eqx.field()
@@ -123,7 +123,7 @@ class _Ideal(Denoiser):
     def output(self, x: Array, t: Array, x0: Array, noise: Array) -> Array:
         halves = self.parametrization.coefficients(self.sde, t)
         (a, b), (c, d) = [[jnp.broadcast_to(jnp.asarray(each), t.shape) for each in half] for half in halves]
-        # From the half that F says more of: by the other one all digits may be lost.
+        # F is computed from x_0 or noise, whichever has the larger factor on F; the other may lose all digits.
         of_x0 = jnp.abs(b) >= jnp.abs(d)
         from_x0 = (x0 - expand(a, x) * x) / expand(jnp.where(of_x0, b, 1), x)
         from_noise = (noise - expand(c, x) * x) / expand(jnp.where(of_x0, 1, d), x)
@@ -151,7 +151,7 @@ def _contradiction(parametrization: Parametrization, sde: SDE) -> tuple[float, s
 
 
 def _label(parametrization: Parametrization, sde: SDE) -> tuple[float, str]:
-    """How many neighbouring times have labels that are equal, turn back, or are not finite."""
+    """Return the number of neighbouring times whose labels are equal, change direction, or are not finite."""
     times = _times(sde)
     with jax.enable_x64(True):
         label = np.asarray(parametrization.label(sde, jnp.asarray(times)), np.float64)
@@ -168,10 +168,10 @@ def _scale(parametrization: Parametrization, sde: SDE) -> float:
 
 
 def _precision(ideal: _Ideal, model: GaussianMixture) -> tuple[float, str]:
-    """The largest error of a half had from F in float32, relative to that half's size, where sigma > alpha / 1000."""
+    """Return the largest relative error of x_0 or noise computed from F in float32, where sigma > alpha / 1000."""
     found = []
     times = _times(model.sde, 12)[:: 1 if model.sde.levels is None else 25]
-    # Nearer to the data the noise is less than float32 keeps of x, and a half may be had from it.
+    # Closer to the data a float32 x holds too few digits of the noise, and a prediction may be computed from x.
     for t in times[np.asarray(model.sde.log_snr(times)) < 14]:
         x = jnp.asarray(laws.exact(model, float(t), 1, 64))
         exact, there = model.predict(x, jnp.asarray(t, x.dtype)), ideal.predict(x, jnp.asarray(t, x.dtype))

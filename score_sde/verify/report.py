@@ -1,4 +1,4 @@
-"""What is asked, what came out, and how it is shown."""
+"""This module defines questions, their answers, and the printed report."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from score_sde.core.errors import DivergenceError
 
 
 class Question(NamedTuple):
-    """A figure to be measured, and what it must be.
+    """A question is a figure to measure, and the bound of the figure.
 
     Attributes:
         name: what is measured.
-        on: where, such as the SDE under a sampler.
-        measure: returns the figure, or (figure, a word on where it was found).
-        bound: the most it may be, or the least.
-        meaning: what it means where it is not so.
-        at_least: whether the bound is the least.
-        needs: names of questions that must have passed, on the same or on '', or this one is not asked.
+        on: where the figure is measured, such as the name of the SDE on which a sampler is checked.
+        measure: a function that returns the figure, or (figure, text on where the figure was found).
+        bound: the largest allowed figure, or the smallest allowed figure if at_least.
+        meaning: the meaning of a failure.
+        at_least: whether the bound is the smallest allowed figure.
+        needs: names of questions that must have passed with the same `on` or with on = ''; otherwise this question is
+            skipped.
     """
 
     name: str
@@ -35,12 +36,12 @@ class Question(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A question's answer.
+    """A check is the answer to a question.
 
     Attributes:
-        name, on, bound, at_least: of the question.
-        figure: what was measured; NaN where it could not be, None where it was not asked.
-        note: what it means where it failed; why it was not asked; else where the figure was found.
+        name, on, bound, at_least: the fields of the question.
+        figure: the measured figure; NaN if the measurement failed, None if the question was skipped.
+        note: the meaning of a failure, or the reason for a skipped question, or where the figure was found.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Check:
 
     @property
     def result(self) -> str:
-        """PASS, FAIL, or - where it was not asked."""
+        """Return PASS, FAIL, or - for a skipped question."""
         if self.figure is None:
             return "-"
         passed = self.figure >= self.bound if self.at_least else self.figure <= self.bound
@@ -61,13 +62,13 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All checks of one thing.
+    """A report holds all checks of one object.
 
     Attributes:
-        subject: what was verified, as text.
+        subject: the checked object, as text.
         kind: 'SDE', 'sampler', 'corrector' or 'parametrization'.
-        checks: in the order in which they were made.
-        seconds: how long it took.
+        checks: the checks, in the order of measurement.
+        seconds: the duration of all checks in seconds.
     """
 
     subject: str
@@ -77,17 +78,17 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something was checked and nothing failed."""
+        """Return whether at least one check passed and no check failed."""
         results = {check.result for check in self.checks}
         return "PASS" in results and "FAIL" not in results
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of what failed, each once, in order."""
+        """Return the names of the failed checks in order, each name once."""
         return tuple(dict.fromkeys(check.name for check in self.checks if check.result == "FAIL"))
 
     def to_json(self) -> str:
-        """JSON text; figures that are not finite are null."""
+        """Return the report as JSON text, where a figure that is not finite is null."""
         checks = [
             dataclasses.asdict(check) | {"result": check.result, "figure": _finite(check.figure)}
             for check in self.checks
@@ -100,12 +101,12 @@ class Report:
 
 
 def ask(questions: Sequence[Question]) -> Iterator[Check]:
-    """Measure one after the other. What raises an error fails, and what needs it is not asked."""
+    """Yield the check of each question; an error is a failure, and questions that need a failed one are skipped."""
     passed: set[tuple[str, str]] = set()
     for question in questions:
         missing = [name for name in question.needs if not passed & {(name, question.on), (name, "")}]
         if missing:
-            check = _check(question, None, f"not asked: it needs {missing[0]!r}")
+            check = _check(question, None, f"skipped: needs a pass of {missing[0]!r}")
         else:
             check = _measure(question)
         if check.result == "PASS":
@@ -117,10 +118,10 @@ def _measure(question: Question) -> Check:
     try:
         measured = question.measure()
     except NotAsked as reason:
-        return _check(question, None, f"not asked: {reason}")
-    except DivergenceError:  # its remedy, more steps, is for users of what is right
-        return _check(question, math.nan, f"{question.meaning} (what it makes is not finite)")
-    except Exception as error:  # whatever the code under test raises
+        return _check(question, None, f"skipped: {reason}")
+    except DivergenceError:  # the remedy in the message, more steps, is for correct code only
+        return _check(question, math.nan, f"{question.meaning} (the result is not finite)")
+    except Exception as error:  # the code under test may raise any error
         return _check(question, math.nan, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     figure, where = measured if isinstance(measured, tuple) else (measured, "")
     if math.isnan(figure):
@@ -133,7 +134,7 @@ def _measure(question: Question) -> Check:
 
 
 class NotAsked(Exception):
-    """Raised by a measure where the question has no meaning; the text says why."""
+    """A measure raises `NotAsked` if the question has no meaning; the message gives the reason."""
 
 
 def _check(question: Question, figure: float | None, note: str) -> Check:
@@ -148,7 +149,7 @@ _WIDTHS = (50, 12, 9, 9, 4)
 
 
 def table(checks: Sequence[Check]) -> list[str]:
-    """Lines of text, with what a failure means on a line of its own."""
+    """Return the lines of a table, where the meaning of a failure has its own line."""
     lines = [line(("check", "on", "figure", "bound", "")), line(tuple("-" * width for width in _WIDTHS))]
     for check in checks:
         lines += rows(check)
@@ -156,7 +157,7 @@ def table(checks: Sequence[Check]) -> list[str]:
 
 
 def rows(check: Check) -> list[str]:
-    """One check's line, and a second one where there is something to say of it."""
+    """Return the line of a check, and a second line with the note of a failure."""
     if check.figure is None:
         return [f"{line((check.name, check.on, '', '', ''))}  {check.note}"]
     figure, bound = f"{check.figure:.3g}", f"{'>=' if check.at_least else '<='} {check.bound:.3g}"
@@ -165,13 +166,13 @@ def rows(check: Check) -> list[str]:
 
 
 def line(cells: Sequence[str]) -> str:
-    """Cells in columns of one width."""
+    """Return the cells as one line in columns of fixed width."""
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
 
 
 def summary(report: Report) -> str:
-    """The last line."""
+    """Return the last line of the report."""
     count = {result: sum(check.result == result for check in report.checks) for result in ("PASS", "FAIL", "-")}
-    skipped = f", {count['-']} not asked" if count["-"] else ""
+    skipped = f", {count['-']} skipped" if count["-"] else ""
     outcome = "PASS" if report.passed else "FAIL"
     return f"{outcome}: {count['PASS']} passed, {count['FAIL']} failed{skipped}, in {report.seconds:.0f} s"

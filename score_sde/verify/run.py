@@ -1,4 +1,4 @@
-"""All checks of one thing."""
+"""This module runs all checks of one object."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ def verify(
     order: float | None = None,
     tell: Callable[[Check], None] | None = None,
 ) -> Report:
-    """Check an SDE, a sampler, a corrector or a parametrisation against a mixture of Gaussians, in a minute or so.
+    """Check an SDE, a sampler, a corrector or a parametrisation against a mixture of Gaussians, in about a minute.
 
-    An SDE: alpha and variance, what is said to follow from them, marginals by simulation, time reversal, likelihood,
-    order of convergence. A sampler or corrector: on several SDEs, interface, draws keyed by their example, the
-    halves of one step, laws, order. A parametrisation: its two halves, labels, and what an ideal network under it
-    gives. Figures of draws have bounds of 4 standard errors or more beside what fine steps may leave.
+    An SDE: alpha and variance, the functions that depend on them, simulated marginals, time reversal, likelihood, order
+    of convergence. A sampler or corrector: on several SDEs, interface, noise keyed by example, the factors on x_0 and
+    noise in one step, distributions, order of convergence. A parametrisation: x_0 and noise, labels, and the results of
+    an ideal network. Bounds of random figures are at least 4 standard errors plus the allowed bias of fine steps.
 
     Args:
-        thing: what is to be checked, not a class.
-        mixture: the data; None for two Gaussians in the plane.
-        on: the SDEs on which a sampler, corrector or parametrisation is checked; None for all, such as VP, VE.
-        order: the order of convergence that a sampler must have; None for its own `convergence_order`.
-        tell: called with each check as it is made.
+        thing: the object to check, not a class.
+        mixture: the data; None selects two Gaussians in the plane.
+        on: names of the SDEs on which a sampler, corrector or parametrisation is checked, such as VP; None for all.
+        order: the order of convergence that a sampler must have; None selects its own `convergence_order`.
+        tell: a function that is called with each check after its measurement.
 
     Returns:
-        Report; `passed`, `failed` and `str(report)` say how it went.
+        Report; `passed`, `failed` and `str(report)` give the result.
 
     Raises:
-        InputError: for something of another kind, or an SDE that is not there, or an order of what has none.
+        InputError: for an object of another kind, an unknown SDE, an order that is not valid, or an order of an object
+            that is not a sampler.
     """
     kind, start = target.kind_of(thing), time.perf_counter()
     data = mixture if mixture is not None else laws.default_mixture()
@@ -55,23 +56,23 @@ def verify(
 
 
 def chosen(kind: str, on: Sequence[str] | None) -> Mapping[str, SDE]:
-    """The SDEs of these names; raises InputError for one that is not there."""
+    """Return the SDEs with these names; raise InputError for an unknown name."""
     known: Mapping[str, SDE] = _ROOMS[kind].SDES
     if on is None:
         return known
     missing = [name for name in on if name not in known]
     if missing or not on:
-        what = f"expected some of {', '.join(known)}" if known else f"a {kind} is checked on itself alone"
+        what = f"expected some of {', '.join(known)}" if known else f"expected none: {kind}s are checked alone"
         raise InputError(f"on is {', '.join(on)!r}; {what}.")
     return {name: known[name] for name in on}
 
 
 def claimed(kind: str, order: float | None) -> Mapping[str, float]:
-    """{'order': order}, empty where none is given; raises InputError for one that cannot be."""
+    """Return {'order': order}, or {} if order is None; raise InputError for an order that is not valid."""
     if order is None:
         return {}
     if kind != "sampler":
-        raise InputError(f"order is {order!r}; expected none, for it is samplers that have one, not the kind {kind}.")
+        raise InputError(f"order is {order!r}; expected none: only samplers have an order, not the kind {kind}.")
     if isinstance(order, bool) or not isinstance(order, int | float) or not 0 < order < math.inf:
         raise InputError(f"order is {order!r}; expected a positive number, such as 2.")
     return {"order": float(order)}

@@ -1,4 +1,4 @@
-"""Is a sampler one: its draws, the two halves of one step, the laws that it ends in, and how fast it gets there."""
+"""This module defines the checks of a sampler: noise, factors of one step, marginal, order of convergence."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ SDES: dict[str, SDE] = {
     "DiscreteVP": DiscreteVP(250),
 }
 _STEPS = 400
-_FROZEN, _DEFINED = "frozen and hashable", "SDEs that it is defined on"
-_BATCH, _APART = "sample i does not depend on the batch", "draws of different samples are independent"
+_FROZEN, _DEFINED = "frozen and hashable", "SDEs on which the sampler is defined"
+_BATCH, _APART = "sample i does not depend on the batch", "noise of different samples is independent"
 _KINDS, _FINITE = "a step keeps shape and dtype", "a step of finite x is finite"
-_TOLERANCE = 0.3  # of an order of convergence, which few and many steps both blur
-_KEYS = "draw by each example's own key: jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)"
+_TOLERANCE = 0.3  # error of a measured order of convergence, which is less exact for few or many steps
+_KEYS = "use the key of each example: jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)"
 
 
 def questions(sampler: Sampler, data: Mixture, sdes: Mapping[str, SDE], order: float | None = None) -> list[Question]:
-    """What is asked of a sampler; `order` is its order of convergence, its own claim if None."""
+    """Return the questions about a sampler; `order` None selects the convergence_order of the sampler."""
     defined = {name: sde for name, sde in sdes.items() if _is_defined(sampler, sde)}
     lacking = ", ".join(name for name in sdes if name not in defined)
-    frozen = "declare it with @dataclasses.dataclass(frozen=True)"
+    frozen = "declare the class with @dataclasses.dataclass(frozen=True)"
     where = f"not on {lacking}" if lacking else ""
     found = [
         Question(_FROZEN, "", lambda: steps.unhashable(sampler), 0, frozen),
         Question(
-            _DEFINED, "", lambda: (len(defined), where), 1, "check() or step() refuses all of them", at_least=True
+            _DEFINED, "", lambda: (len(defined), where), 1, "check() or step() rejects all the SDEs", at_least=True
         ),
     ]
     for name, sde in defined.items():
@@ -53,7 +53,7 @@ def questions(sampler: Sampler, data: Mixture, sdes: Mapping[str, SDE], order: f
 
 def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture, claimed: float) -> list[Question]:
     model = laws.model_of(sde, data)
-    # Of a single Gaussian one half would tell the other, so a step is looked at on two.
+    # For a single Gaussian the predicted x_0 determines the noise, so one step is checked on a mixture of two.
     plane = laws.model_of(sde, laws.default_mixture())
     one = functools.cache(lambda: steps.halves(_stepper(sampler), plane, *_two_times(sde)))
 
@@ -61,8 +61,8 @@ def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture, claimed: float
         return Question(what, name, measure, bound, meaning, needs=(_FROZEN, _DEFINED, *needs))
 
     found = [
-        ask(_KINDS, lambda: _interface(sampler, sde), 0, "x, state or nfe changes its kind"),
-        ask(_FINITE, lambda: _infinite(sampler, sde), 0, "a step divides by zero, or leaves the range of numbers"),
+        ask(_KINDS, lambda: _interface(sampler, sde), 0, "x, state or nfe has a wrong shape or dtype"),
+        ask(_FINITE, lambda: _infinite(sampler, sde), 0, "a step divides by zero, or overflows"),
         ask(
             _BATCH,
             lambda: steps.batch_dependence(_stepper(sampler), plane, *_two_times(sde)),
@@ -74,11 +74,11 @@ def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture, claimed: float
             _APART,
             lambda: steps.shared_noise(_stepper(sampler), plane, *_two_times(sde)),
             5.0,
-            "samples, or all calls, share their noise: draw with the keys that are given",
+            "samples or calls share noise: draw noise with the given keys",
             _FINITE,
         ),
         ask(
-            "one step: what becomes of x_0",
+            "one step: factor on x_0",
             lambda: one()[0],
             0.05,
             "the factor on x_0 does not go from alpha(t) to alpha(s)",
@@ -86,10 +86,10 @@ def _on_one(sampler: Sampler, name: str, sde: SDE, data: Mixture, claimed: float
             _APART,
         ),
         ask(
-            "one step: what becomes of the noise",
+            "one step: factor on the noise",
             lambda: one()[1],
             0.05,
-            "noise kept and noise drawn (standard deviation ~ sqrt(dt)) do not make up sigma(s)",
+            "kept noise and fresh noise (standard deviation ~ sqrt(dt)) do not add up to sigma(s)",
             _BATCH,
             _APART,
         ),
@@ -107,26 +107,26 @@ def _of_walks(
     ask: Callable[..., Question],
     claimed: float | None,
 ) -> list[Question]:
-    """What is asked of whole walks, of a sampler whose steps are sound; None asks no order of convergence."""
+    """Return the questions about whole sampling loops, which need valid steps; `claimed` None omits the order."""
     own = functools.cache(lambda: _has_own_steps(sampler, model))
     walked = functools.cache(lambda: _walk(sampler, model, own()))
     try:
         bound = laws.moments_bound(data, _draws(own()))
-    except Exception:  # it shows when it is asked
+    except Exception:  # the questions below report this error
         bound = laws.moments_bound(data)
 
     def of_sound(*args: Any) -> Question:
         return ask(*args, _KINDS, _FINITE)
 
-    lost = "the walk ends in another law than the SDE's marginal at the last time"
-    miscounted = "nfe of a step is not its evaluations"
+    lost = "the samples do not have the SDE's marginal at the last time"
+    miscounted = "nfe of a step is not correct"
     found = [
-        of_sound("law: moments", lambda: laws.moments(*walked()[:2]), bound, lost),
-        of_sound("law: energy distance", lambda: laws.energy(walked()[0], walked()[2]), laws.ENERGY_BOUND, lost),
-        of_sound("nfe is what was evaluated", lambda: _miscount(sampler, model), 0, miscounted),
+        of_sound("marginal: moments", lambda: laws.moments(*walked()[:2]), bound, lost),
+        of_sound("marginal: energy distance", lambda: laws.energy(walked()[0], walked()[2]), laws.ENERGY_BOUND, lost),
+        of_sound("nfe is the evaluation count", lambda: _miscount(sampler, model), 0, miscounted),
     ]
     if claimed is not None:
-        meaning = f"with more steps the error does not fall as steps^-{claimed:g}: the method has not the order claimed"
+        meaning = f"the error does not fall as steps^-{claimed:g}: the method does not have the claimed order"
         order = of_sound(
             "order of convergence", lambda: _order(sampler, sde, data, own()), claimed - _TOLERANCE, meaning
         )
@@ -140,13 +140,13 @@ def _condition(sampler: Sampler, model: GaussianMixture) -> float:
 
     times = _two_times(model.sde)
     error = steps.ignored_condition(_stepper(sampler), conditional, model, *times)
-    if error > 1e-6:  # right for a model without conditions, so no failure
-        raise NotAsked("it does not: a conditional model would be drawn from as if it had no condition")
+    if error > 1e-6:  # correct for a model without conditions, so this is no failure
+        raise NotAsked("a step ignores cond: a conditional model is sampled as if it had no condition")
     return error
 
 
 def _is_defined(sampler: Sampler, sde: SDE) -> bool:
-    """Whether neither check nor step raises InputError; what else may be wrong shows when it is asked."""
+    """Return whether neither check nor step raises InputError; the questions report any other error."""
     try:
         sampler.check(sde, laws.fine_grid(sde, 2))
         _step_of_pictures(sampler, sde)
@@ -158,13 +158,13 @@ def _is_defined(sampler: Sampler, sde: SDE) -> bool:
 
 
 def _two_times(sde: SDE) -> tuple[float, float]:
-    """A short step from where half of x is noise, the next level of a chain."""
+    """Return the times (t, s) of a short step, or of one level of a chain, from t where log-SNR is 0."""
     t = laws.time_at(sde, 0.0)
     return t, t - 1 / sde.levels if sde.levels is not None else laws.time_at(sde, 0.02)
 
 
 def _stepper(sampler: Sampler) -> steps.Step:
-    """A step as a function of (model, keys, x, t, s), compiled."""
+    """Return a compiled step as a function of (model, keys, x, t, s)."""
     return lambda *args: _first_step(*args, sampler=sampler)[0]
 
 
@@ -177,7 +177,7 @@ def _first_step(
 
 
 def _step_of_pictures(sampler: Sampler, sde: SDE) -> tuple[Any, ...]:
-    """(x before, x after, state after, nfe, state before) on 5 pictures of 2 x 3 x 1."""
+    """Return (x before, x after, state after, nfe, state before) of a step on 5 pictures of 2 x 3 x 1."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((5, 2, 3, 1)), float)
     model = GaussianMixture(sde, np.ones(2), rng.standard_normal((2, 2, 3, 1)), 0.5)
@@ -186,7 +186,7 @@ def _step_of_pictures(sampler: Sampler, sde: SDE) -> tuple[Any, ...]:
 
 
 def _interface(sampler: Sampler, sde: SDE) -> tuple[float, str]:
-    """How many of the things that a step must keep it does not, in both precisions."""
+    """Return the number of shapes and dtypes that a step does not keep, in both precisions, and their list."""
     wrong = []
     for wide in (False, True):
         with jax.enable_x64(wide):
@@ -202,7 +202,7 @@ def _interface(sampler: Sampler, sde: SDE) -> tuple[float, str]:
 
 
 def _infinite(sampler: Sampler, sde: SDE) -> tuple[int, str]:
-    """How many numbers of a step are not finite, in both precisions."""
+    """Return the number of values of a step that are not finite, in both precisions, and where."""
     total, where = 0, ""
     for wide in (False, True):
         with jax.enable_x64(wide):
@@ -213,7 +213,7 @@ def _infinite(sampler: Sampler, sde: SDE) -> tuple[int, str]:
 
 
 def _has_own_steps(sampler: Sampler, model: GaussianMixture) -> bool:
-    """Whether it chooses its own steps: evaluations differ from example to example, or grow with the way."""
+    """Return whether the sampler chooses its own steps: nfe differs between examples, or grows with the interval."""
     grid = laws.fine_grid(model.sde, _STEPS)
     x, keys = jnp.asarray(laws.exact(model, grid[0], 6, 32)), jax.random.split(jax.random.key(1), 32)
     whole, short = (
@@ -226,12 +226,12 @@ def _has_own_steps(sampler: Sampler, model: GaussianMixture) -> bool:
 
 
 def _draws(own: bool) -> int:
-    """How many samples are drawn: fewer where the slowest of them sets the pace."""
+    """Return the number of samples, which is smaller if the slowest sample determines the time."""
     return laws.COMPARED if own else laws.N
 
 
 def _walk(sampler: Sampler, model: GaussianMixture, own: bool) -> tuple[np.ndarray, Mixture, np.ndarray]:
-    """(x, its law, exact draws) at the end of a fine grid, from exact draws at its start."""
+    """Return (x, marginal, exact samples) at the end of a fine grid, from exact samples at the start."""
     grid = laws.fine_grid(model.sde, _STEPS)
     grid = grid[[0, -1]] if own else grid
     n = _draws(own)
@@ -249,15 +249,15 @@ def _miscount(sampler: Sampler, model: GaussianMixture) -> tuple[float, str]:
 
 
 def _order(sampler: Sampler, sde: SDE, data: Mixture, own: bool) -> tuple[float, str]:
-    """The slope of the error in the number of steps, over the middle of the way.
+    """Return the order of convergence from errors with several numbers of steps, over the middle of the time range.
 
-    Of a deterministic sampler the error is the distance from the probability flow; of a stochastic one the relative
-    error of the variance of Gaussian data, where it is above the Monte-Carlo noise.
+    The error of a deterministic sampler is the distance from the solution of the probability-flow ODE. The error of a
+    stochastic sampler is the relative error of the variance of Gaussian data, where it is above the Monte Carlo noise.
     """
     model = laws.model_of(sde, data)
     ends = laws.part_of(sde)
     if own:
-        raise NotAsked("it chooses its own steps")
+        raise NotAsked("the sampler chooses its own steps")
     deterministic = steps.spread(_stepper(sampler), model, *_two_times(sde)) == 0
     found = _distances(sampler, model, ends) if deterministic else _variance_errors(sampler, sde, ends)
     floor = 1e-6 if deterministic else 0.02
@@ -266,13 +266,13 @@ def _order(sampler: Sampler, sde: SDE, data: Mixture, own: bool) -> tuple[float,
         return float("nan"), shown
     above = [n for n, error in found.items() if error > floor]
     if len(above) < 2 or max(found.values()) < 3 * floor:
-        raise NotAsked(f"{shown}, not far above {floor:g}")
-    n, m = above[-3:][0], above[-1]  # of few steps the error may still rise
+        raise NotAsked(f"{shown}, too close to the resolution {floor:g}")
+    n, m = above[-3:][0], above[-1]  # with few steps the error may still rise
     return float(np.log(found[n] / found[m]) / np.log(m / n)), shown
 
 
 def _distances(sampler: Sampler, model: GaussianMixture, ends: tuple[float, float]) -> dict[int, float]:
-    """The root mean square distance from the probability flow of 64 points, by the number of steps."""
+    """Return the root mean square distance of 64 points from the probability-flow ODE, by the number of steps."""
     with jax.enable_x64(True):
         x = jnp.asarray(laws.exact(model, ends[0], 4, 64), float)
         exact = ode.flow(model, x, *ends, rtol=1e-9, atol=1e-9).y
@@ -282,7 +282,7 @@ def _distances(sampler: Sampler, model: GaussianMixture, ends: tuple[float, floa
 
 
 def _variance_errors(sampler: Sampler, sde: SDE, ends: tuple[float, float]) -> dict[int, float]:
-    """The relative error of the variance of Gaussian data, by the number of steps."""
+    """Return the relative error of the variance of Gaussian data, by the number of steps."""
     shape = (16,)
     model = GaussianMixture(sde, np.ones(1), np.zeros((1, *shape)), 0.5)
     x = jnp.asarray(laws.exact(model, ends[0], 5))

@@ -1,4 +1,4 @@
-"""Is an SDE one: alpha and variance, what is said to follow from them, and what is simulated with them."""
+"""This module defines the checks of an SDE: alpha and variance, functions that depend on them, and simulations."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from score_sde.sde import SDE
 from score_sde.verify import laws, simulated
 from score_sde.verify.report import NotAsked, Question
 
-SDES: dict[str, SDE] = {}  # an SDE is checked on itself alone
+SDES: dict[str, SDE] = {}  # an SDE is checked on itself alone, without other SDEs
 _VALID = "alpha and variance are valid"
 _DRIFT, _DIFFUSION = "drift is (log alpha)' x", "g^2 is variance' - 2 f variance"
 _RATES, _LEVELS = "velocity rates are alpha' and sigma'", "levels lie on smooth()"
 _FALLS = "log-SNR falls"
 _PRECISION, _DERIVED = "float32 keeps alpha and variance", "log_alpha, sigma, log_snr, kernel, perturb"
-_FORWARD = "forward simulation, all of it: moments"
+_FORWARD = "forward simulation, all steps: moments"
 
 
 def questions(sde: SDE, data: Mixture, sdes: Mapping[str, SDE]) -> list[Question]:
-    """What is asked of an SDE."""
-    valid = _ask(sde, _VALID, _invalid_times, 0, "alpha >= 0, and variance > 0 after t_min, in the shape of t")
-    falls = "alpha^2 / variance must fall from t_min to t_max: noise cannot be taken away by an SDE"
+    """Return the questions about an SDE."""
+    valid = _ask(sde, _VALID, _invalid_times, 0, "expected alpha >= 0 and variance > 0 after t_min, in the shape of t")
+    falls = "alpha^2 / variance must fall from t_min to t_max: an SDE cannot remove noise"
     first = [
         valid._replace(needs=()),
         _ask(sde, _FALLS, _largest_rise, 0, falls)._replace(needs=(_VALID,)),
@@ -48,23 +48,23 @@ def _ask(
 def _of_what_is_stated(sde: SDE) -> list[Question]:
     ask = functools.partial(_ask, sde)
     rates = [
-        ask(_DRIFT, _drift, 1e-3, "the drift, stated or derived, belongs to another alpha"),
-        ask(_DIFFUSION, _diffusion, 1e-3, "the diffusion, stated or derived, belongs to another variance"),
-        ask(_RATES, _rates, 1e-3, "the probability flow belongs to another SDE"),
+        ask(_DRIFT, _drift, 1e-3, "the drift, defined or derived, does not match alpha"),
+        ask(_DIFFUSION, _diffusion, 1e-3, "the diffusion, defined or derived, does not match variance"),
+        ask(_RATES, _rates, 1e-3, "velocity_rates do not match alpha and variance"),
     ]
-    levels = [ask(_LEVELS, _levels, 1e-5, "chain.smooth() leaves the chain's levels")]
+    levels = [ask(_LEVELS, _levels, 1e-5, "chain.smooth() does not pass through the levels")]
     return [
-        ask(_PRECISION, _precision, 0.1, "use expm1 and log1p where two numbers near 1 differ"),
-        ask(_DERIVED, _derived, 1e-3, "these do not agree with alpha and variance"),
-        ask("prior_std is sigma(t_max)", _prior_std, 1e-3, "the prior has another width than x at t_max"),
-        ask("time_of and the default grid", _grids, 1e-3, "time_of must invert log_snr, and times of a grid must fall"),
-        ask("prior draws and density", _prior, 1.0, "not those of N(0, prior_std^2 I), each draw by its own key"),
+        ask(_PRECISION, _precision, 0.1, "use expm1 and log1p to subtract numbers near 1"),
+        ask(_DERIVED, _derived, 1e-3, "these functions do not match alpha and variance"),
+        ask("prior_std is sigma(t_max)", _prior_std, 1e-3, "the prior is wider or narrower than the noise at t_max"),
+        ask("time_of and the default grid", _grids, 1e-3, "time_of must invert log_snr, and a grid must decrease"),
+        ask("prior draws and density", _prior, 1.0, "expected N(0, prior_std^2 I), with one key per draw"),
         *(rates if sde.levels is None else levels),
     ]
 
 
 def _of_what_is_simulated(sde: SDE, data: Mixture) -> list[Question]:
-    """What is not asked where something is wrong that it is made of: the cause is seen, and not all that follows."""
+    """Return the questions about simulations, which are skipped if a part fails, so that only the cause is reported."""
     continuous = sde.levels is None
     stated = (_PRECISION, _DERIVED, *((_DRIFT, _DIFFUSION) if continuous else ()))
     flow = (_DERIVED, _RATES if continuous else _LEVELS)
@@ -76,10 +76,10 @@ def _of_what_is_simulated(sde: SDE, data: Mixture) -> list[Question]:
     bound = laws.moments_bound(data)
     forward = functools.cache(lambda: simulated.forward(sde, data))
     backward = functools.cache(lambda: simulated.reversal(sde, data))
-    away = "from x at t_min, drift and diffusion lead to another law than alpha and variance say"
+    away = "the simulation from t_min does not have the marginal given by alpha and variance"
     back = "the reverse-time SDE does not lead back to the data"
     reversed_ = (*stated, *(() if continuous else (_LEVELS,)), _FORWARD)
-    thirds = ("forward simulation, a third of it: moments", "forward simulation, two thirds of it: moments", _FORWARD)
+    thirds = ("forward simulation, 1/3 of steps: moments", "forward simulation, 2/3 of steps: moments", _FORWARD)
     return [
         *(ask(stated, name, functools.partial(_moments_at, forward, k), bound, away) for k, name in enumerate(thirds)),
         ask(
@@ -102,21 +102,21 @@ def _of_what_is_simulated(sde: SDE, data: Mixture) -> list[Question]:
             "likelihood against the closed form, nats",
             lambda sde: simulated.likelihood(sde, data),
             1e-2,
-            "log p along the probability flow is not that of the mixture",
+            "log p from the probability-flow ODE is not log p of the mixture",
         ),
         ask(
             flow if continuous else (),
             "order of convergence of Heun",
             lambda sde: simulated.order(sde, data),
             1.7,
-            "alpha or variance is not smooth in t, so that no method is of second order",
+            "alpha or variance is not smooth in t, so no method is of order 2",
         )._replace(at_least=True),
         ask(
             (_PRECISION, _DERIVED),
             "sample i does not depend on the batch",
             lambda sde: simulated.invariance(sde, data),
             1e-4,
-            "sample_prior must draw each example by its own key",
+            "sample_prior must draw each example with the key of that example",
         ),
     ]
 
@@ -126,7 +126,7 @@ def _moments_at(forward: Callable[[], list[simulated.Law]], k: int, sde: SDE) ->
 
 
 def _inside(sde: SDE) -> np.ndarray:
-    """Times in the open range where alpha has not all but gone, for derivatives."""
+    """Return times for derivatives: inside the time range, and where alpha is not almost 0."""
     times = laws.times_of(sde)[1:-1]
     alpha = np.asarray(sde.alpha(times), np.float64)
     return times[alpha > 1e-3 * alpha.max()]
@@ -142,7 +142,7 @@ def _in_float64(measure: Callable[[SDE], float | tuple[float, str]]) -> Callable
 
 
 def _invalid_times(sde: SDE) -> tuple[float, str]:
-    """How many times have an alpha or a variance that cannot be, in either precision, and the first of them."""
+    """Return the number of times with an alpha or variance that is not valid, and the first, in the worse precision."""
     found = []
     for wide in (False, True):
         with jax.enable_x64(wide):
@@ -152,7 +152,7 @@ def _invalid_times(sde: SDE) -> tuple[float, str]:
         if shapes != [times.shape, ()] * 2:
             raise ValueError(f"alpha and variance have shapes {shapes} for times of shape {times.shape} and ()")
         good = np.isfinite(alpha) & np.isfinite(variance) & (alpha >= 0) & (variance >= 0)
-        # Near the data float32 may lose the variance; that has a line of its own.
+        # Near the data float32 may lose the variance; `_precision` checks this.
         good &= (variance > 0) | (np.asarray(times) == float(sde.t_min)) | (not wide)
         bad = np.flatnonzero(~good)
         where = f"first at t = {times[bad[0]]:.4g} in {times.dtype}" if len(bad) else ""
@@ -167,14 +167,14 @@ def _largest_rise(sde: SDE) -> tuple[float, str]:
         log_snr = 2 * np.log(np.asarray(sde.alpha(times))) - np.log(np.asarray(sde.variance(times)))
         change = np.diff(log_snr)
     flat = np.flatnonzero(np.isnan(change) | (change == 0))
-    if flat.size:  # alpha = 0 on a stretch, or no change: no time could be told from the next
-        return 1.0, f"it does not change after t = {times[flat[0]]:.4g}"
+    if flat.size:  # alpha = 0 or log-SNR is constant on an interval: its times cannot be distinguished
+        return 1.0, f"log-SNR is constant after t = {times[flat[0]]:.4g}"
     k = int(np.argmax(change))
     return float(change[k]), f"after t = {times[k]:.4g}"
 
 
 def _largest(found: list[tuple[float, str]]) -> tuple[float, str]:
-    """The largest figure, NaN above all."""
+    """Return the largest figure, where NaN is larger than all numbers."""
     return max(found, key=lambda pair: np.inf if np.isnan(pair[0]) else pair[0])
 
 
@@ -186,7 +186,7 @@ def _precision(sde: SDE) -> tuple[float, str]:
         single = np.asarray(getattr(sde, name)(times), np.float64)
         with jax.enable_x64(True):
             double = np.asarray(getattr(sde, name)(times.astype(np.float64)))
-        # Where alpha goes to 0 all that float32 has of it is rounding.
+        # Where alpha goes to 0, the float32 value of alpha is only rounding error.
         error = np.abs(single - double) / np.maximum(double, 1e-6 if name == "alpha" else 0)
         k = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
         found.append((float(error[k]), f"{name} at t = {times[k]:.3g}"))
@@ -194,7 +194,7 @@ def _precision(sde: SDE) -> tuple[float, str]:
 
 
 def _worst(pairs: Mapping[str, tuple[np.ndarray, ...]], times: np.ndarray) -> tuple[float, str]:
-    """The largest relative difference of (what is there, what should be, and what rounding may make of it)."""
+    """Return the largest relative difference of pairs (actual, expected) or (actual, expected, rounding error)."""
     found = []
     for name, (there, expected, *rounding) in pairs.items():
         there, expected = np.asarray(there, np.float64), np.asarray(expected, np.float64)
@@ -209,7 +209,7 @@ def _worst(pairs: Mapping[str, tuple[np.ndarray, ...]], times: np.ndarray) -> tu
 @_in_float64
 def _derived(sde: SDE) -> tuple[float, str]:
     t = _inside(sde)
-    s = t[np.arange(len(t)) // 2]  # neighbours near the data, half of the way later
+    s = t[np.arange(len(t)) // 2]  # s is near t close to the data, and far from t later
     alpha, variance = np.asarray(sde.alpha(t)), np.asarray(sde.variance(t))
     alpha_s, variance_s = np.asarray(sde.alpha(s)), np.asarray(sde.variance(s))
     r, v = (np.asarray(part) for part in sde.transition(s, t))
@@ -232,7 +232,7 @@ def _prior_std(sde: SDE) -> tuple[float, str]:
 
 @_in_float64
 def _grids(sde: SDE) -> tuple[float, str]:
-    """How far log_snr(time_of(l)) is from l, and whether the default grid falls."""
+    """Return the error of log_snr(time_of(l)), or infinity if the default grid does not decrease."""
     grid = np.asarray(time_grid.default(sde, min(10, (sde.levels or 11) - 1)))
     if not np.all(np.diff(grid) < 0):
         return float("inf"), f"time_grid.default is {np.array2string(grid, precision=3)}"
@@ -241,11 +241,11 @@ def _grids(sde: SDE) -> tuple[float, str]:
     times = np.asarray([0.9, 0.5, 0.1, 0.01]) * (laws.start_of(sde) - laws.stop_of(sde)) + laws.stop_of(sde)
     log_snr = np.asarray(sde.log_snr(times))
     back = np.asarray(sde.log_snr(np.asarray(sde.time_of(log_snr))))
-    return float(np.abs(back - log_snr).max()), f"of log-SNR {log_snr[0]:.3g} time_of makes {back[0]:.3g}"
+    return float(np.abs(back - log_snr).max()), f"time_of at log-SNR {log_snr[0]:.3g} gives log-SNR {back[0]:.3g}"
 
 
 def _prior(sde: SDE) -> tuple[float, str]:
-    """Of draws of 2 x 2 numbers and of the density, each in units of what it may be off."""
+    """Return the largest error of prior draws of 2 x 2 numbers and of the density, in units of the allowed error."""
     std = float(sde.prior_std)
     keys = keys_.examples(keys_.stream(3, "verify"), jnp.arange(laws.N))
     x = np.asarray(sde.sample_prior(keys, (2, 2)), np.float64).reshape(laws.N, 4) / std
@@ -264,12 +264,12 @@ def _prior(sde: SDE) -> tuple[float, str]:
 
 
 def _slope(function: Callable[[np.ndarray], Array], sde: SDE, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(derivative in time, its rounding) by central differences of order 4: it owes nothing to the SDE's own."""
+    """Return (derivative in time, its rounding error) by central differences of order 4, not from the SDE itself."""
     h = 1e-3 * np.minimum(t - 0.999 * float(sde.t_min), float(sde.t_max) - t)
     values = [np.asarray(function(t + k * h)) for k in (-2, -1, 1, 2)]
     if values[0].dtype != np.float64:
-        raise NotAsked(f"alpha or variance are {values[0].dtype} of float64 times, too coarse for derivatives")
-    # alpha near 1 is rounded to 1e-16, however small its logarithm.
+        raise NotAsked(f"alpha or variance is {values[0].dtype} for float64 times, too coarse for derivatives")
+    # The rounding error of alpha near 1 is 1e-16, even if log alpha is much smaller.
     size = np.maximum(np.abs(values[0]), 1.0 if function == sde.log_alpha else 0.0)
     return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h), 3e-16 * size / h
 

@@ -1,4 +1,4 @@
-"""What is simulated with an SDE: itself, its reversal, its likelihood, its samples."""
+"""This module simulates with an SDE: the forward process, time reversal, the likelihood, and samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ Law = tuple[np.ndarray, Mixture, np.ndarray]
 
 
 def forward(sde: SDE, data: Mixture) -> list[Law]:
-    """(x, its law, exact draws) at three times of the forward SDE, from exact draws at t_min (level 1 of a chain)."""
+    """Return (x, marginal, exact samples) at three times of the forward SDE.
+
+    The forward SDE starts from exact samples at t_min (level 1 of a chain).
+    """
     model = laws.model_of(sde, data)
     times = laws.times_of(sde)
     alpha = np.asarray(sde.alpha(times), np.float64)
@@ -36,7 +39,7 @@ def forward(sde: SDE, data: Mixture) -> list[Law]:
     else:
         grid = float(sde.t_min) + (end - float(sde.t_min)) * (np.arange(_STEPS + 1) / _STEPS) ** 2
     if len(grid) < 4:
-        raise NotAsked("a chain of so few levels is none to walk")
+        raise NotAsked("the chain has too few levels for a simulation")
     start = jnp.asarray(laws.exact(model, grid[0], 5))
     path = _simulate(sde, start, jnp.asarray(grid, jnp.float32), continuous=sde.levels is None)
     stops = [max(1, len(grid) * k // 3 - 1) for k in (1, 2, 3)]
@@ -45,7 +48,7 @@ def forward(sde: SDE, data: Mixture) -> list[Law]:
 
 @functools.partial(module_jit, static_argnames=("continuous",))
 def _simulate(sde: SDE, x: Array, grid: Array, *, continuous: bool) -> Array:
-    """x at each time after the first: Heun's steps of the stated drift and diffusion, or a chain's kernel."""
+    """Return x at each time after the first, by Heun's steps of drift and diffusion, or by the kernel of a chain."""
 
     def step(x: Array, at: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         key, s, t = at
@@ -64,8 +67,8 @@ def _simulate(sde: SDE, x: Array, grid: Array, *, continuous: bool) -> Array:
 
 
 def reversal(sde: SDE, data: Mixture) -> Law:
-    """(x, its law, exact draws) at t_stop, from exact draws at the start by the reverse-time SDE."""
-    sde = laws.smooth(sde)  # the levels of a chain may be too few for any sampler
+    """Return (x, marginal, exact samples) at t_stop, by the reverse-time SDE from exact samples at the start."""
+    sde = laws.smooth(sde)  # a chain may have too few levels for any sampler
     model, grid = laws.model_of(sde, data), laws.fine_grid(sde, _STEPS)
     start = laws.exact(model, grid[0], 8)
     shape, n = start.shape[1:], len(start)
@@ -76,7 +79,7 @@ def reversal(sde: SDE, data: Mixture) -> Law:
 def likelihood(sde: SDE, data: Mixture) -> float:
     curve = laws.smooth(sde)
     if float(curve.variance(curve.t_min)) == 0:
-        raise NotAsked("log_prob starts at t_min, and there is no noise: give the SDE a t_min such as 1e-5")
+        raise NotAsked("log_prob starts at t_min, where the SDE has no noise: give the SDE a t_min such as 1e-5")
     if not np.all(np.isfinite(np.asarray(curve.velocity_rates(curve.t_max)))):
         raise NotAsked("the probability flow is not finite at t_max")
     model = laws.model_of(curve, data)
@@ -84,7 +87,7 @@ def likelihood(sde: SDE, data: Mixture) -> float:
 
 
 def likelihood_error(denoiser: Denoiser, model: GaussianMixture, seed: int) -> float:
-    """The largest error, in nats, of log_prob under a denoiser that should be the model, of 16 draws at t_min."""
+    """Return the largest error of log_prob in nats, for 16 samples at t_min and a denoiser that should be `model`."""
     first, last = model.sde.t_min, model.sde.t_max
     with jax.enable_x64(True):
         x = jnp.asarray(laws.exact(model, first, seed, 16), float)
@@ -94,7 +97,7 @@ def likelihood_error(denoiser: Denoiser, model: GaussianMixture, seed: int) -> f
 
 
 def order(sde: SDE, data: Mixture) -> float:
-    """Of the distance from the probability flow over the middle of the way, with 16, 32 and 64 steps."""
+    """Return the order of convergence of Heun with 16, 32 and 64 steps, over the middle of the time range."""
     if sde.levels is not None:
         raise NotAsked("a chain has no derivatives in time")
     model, ends = laws.model_of(sde, data), laws.part_of(sde)
@@ -106,10 +109,10 @@ def order(sde: SDE, data: Mixture) -> float:
 
 
 def invariance(sde: SDE, data: Mixture) -> float:
-    """Samples 3 and 4 alone and among eight, from the SDE's own prior."""
+    """Return the largest difference of samples 3 and 4, drawn alone and among eight, from the prior of the SDE."""
     model, shape = laws.model_of(sde, data), data.means.shape[1:]
     grid = time_grid.uniform(sde, 3)
-    with warnings.catch_warnings():  # of a prior that the noise does not reach, which is not asked here
+    with warnings.catch_warnings():  # a warning about the prior does not matter here
         warnings.simplefilter("ignore")
         together = sample(model, Ancestral(), grid, shape, n=8, seed=0).x
         apart = sample(model, Ancestral(), grid, shape, n=2, seed=0, first=3, batch_size=1).x

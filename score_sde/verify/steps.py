@@ -1,4 +1,4 @@
-"""One step under the glass: whose noise it draws, and what it makes of the two halves of x."""
+"""This module measures one step: the keys of its noise, and its factors on x_0 and noise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DRAWS = 8192
 
 
 def _take(step: Step, model: GaussianMixture, keys: Any, x: np.ndarray, t: float, s: float) -> np.ndarray:
-    """A step in float64."""
+    """Return the result of a step in float64."""
     with jax.enable_x64(True):
         return np.asarray(step(model, keys, jnp.asarray(x, float), jnp.asarray(t, float), jnp.asarray(s, float)))
 
@@ -40,7 +40,7 @@ def _exact(model: GaussianMixture, t: float, seed: int) -> np.ndarray:
 
 
 def unhashable(thing: Any) -> int:
-    """1 for what cannot be part of a compiled program's name, else 0."""
+    """Return 1 if `thing` is not hashable, as the key of a compiled program must be, otherwise 0."""
     try:
         hash(thing)
     except TypeError:
@@ -49,7 +49,7 @@ def unhashable(thing: Any) -> int:
 
 
 def batch_dependence(step: Step, model: GaussianMixture, t: float, s: float) -> float:
-    """The largest difference of examples in a large batch, alone, and in another order, relative to x."""
+    """Return the largest difference of examples in a large batch, alone, and in another order, relative to x."""
     x, keys = _exact(model, t, 20), _keys(21)
     together = _take(step, model, keys, x, t, s)
     turned = _take(step, model, keys[::-1], x[::-1], t, s)[::-1]
@@ -60,7 +60,7 @@ def batch_dependence(step: Step, model: GaussianMixture, t: float, s: float) -> 
 
 
 def ignored_condition(step: Step, conditional: Step, model: GaussianMixture, t: float, s: float) -> float:
-    """How far a step given the first component's label is from that on the component alone, relative to x."""
+    """Return the relative difference of a step with the first component's label and a step on this component alone."""
     alone = GaussianMixture(model.sde, np.ones(1), model.data.means[:1], model.data.stds[:1])
     x, keys = _exact(model, t, 27), _keys(28)
     error = _take(conditional, model, keys, x, t, s) - _take(step, alone, keys, x, t, s)
@@ -68,24 +68,24 @@ def ignored_condition(step: Step, conditional: Step, model: GaussianMixture, t: 
 
 
 def _from_one_point(step: Step, model: GaussianMixture, t: float, s: float, seed: int) -> np.ndarray:
-    """Many steps from one point, each with its own key: (draws, dimensions)."""
+    """Return the results of many steps from one point, each with its own key: (draws, dimensions)."""
     x = np.broadcast_to(_exact(model, t, 22)[:1], (_DRAWS, *model.data.means.shape[1:]))
     return _take(step, model, _keys(seed), x, t, s).reshape(_DRAWS, -1)
 
 
 def spread(step: Step, model: GaussianMixture, t: float, s: float) -> float:
-    """The variance per dimension of what a step draws; 0 of a deterministic one."""
+    """Return the variance per dimension of the fresh noise of a step; 0 for a deterministic step."""
     variance = float(_from_one_point(step, model, t, s, 23).var(axis=0).mean())
     return variance if variance > _rounding(model, t) ** 2 else 0.0
 
 
 def _rounding(model: GaussianMixture, t: float) -> float:
-    """What a deterministic step may spread: of float32, in case it computes so."""
+    """Return the spread that float32 rounding may give to a deterministic step, in case the step uses float32."""
     return 1e-5 * float(model.sde.sigma(t))
 
 
 def shared_noise(step: Step, model: GaussianMixture, t: float, s: float) -> float:
-    """How far draws hang together, in standard errors: from sample to sample, and over all samples of a call."""
+    """Return the correlation of noise in standard errors: between samples, and over all samples of a call."""
     first, second = (_from_one_point(step, model, t, s, seed) for seed in (23, 24))
     size = float(np.sqrt(first.var(axis=0).mean()))
     apart = float(np.abs(first.mean(axis=0) - second.mean(axis=0)).max())
@@ -99,14 +99,14 @@ def shared_noise(step: Step, model: GaussianMixture, t: float, s: float) -> floa
 
 
 def halves(step: Step, model: GaussianMixture, t: float, s: float, most_noise: float = 0.06) -> tuple[float, float]:
-    """What a short step does to the two halves of x, against what any SDE of the family does.
+    """Return the errors of the factors on x_0 and noise in a short step, against any SDE of the family.
 
-    A step with fresh noise of variance v takes x_t = alpha_t x_0 + sigma_t n, in first order, to
+    A step with fresh noise of variance v takes x_t = alpha_t x_0 + sigma_t n, to first order, to
 
         x_s = x_t + (alpha_s - alpha_t) x_0 + (sigma_s - sigma_t - v / (2 sigma_t)) n + fresh noise,
 
-    x_0 and n being the predicted halves. Both factors are measured, by pairs of points that are given one key, so that
-    what is drawn is subtracted.
+    where x_0 and n are the predicted x_0 and noise. Both factors are measured with pairs of points that share a key, so
+    that the fresh noise cancels.
 
     Returns:
         (error of the factor on x_0, error of the factor on n), in units of the whole change of x.
@@ -114,7 +114,7 @@ def halves(step: Step, model: GaussianMixture, t: float, s: float, most_noise: f
     variance = float(model.sde.variance(t))
     v = spread(step, model, t, s)
     if v > most_noise * variance:
-        raise NotAsked(f"a short step draws noise of {v / variance:.2g} sigma^2: too much for its first order")
+        raise NotAsked(f"a short step draws noise of variance {v / variance:.2g} sigma^2, too much for the check")
     x, keys = _exact(model, t, 25), jnp.concatenate([_keys(26, _DRAWS // 2)] * 2)
     change = _take(step, model, keys, x, t, s) - x
     with jax.enable_x64(True):
@@ -127,12 +127,12 @@ def halves(step: Step, model: GaussianMixture, t: float, s: float, most_noise: f
     sizes = [float(np.sqrt(np.mean(part**2))) for part in differences[1:]]
     whole = abs(expected_x0) * sizes[0] + (abs(sigma_s - sigma_t) + v / (2 * sigma_t)) * sizes[1]
     if whole == 0:
-        raise NotAsked("a call leaves x as it is")
+        raise NotAsked("a call does not change x")
     return abs(on_x0 - expected_x0) * sizes[0] / whole, abs(on_noise - expected_noise) * sizes[1] / whole
 
 
 class _Counted(Guide):
-    """Counts its evaluations, in whatever loop they are."""
+    """`_Counted` counts its evaluations, also inside compiled loops."""
 
     def predict(self, x: Array, t: Any, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         jax.debug.callback(functools.partial(_count, len(x)))
@@ -148,7 +148,7 @@ def _count(examples: int) -> None:
 
 @contextlib.contextmanager
 def counting(model: Denoiser) -> Iterator[tuple[Denoiser, Callable[[], int]]]:
-    """(the model, counting its evaluations of one example; how many there were)."""
+    """Yield (the model with a counter of evaluations per example, a function that returns the count)."""
 
     def evaluations() -> int:
         jax.effects_barrier()
@@ -160,7 +160,7 @@ def counting(model: Denoiser) -> Iterator[tuple[Denoiser, Callable[[], int]]]:
 
 
 def walk(sampler: Sampler, model: GaussianMixture, x: Any, ends: tuple[float, float], n: int) -> Any:
-    """x after n steps even in log-SNR; one compiled program for all n."""
+    """Return x after n steps evenly spaced in log-SNR; one compiled program serves all n."""
     grid = np.resize(laws.fine_grid(model.sde, n, *ends), 257)
     return _walk(model, x, jnp.asarray(grid, x.dtype), jnp.asarray(n), sampler=sampler)
 

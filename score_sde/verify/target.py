@@ -1,4 +1,4 @@
-"""From 'package.module:Name' to the thing that it names."""
+"""This module imports the object that a path 'package.module:Name' names."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ KINDS: dict[str, tuple[Any, type]] = {
 
 
 def kind_of(thing: Any) -> str:
-    """'SDE', 'sampler', 'corrector' or 'parametrization'.
+    """Return the kind of `thing`: 'SDE', 'sampler', 'corrector' or 'parametrization'.
 
     Raises:
-        InputError: for what is none of them.
+        InputError: for an object of another kind.
     """
     for kind, (_, base) in KINDS.items():
         if isinstance(thing, base):
@@ -37,28 +37,30 @@ def kind_of(thing: Any) -> str:
 
 
 def resolve(path: str, arguments: Sequence[str] = ()) -> Any:
-    """The thing at 'package.module:Name': an object as it is, a class made with arguments 'name=value' (JSON, or text).
+    """Return the object at 'package.module:Name'; for a class, an object made with arguments 'name=value'.
+
+    A value is JSON, or otherwise text.
 
     Raises:
-        InputError: for a path that leads nowhere, or to something else, or for arguments that do not fit.
+        InputError: for a path that cannot be imported, an object of another kind, or arguments that do not fit.
     """
     module, separator, name = path.partition(":")
     if not (separator and module and name):
-        raise InputError(f"{path!r} is no path of the form package.module:Name, such as score_sde.sde:VP.")
+        raise InputError(f"{path!r} is not a path of the form package.module:Name, such as score_sde.sde:VP.")
     try:
         found = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{path!r} cannot be imported: {error}; is its folder the working directory?") from error
-    except Exception as error:  # whatever the module does when it is imported
+        raise InputError(f"{path!r} cannot be imported: {error}; check the name, and the working directory.") from error
+    except Exception as error:  # the module may raise any error on import
         raise InputError(f"{path!r} cannot be imported: its module raises {type(error).__name__}: {error}") from error
     if not isinstance(found, type):
         if arguments:
-            raise InputError(f"{path} is an object already; arguments ({', '.join(arguments)}) are for a class.")
+            raise InputError(f"{path} is an object already; arguments ({', '.join(arguments)}) need a class.")
         return found
     if inspect.isabstract(found):
-        raise InputError(f"{path} is abstract: give a subclass that defines what it leaves open.")
+        raise InputError(f"{path} is abstract: give a subclass that defines its abstract methods.")
     for namespace, base in KINDS.values():
         if issubclass(found, base):
             return _made(found, namespace, dict(map(_argument, arguments)))
@@ -78,7 +80,7 @@ def _made(found: type, namespace: ModuleType, arguments: dict[str, Any]) -> Any:
 def _argument(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not (separator and name.isidentifier()) or name == "name":
-        raise InputError(f"{text!r} is no argument; expected name=value, such as beta_max=15.")
+        raise InputError(f"{text!r} is not an argument; expected name=value, such as beta_max=15.")
     try:
         return name, json.loads(value)
     except ValueError:

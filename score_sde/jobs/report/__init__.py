@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that shows what was run, what came of it, and of what each number is."""
+"""This package writes the report of a run: one HTML file with the settings, the results, and each number's source."""
 
 from score_sde.jobs.report.job import Report, write_report
 

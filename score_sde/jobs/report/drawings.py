@@ -1,4 +1,4 @@
-"""Curves and histograms as SVG in the colours of the page, by Matplotlib."""
+"""This module draws curves and histograms with Matplotlib as SVG in the colours of the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def curves(
     xscale: str = "linear",
     yscale: str = "log",
 ) -> str:
-    """Named curves {name: (xs, ys)}."""
+    """Return an SVG of named curves {name: (xs, ys)}."""
 
     def draw(axes: Any) -> None:
         axes.set(xlabel=x, ylabel=y, xscale=xscale, yscale=yscale)
@@ -34,7 +34,7 @@ def curves(
 
 
 def histogram(named: Mapping[str, np.ndarray], x: str, y: str) -> str:
-    """Values by name, in common bins."""
+    """Return an SVG of histograms, by name, in common bins."""
     edges = np.histogram_bin_edges(np.concatenate([np.ravel(values) for values in named.values()]), bins=30)
 
     def draw(axes: Any) -> None:
@@ -47,9 +47,12 @@ def histogram(named: Mapping[str, np.ndarray], x: str, y: str) -> str:
 
 
 def _svg(draw: Any, told: str) -> str:
-    """What `draw` puts on axes; the same bytes for the same `told`, whose digest keeps names of parts unique."""
+    """Return the SVG that `draw` puts on axes.
+
+    The same `told` gives the same bytes. The digest of `told` keeps the names of SVG parts unique.
+    """
     import matplotlib
-    from matplotlib.figure import Figure  # no pyplot: it keeps global state and wants a display
+    from matplotlib.figure import Figure  # pyplot would keep global state and need a display
 
     salt = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
     with matplotlib.rc_context(_SETTINGS | {"svg.hashsalt": salt}):
@@ -60,6 +63,6 @@ def _svg(draw: Any, told: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Matplotlib gives its parts the same names in every figure.
+    # Matplotlib uses the same part names in every figure.
     text = re.sub(r'(id="|href="#|url\(#)([^")]+)', rf"\1\2-{salt}", text)
     return text.replace("#000000", "currentColor").replace("<text ", '<text fill="currentColor" ')

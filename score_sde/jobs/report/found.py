@@ -1,4 +1,4 @@
-"""What a workdir holds of a run."""
+"""This module reads the results, samples and pictures of a run from its workdir."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def results(workdir: pathlib.Path, name: str, step: int | None) -> list[tuple[pathlib.Path, dict[str, Any]]]:
-    """The results NAME.json of an evaluation with their paths: of this step's checkpoint, or of all for None."""
+    """Return the results NAME.json with their paths, of the checkpoint of `step`, or of all checkpoints for None."""
     found = []
     for path in sorted((workdir / "eval").glob(f"**/{name}.json")):
         try:
@@ -25,7 +25,7 @@ def results(workdir: pathlib.Path, name: str, step: int | None) -> list[tuple[pa
 
 
 def samples(workdir: pathlib.Path, step: int) -> tuple[pathlib.Path, dict[str, Any]] | None:
-    """The samples of a checkpoint: the folder and what they are of; of several the first in the order of folders."""
+    """Return the folder and the identity of a checkpoint's samples; of several folders, the first in sorted order."""
     for path in sorted((workdir / "samples").glob("**/samples.json")):
         try:
             content = json.loads(path.read_text())
@@ -41,7 +41,7 @@ def samples(workdir: pathlib.Path, step: int) -> tuple[pathlib.Path, dict[str, A
 
 
 def pictures_by_step(workdir: pathlib.Path, most: int) -> dict[int, bytes]:
-    """The pictures that training drew, at most so many, even over its steps: {step: PNG file}."""
+    """Return at most `most` pictures that training drew, spaced evenly over the steps: {step: PNG file}."""
     paths = {
         int(match[1]): path for path in (workdir / "samples").glob("step_*.png") if (match := _STEP.match(path.name))
     }
@@ -54,13 +54,13 @@ _STEP = re.compile(r"step_(\d+)\.png$")
 
 
 def curve(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """The steps at which a log has a value of this name, and the values."""
+    """Return the steps at which a log has a value of this name, and the values."""
     points = [(record["step"], record[name]) for record in records if isinstance(record.get(name), int | float)]
     return [step for step, _ in points], [float(value) for _, value in points]
 
 
 def seconds(records: Sequence[Mapping[str, Any]]) -> float:
-    """The seconds of all training steps, from the seconds per step between two records."""
+    """Return the seconds of all training steps, from the seconds per step between two records."""
     total, last = 0.0, 0
     for record in records:
         if "seconds_per_step" in record:

@@ -1,4 +1,4 @@
-"""The job that writes report.html."""
+"""This module defines the job that writes report.html."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from score_sde.parallel import processes
 
 
 class Report(Job):
-    """Write report.html: what was run, and what came of it."""
+    """`Report` writes report.html, which shows the settings and the results of a run."""
 
     name = "report"
 
@@ -27,18 +27,18 @@ class Report(Job):
 
 
 def write_report(experiment: Experiment, workdir: pathlib.Path, draws: bool = True) -> pathlib.Path:
-    """Write the report of a run into its workdir, whole or not at all, and return its path.
+    """Write the report of a run into its workdir, whole or not at all, and return the path of the report.
 
-    With several processes each calls this, and the first one writes.
+    If a run has several processes, each process calls this function, and only the first process writes.
 
     Args:
-        experiment: what the run's config makes.
+        experiment: the experiment built from the config of the run.
         workdir: the workdir, with a checkpoint.
-        draws: whether samples are drawn for the report where they are needed (denoising trajectories); otherwise it
-            shows what is there.
+        draws: whether samples are drawn if the report needs them (denoising trajectories); otherwise the report shows
+            existing results only.
 
     Raises:
-        InputError: for a workdir that has nothing to report.
+        InputError: if the workdir has nothing to report.
     """
     trained = load_trained(workdir, None, dtype=experiment.config.network.get("dtype"))
     path = workdir / "report.html"

@@ -1,4 +1,4 @@
-"""The training examples that lie nearest to samples: a model that learned by heart repeats them."""
+"""This module finds the training examples nearest to samples, which a model that memorises repeats."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from score_sde import data
 
-_MOST = 50_000  # training examples that are looked at
+_MOST = 50_000  # the largest number of training examples to search
 _CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The nearest training examples of some examples.
+    """`Neighbours` holds the nearest training examples of some examples.
 
     Attributes:
-        distances: root mean square difference of each to its nearest ones, ascending, (n, k).
-        numbers: of those training examples, (n, k).
-        searched: how many training examples were looked at.
-        of: how many there are.
+        distances: root mean square differences of each example to its nearest training examples, ascending, (n, k).
+        numbers: the numbers of these training examples, (n, k).
+        searched: the number of training examples that were searched.
+        of: the number of all training examples.
     """
 
     distances: np.ndarray
@@ -30,12 +30,14 @@ class Neighbours:
 
 
 def nearest(examples: np.ndarray, train: data.Examples, k: int) -> Neighbours:
-    """Search the training examples, or the first 50,000 of them, by |a - b|^2 = |a|^2 - 2 a.b + |b|^2 in float64.
+    """Return the nearest training examples, among the first 50,000 at most.
+
+    Distances are computed by |a - b|^2 = |a|^2 - 2 a.b + |b|^2 in float64.
 
     Args:
-        examples: on the data's own scale, (n, *shape).
+        examples: the examples on the data's own scale, (n, *shape).
         train: the training examples.
-        k: how many neighbours.
+        k: the number of neighbours.
     """
     ours = np.asarray(examples, np.float64).reshape(len(examples), -1)
     searched, k = min(len(train), _MOST), min(k, len(train))

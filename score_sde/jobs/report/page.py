@@ -1,4 +1,7 @@
-"""An HTML page in one file: no script, nothing fetched, readable on a phone and in the dark."""
+"""This module builds an HTML page in one file, without scripts, for wide and narrow screens in light and dark mode.
+
+The page loads no other file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# Nothing but pictures inside the page is loaded, and nothing runs.
+# The policy permits only pictures inside the page, and no scripts.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #777; }
@@ -28,48 +31,48 @@ summary { cursor: pointer; } .big { font-size: 1.5rem; }
 
 
 class Page:
-    """A page that grows section by section; all text is escaped.
+    """`Page` builds a page section by section and escapes all text.
 
     Args:
-        title: of the page.
+        title: the title of the page.
     """
 
     def __init__(self, title: str) -> None:
         self._title, self._parts = title, [f"<h1>{html.escape(title)}</h1>"]
 
     def section(self, title: str) -> None:
-        """Begin a section."""
+        """Begin a section with a title."""
         self._parts.append(f"<h2>{html.escape(title)}</h2>")
 
     def text(self, words: str, of: str = "") -> None:
-        """A paragraph, and in small what it was computed from."""
+        """Add a paragraph, and in small print its source."""
         self._parts.append(f"<p>{html.escape(words)}</p>" + _small(of))
 
     def number(self, words: str, of: str) -> None:
-        """The one figure of a section, large, and what it was computed from."""
+        """Add the main number of a section in large print, and in small print its source."""
         self._parts.append(f'<p class="big">{html.escape(words)}</p>' + _small(of))
 
     def table(self, rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> None:
-        """A table of text and numbers."""
+        """Add a table of text and numbers."""
         above = f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>" if head else ""
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
         self._parts.append(f'<div class="scroll"><table>{above}{body}</table></div>')
 
     def plot(self, svg: str, caption: str) -> None:
-        """A drawing."""
+        """Add a drawing with a caption."""
         self._parts.append(_figure(svg, caption))
 
     def pictures(self, captioned: Mapping[str, np.ndarray | bytes]) -> None:
-        """Pictures side by side, or below each other on a phone: {caption: uint8 (height, width, 3), or a PNG file}."""
+        """Add pictures in a row, or in a column on a phone: {caption: uint8 (height, width, 3), or a PNG file}."""
         shown = "".join(_figure(_image(picture, caption), caption) for caption, picture in captioned.items())
         self._parts.append(f'<div class="row">{shown}</div>')
 
     def details(self, title: str, text: str) -> None:
-        """Text that is folded away."""
+        """Add text that is hidden until the reader opens it."""
         self._parts.append(f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>")
 
     def html(self) -> str:
-        """The whole page."""
+        """Return the whole page as HTML."""
         head = (
             '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<meta http-equiv="Content-Security-Policy" content="{html.escape(_POLICY)}">'

@@ -1,4 +1,4 @@
-"""The sections of a report, each a function of the page and of what is reported on."""
+"""This module defines the sections of a report; each section is a function of the page and the subject."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from score_sde.jobs.report.page import Page
 from score_sde.jobs.report.trajectories import trajectories
 from score_sde.losses import Trained
 
-_GRID, _COLUMNS = 64, 8  # pictures in a grid
+_GRID, _COLUMNS = 64, 8  # pictures and columns of a grid
 _OVER_TRAINING = 6
 _NEIGHBOURS = 8  # samples that are shown with their neighbours
 _COMPARED = 256  # samples and held-out examples whose distances are compared
@@ -32,13 +32,13 @@ _COMPARED = 256  # samples and held-out examples whose distances are compared
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is reported on.
+    """`Subject` holds the run that is reported.
 
     Attributes:
-        experiment: what the config makes.
+        experiment: the experiment built from the config.
         workdir: the workdir.
         trained: the newest checkpoint.
-        model: what the objective makes of it.
+        model: the object that the objective makes from the checkpoint.
         draws: whether samples may be drawn.
     """
 
@@ -50,7 +50,7 @@ class Subject:
 
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The log of the training."""
+        """Return the log of the training."""
         return read_records(self.workdir / "train.jsonl")
 
     @functools.cached_property
@@ -63,7 +63,7 @@ class Subject:
 
     @functools.cached_property
     def samples(self) -> tuple[np.ndarray, dict[str, Any]] | None:
-        """The samples of the checkpoint, and what they are of."""
+        """Return at most 1,000 samples of the checkpoint and their identity; None if there are no samples."""
         there = found.samples(self.workdir, self.trained.step)
         if there is None:
             return None
@@ -73,11 +73,11 @@ class Subject:
 
     @property
     def of(self) -> str:
-        """The checkpoint, in words."""
+        """Return the checkpoint in words."""
         return f"step {self.trained.step}, checkpoint {self.trained.digest or 'without a digest'}"
 
     def picture(self, examples: np.ndarray, columns: int | None = None) -> np.ndarray:
-        """Examples as a picture."""
+        """Return examples as a picture."""
         maximum = self.experiment.codec.maximum
         if examples.ndim != 4 or maximum is None or columns is None:
             return plots.picture(examples, maximum)
@@ -85,7 +85,7 @@ class Subject:
 
 
 def what_was_run(page: Page, at: Subject) -> None:
-    """The config in words, the machine, and the whole config folded away."""
+    """Add the config in words, the machines, and the whole config, which is hidden at first."""
     config, experiment = at.experiment.config, at.experiment
     leaves = jax.tree.leaves(at.trained.params)
     parameters = sum(math.prod(np.shape(leaf)) for leaf in leaves)
@@ -98,16 +98,16 @@ def what_was_run(page: Page, at: Subject) -> None:
             ("network", f"{_told(config.network)}: {parameters:,} parameters"),
             ("objective", f"{config.objective.name}: {', '.join(f'{k}={v}' for k, v in objective.items())}"),
             ("training", f"{config.train.steps:,} steps of {config.data.batch_size} examples, seed {config.seed}"),
-            ("shown", f"{at.of}, the average {next(iter(sorted(config.averages)), 'none')}"),
+            ("shown", f"{at.of}, average: {next(iter(sorted(config.averages)), 'none')}"),
             *(("trained on", told) for told in _machines(at)),
-            ("reported on", machine()),
+            ("report written on", machine()),
         ]
     )
     page.details("the whole config", config_.to_json(config))
 
 
 def _machines(at: Subject) -> list[str]:
-    """The machines that trained, each with its first step where there are several."""
+    """Return the machines that trained; each with its first step if there are several machines."""
     records = read_records(at.workdir / MACHINES)
     named = [record for record in records if isinstance(record.get("machine"), str)]
     changes = [record for i, record in enumerate(named) if i == 0 or record["machine"] != named[i - 1]["machine"]]
@@ -116,26 +116,29 @@ def _machines(at: Subject) -> list[str]:
 
 
 def the_data(page: Page, at: Subject) -> None:
-    """How many examples there are, and what the data set says of itself."""
+    """Add the number of examples and the description that the data set gives."""
     page.section("Data")
     page.text(f"{len(at.train):,} examples for training, {len(at.test):,} held out.")
     lines = at.experiment.dataset.lines()
     if lines:
-        page.details("what was found", "\n".join(lines))
+        page.details("description of the data", "\n".join(lines))
 
 
 def losses(page: Page, at: Subject) -> None:
-    """Loss and held-out loss over the steps, and over the levels of noise."""
+    """Add the loss and the held-out loss over the steps, and the held-out loss over the noise levels."""
     page.section("Loss")
     lines = {
         told: found.curve(at.records, name) for told, name in (("loss", "loss"), ("held-out loss", "heldout_loss"))
     }
     lines = {name: line for name, line in lines.items() if line[0]}
     if not lines:
-        page.text("The workdir has no log of a training.")
+        page.text("The workdir has no training log.")
     else:
         last = ", ".join(f"{name} {ys[-1]:.4g} at step {xs[-1]}" for name, (xs, ys) in lines.items())
-        page.plot(drawings.curves(lines, "step", "loss"), f"{last}; from train.jsonl, the loss a mean over its steps")
+        page.plot(
+            drawings.curves(lines, "step", "loss"),
+            f"{last}; from train.jsonl; loss is averaged over the steps since the previous record",
+        )
     norms = found.curve(at.records, "gradient_norm")
     if norms[0]:
         page.plot(drawings.curves({"gradient norm": norms}, "step", "norm"), "before clipping; from train.jsonl")
@@ -143,24 +146,24 @@ def losses(page: Page, at: Subject) -> None:
         line = {"held-out loss": (result["log_snr"], result["loss"])}
         page.plot(
             drawings.curves(line, "log signal-to-noise ratio", "loss", yscale="linear"),
-            f"at {len(result['t'])} levels of noise, {result.get('n', '?')} examples each; {_of(at, path, result)}",
+            f"at {len(result['t'])} noise levels, {result.get('n', '?')} examples each; {_of(at, path, result)}",
         )
 
 
 def over_training(page: Page, at: Subject) -> None:
-    """Samples of the same seed at several steps."""
+    """Add samples of the same seed at several steps."""
     drawn = found.pictures_by_step(at.workdir, _OVER_TRAINING)
     if drawn:
         page.section("Samples over training")
-        page.text(f"The same seed, {at.experiment.config.sample.seed}, at each step; averaged weights.")
+        page.text(f"All samples have the seed {at.experiment.config.sample.seed} and use averaged weights.")
         page.pictures({f"step {step}": picture for step, picture in drawn.items()})
 
 
 def samples_and_data(page: Page, at: Subject) -> None:
-    """Final samples beside held-out examples."""
+    """Add final samples beside held-out examples."""
     page.section("Samples beside data")
     if at.samples is None:
-        page.text("No samples of this checkpoint are there: --mode=sample draws them.")
+        page.text("This checkpoint has no samples: --mode=sample draws samples.")
         return
     values, of = at.samples
     n = min(_GRID, len(values), len(at.test))
@@ -171,7 +174,7 @@ def samples_and_data(page: Page, at: Subject) -> None:
 
 
 def paths(page: Page, at: Subject) -> None:
-    """From noise to samples, and what the model makes of each state."""
+    """Add the states from noise to samples, and the model's estimate of the data at each state."""
     if not (at.draws and isinstance(at.model, Model)):
         return
     page.section("Denoising")
@@ -180,7 +183,7 @@ def paths(page: Page, at: Subject) -> None:
     columns = len(shown.times)
     flat = {
         "x_t, scaled to the standard deviation of data": shown.states,
-        "E[x_0 | x_t], the mean of the data given it": shown.means,
+        "E[x_0 | x_t], the mean of the data given x_t": shown.means,
     }
     if len(at.experiment.codec.data_shape) == 3:
         page.pictures({name: at.picture(v.reshape(-1, *v.shape[2:]), columns) for name, v in flat.items()})
@@ -190,7 +193,7 @@ def paths(page: Page, at: Subject) -> None:
 
 
 def memory(page: Page, at: Subject) -> None:
-    """The nearest training examples of samples: is it memorising?"""
+    """Add the nearest training examples of samples, which show whether the model memorises."""
     if at.samples is None:
         return
     page.section("Nearest training examples")
@@ -202,11 +205,12 @@ def memory(page: Page, at: Subject) -> None:
     copies = int((close.distances[:, 0] < 0.5 * usual.distances[:, 0].min()).sum())
     page.number(
         f"{ours / theirs:.2f}" if theirs else "-",
-        f"median distance of samples to their nearest training example ({ours:.3g}) over that of held-out examples "
-        f"({theirs:.3g}); near 1 or above, samples are no closer to the training examples than new data are. Root mean "
-        f"square difference on the data's own scale; {len(close.distances)} samples and {len(usual.distances)} "
-        f"held-out examples against {close.searched:,} of {close.of:,} training examples. {copies} samples are closer "
-        "than half of the smallest distance of a held-out example.",
+        f"median distance of samples to their nearest training example ({ours:.3g}), divided by that of held-out "
+        f"examples ({theirs:.3g}). Near 1 or above, samples are no closer to training examples than new data are. The "
+        "distance is the root mean square difference on the data's own scale. Compared: "
+        f"{len(close.distances)} samples and {len(usual.distances)} held-out examples with {close.searched:,} of "
+        f"{close.of:,} training examples. For {copies} samples the distance is less than half of the smallest "
+        "distance of a held-out example.",
     )
     page.plot(
         drawings.histogram({"samples": close.distances[:, 0], "held-out": usual.distances[:, 0]}, "distance", "count"),
@@ -220,7 +224,7 @@ def memory(page: Page, at: Subject) -> None:
 
 
 def bits(page: Page, at: Subject) -> None:
-    """Bits per dimension with its terms."""
+    """Add the bits per dimension with their terms, and the held-out loss."""
     for path, result in found.results(at.workdir, "likelihood", at.trained.step):
         page.section("Bits per dimension")
         page.number(
@@ -233,7 +237,7 @@ def bits(page: Page, at: Subject) -> None:
             if value is not None
         ]
         terms = [(f"{name}, bits/dim", f"{value:.5g}") for name, value in result["terms"].items()]
-        page.table([*parts, *terms, ("evaluations each", f"{result['nfe']:.0f}, at most {result['nfe_max']}")])
+        page.table([*parts, *terms, ("evaluations per example", f"{result['nfe']:.0f}, at most {result['nfe_max']}")])
         archive = path.parent / "likelihood.npz"
         if archive.exists():
             with np.load(archive) as arrays:
@@ -244,13 +248,13 @@ def bits(page: Page, at: Subject) -> None:
 
 
 def times(page: Page, at: Subject) -> None:
-    """Where the seconds went."""
+    """Add the seconds of training, evaluation and sampling."""
     page.section("Seconds")
     rows = []
     spent = found.seconds(at.records)
     if spent:
         per_step = found.curve(at.records, "seconds_per_step")[1]
-        rows.append(("training steps", in_words(spent), f"{np.median(per_step):.3g} s a step, from train.jsonl"))
+        rows.append(("training steps", in_words(spent), f"{np.median(per_step):.3g} s per step, from train.jsonl"))
     for name in ("likelihood", "loss", "loss_per_level"):
         for path, result in found.results(at.workdir, name, at.trained.step):
             rows.append((name, in_words(result["seconds"]), str(path.relative_to(at.workdir))))
@@ -279,7 +283,7 @@ def _told(spec: Any) -> str:
 
 
 def _of(at: Subject, path: pathlib.Path, result: dict[str, Any]) -> str:
-    """What a result was computed from."""
+    """Return the file of a result, and what the result was computed from."""
     known = (
         "checkpoint_step",
         "checkpoint_digest",

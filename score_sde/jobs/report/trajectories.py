@@ -1,4 +1,4 @@
-"""From noise to samples: the states on the way, and what the denoiser makes of each."""
+"""This module computes trajectories from noise to samples: the states, and the denoiser's estimate at each state."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from score_sde.jobs.generator import Generator
 _SAMPLES = 4
 _TIMES = 8
 _NAME = "trajectories"
-_PICTURES_STD = 0.5  # on [-1, 1]: Karras et al. 2022
+_PICTURES_STD = 0.5  # for data on [-1, 1]: Karras et al. 2022
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectories:
-    """The walks of some samples.
+    """`Trajectories` holds the trajectories of some samples.
 
     Attributes:
-        times: from the most noise to the least.
-        states: x_t brought to the standard deviation of the data (0.5 of pictures, 1 of real numbers), on the data's
+        times: the times from the most noise to the least.
+        states: x_t scaled to the standard deviation of the data (0.5 for pictures, 1 for real numbers), on the data's
             own scale, (samples, times, *shape).
-        means: E[x_0 | x_t] on the data's own scale.
-        sampler: what walked.
+        means: E[x_0 | x_t] on the data's own scale, (samples, times, *shape).
+        sampler: the sampler in words.
     """
 
     times: np.ndarray
@@ -41,7 +41,7 @@ class Trajectories:
 
 
 def trajectories(experiment: Experiment, model: Model, workdir: pathlib.Path) -> Trajectories:
-    """The walks of samples 0 to 3 of config.sample, at eight of its times; kept in report/ for the next report."""
+    """Return the trajectories of samples 0 to 3 of config.sample at eight times; keep them in report/ for reuse."""
     spec = experiment.config.sample
     generator = Generator.from_config(spec, model.denoiser, model.codec, asking=False)
     identity = {

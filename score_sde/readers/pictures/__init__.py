@@ -1,4 +1,4 @@
-"""Readers of examples as people have them: pictures in folders and archives, arrays, files of known data sets."""
+"""This package reads examples from pictures in folders and archives, arrays, and files of known data sets."""
 
 from score_sde.readers.pictures.collection import Collection, Columns
 from score_sde.readers.pictures.image import Fit, Header, decode, fit_array, header

@@ -1,4 +1,4 @@
-"""Arrays of NumPy (.npy, .npz) and IDX files, as those of MNIST."""
+"""This module reads arrays of NumPy (.npy, .npz) and IDX files, such as the files of MNIST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from score_sde.readers.pictures.collection import SPLITS, TEST, TRAIN, Collectio
 from score_sde.readers.pictures.packed import seekable
 from score_sde.readers.refusal import shown
 
-_MOST_RATIO = 1100  # of deflate
+_MOST_RATIO = 1100  # above the limit of deflate
 _VALUES = ("values", "images", "image", "data", "x", "samples", "points", "arr_0")
 _LABELS = ("labels", "label", "y", "classes", "arr_1")
 _IDX_DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -26,22 +26,22 @@ IDX = re.compile(r"(?P<part>.*?)(?P<what>images|labels)[-.]idx[13](-ubyte)?(\.gz
 
 
 def of_npy(where: pathlib.Path) -> Collection:
-    """The examples of an array (n, *shape), which stays on the disk."""
+    """Return the examples of an array (n, *shape); the array stays on the disk."""
     try:
         array = np.load(where, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # whatever a damaged header makes NumPy raise, tokenize.TokenError among it
-        raise InputError(f"{where} is no array of numbers of NumPy's ({shown(error, 120)}).") from error
+    except Exception as error:  # a damaged header causes many kinds of exceptions, such as tokenize.TokenError
+        raise InputError(f"{where} is not a NumPy array of numbers ({shown(error, 120)}).") from error
     if not isinstance(array, np.ndarray):
-        raise InputError(f"{where} is called .npy and is an archive; call it .npz.")
+        raise InputError(f"{where} is named .npy, but is an archive: rename it to .npz.")
     values, notes = _examples(array, where)
     return of_arrays("an array", where, {where.stem: values}, {}, notes=notes)
 
 
 def of_npz(where: pathlib.Path) -> Collection:
-    """The examples of an archive of arrays: one of values, one of labels; or x_train, y_train, x_test, y_test."""
+    """Return the examples of an archive with arrays of values and labels, or x_train, y_train, x_test, y_test."""
     arrays = {name.lower(): array for name, array in _archive(where).items()}
     parts: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
-    for word, part in SPLITS.items():  # test comes before val, which is then left out
+    for word, part in SPLITS.items():  # test comes before val, so that val is omitted if both exist
         values, labels = (_of_part(arrays, names, word) for names in (_VALUES, _LABELS))
         if values is not None and part not in parts:
             parts[part] = (values, labels)
@@ -58,7 +58,7 @@ def of_npz(where: pathlib.Path) -> Collection:
 
 
 def _of_part(arrays: dict[str, np.ndarray], names: Sequence[str], part: str) -> np.ndarray | None:
-    """The array of a part of the data, called x_train or train_x."""
+    """Return the array of a split, named x_train or train_x; None if it is missing."""
     called = (f"{first}_{second}" for name in names for first, second in ((name, part), (part, name)))
     return next((arrays[name] for name in called if name in arrays), None)
 
@@ -69,14 +69,14 @@ def _archive(where: pathlib.Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(where) as archive:
             total = sum(member.file_size for member in archive.infolist())
         if total > _MOST_RATIO * size:
-            raise InputError(f"{where} states {total:,} bytes in {size:,}; it is not used.")
+            raise InputError(f"{where} states {total:,} bytes of arrays in a file of {size:,} bytes; it is not used.")
         with np.load(where, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except InputError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{where} is no archive of arrays of numbers of NumPy's ({shown(error, 120)}).") from error
-    except Exception as error:  # whatever a damaged header makes NumPy raise, tokenize.TokenError among it
+        raise InputError(f"{where} is not a NumPy archive of arrays of numbers ({shown(error, 120)}).") from error
+    except Exception as error:  # a damaged header causes many kinds of exceptions, such as tokenize.TokenError
         raise InputError(f"{where} is damaged ({type(error).__name__}): get it again.") from error
 
 
@@ -85,17 +85,17 @@ def _of_parts(
     where: pathlib.Path,
     parts: dict[str, tuple[np.ndarray, np.ndarray | None]],
 ) -> Collection:
-    """One collection of parts of a data set, each of values and labels or None."""
+    """Return one collection of the splits of a data set, each with values and with labels or None."""
     values: dict[str, np.ndarray] = {}
     notes: tuple[str, ...] = ()
     for part, (array, _) in parts.items():
         values[part or "example"], notes = _examples(array, where)
     dtypes = {part: str(array.dtype) for part, array in values.items()}
     if len(set(dtypes.values())) > 1:
-        raise InputError(f"{where} has parts of different types ({shown(dtypes)}); expected one type.")
+        raise InputError(f"{where} has splits of different dtypes ({shown(dtypes)}); expected one dtype.")
     given = [labels for _, labels in parts.values()]
     if any(labels is None for labels in given) and not all(labels is None for labels in given):
-        raise InputError(f"{where} has labels in one part of the data alone; expected them in all, or in none.")
+        raise InputError(f"{where} has labels in one split only; expected labels in all splits, or in none.")
     columns: dict[str, Sequence[Any]] = {}
     if given[0] is not None:
         flat = [np.atleast_1d(np.asarray(labels)) for labels in given]
@@ -106,21 +106,21 @@ def _of_parts(
 
 
 def _examples(array: np.ndarray, where: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The array with an axis for examples and channels last, and what was done to it."""
+    """Return the array with examples first and channels last, and notes on the changes."""
     if array.ndim < 2 or not array.size:
         raise InputError(f"{where} has an array of shape {array.shape}; expected (n, *shape), one example or more.")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where} has an array of {array.dtype}; expected numbers.")
     array = array.astype(np.uint8) * 255 if array.dtype.kind == "b" else array
     if array.ndim == 4 and array.shape[1] in (1, 3, 4) and array.shape[3] not in (1, 3, 4):
-        return array.transpose(0, 2, 3, 1), ("channels were first, and are put last",)
+        return array.transpose(0, 2, 3, 1), ("the channels were first in each example and are now last",)
     if array.ndim == 3 and array.dtype == np.uint8:
         return array[..., None], ()
     return array, ()
 
 
 def idx_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
-    """The IDX files of a folder: for each part of the data, its images and labels."""
+    """Return the IDX files of a folder: for each split, the paths of its images and labels."""
     parts: dict[str, dict[str, pathlib.Path]] = {}
     for name in sorted(os.listdir(folder)):
         match = IDX.match(name)
@@ -130,10 +130,10 @@ def idx_files(folder: pathlib.Path) -> dict[str, dict[str, pathlib.Path]]:
 
 
 def of_idx(where: pathlib.Path) -> Collection:
-    """The images of IDX files: a folder of train-images-idx3-ubyte, t10k-images-idx3-ubyte and labels; or one file.
+    """Return the images of a folder (train-images-idx3-ubyte, t10k-images-idx3-ubyte, labels) or of one IDX file.
 
-    The format is that of http://yann.lecun.com/exdb/mnist: two zero bytes, the type, the number of axes, the axes as
-    big-endian numbers of four bytes, the values.
+    The format is described at http://yann.lecun.com/exdb/mnist: two zero bytes, the type, the number of axes, the sizes
+    of the axes as big-endian numbers of four bytes, and the values.
     """
     if where.is_file():
         return _of_parts("an IDX file", where, {"": (read_idx(where), None)})
@@ -151,16 +151,16 @@ def of_idx(where: pathlib.Path) -> Collection:
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """The array of an IDX file, gzipped or not.
+    """Return the array of an IDX file, gzipped or not.
 
     Raises:
-        InputError: for a file that is none, or has fewer or more values than it says.
+        InputError: if the file is not an IDX file, or if it has fewer or more values than its head states.
     """
     with seekable(path) as file:
         head = file.read(4)
         if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_DTYPES or not 1 <= head[3] <= 4:
             raise InputError(
-                f"{path} is no IDX file (it begins with {head!r}); expected two zero bytes, type and axes."
+                f"{path} is not an IDX file (it begins with {head!r}); expected two zero bytes, type and axes."
             )
         axes = file.read(4 * head[3])
         if len(axes) < 4 * head[3]:
@@ -169,6 +169,6 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
         content = file.read()
     expected = dtype.itemsize * int(np.prod(shape, dtype=object))
     if len(content) != expected:
-        raise InputError(f"{path} says {expected:,} bytes of values and has {len(content):,}: get it again.")
+        raise InputError(f"{path} states {expected:,} bytes of values and has {len(content):,}: get it again.")
     array = np.frombuffer(content, dtype).reshape(shape)
     return array if dtype == np.uint8 else array.astype(dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Captions and classes from files that lie beside each picture under the same name: .txt, .cls and .json."""
+"""This module reads captions and classes from files with the name of a picture: .txt, .caption, .cls and .json."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ENDINGS = {".txt": "text", ".caption": "text", ".cls": "label", ".json": ""}
 
 
 def beside(tree: Tree, pictures: Sequence[str], others: Sequence[str]) -> tuple[dict[str, list[Any]], set[str]]:
-    """The conditions of each picture from the files beside it, and the files that were used.
+    """Return the conditions of each picture from the files beside the picture, and the names of the files used.
 
-    A file belongs to a picture where both names are the same up to the ending; in tars up to the first dot of the
-    file's name, as in WebDataset. The first line of .txt that is not empty is the caption, .cls holds the number of the
-    class, .json an object with conditions by name.
+    A file belongs to a picture if both names are equal up to the ending; in tars, up to the first dot of the file's
+    name, as in WebDataset. The first non-empty line of .txt is the caption. .cls holds the number or the name of the
+    class. .json holds an object with conditions by name.
     """
     in_tar = tree.kind.endswith(("tar", "tars"))
     files: dict[str, list[str]] = {}
@@ -53,7 +53,7 @@ def _conditions(tree: Tree, name: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{tree.where}/{name} is no JSON ({str(error)[:80]}).") from error
+        raise InputError(f"{tree.where}/{name} is not JSON ({str(error)[:80]}).") from error
     if not isinstance(found, dict):
         raise InputError(f"{tree.where}/{name} is {shown(text)}; expected an object with conditions by name.")
     return found

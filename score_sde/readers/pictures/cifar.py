@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the binary and the Python version, in a tar or unpacked."""
+"""This module reads CIFAR-10 and CIFAR-100 in the binary and the Python version, in a tar or unpacked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIXELS = 3 * 32 * 32
 
 @dataclasses.dataclass(frozen=True)
 class _Version:
-    """One of the four forms: its files by part, the bytes of labels before each picture, and the number of classes."""
+    """`_Version` describes one of four forms: files by split, bytes of labels before a picture, number of classes."""
 
     name: str
     files: Mapping[str, tuple[str, ...]]
@@ -41,7 +41,7 @@ VERSIONS = (
 
 
 def version_of(tree: Tree) -> tuple[_Version, str] | None:
-    """Which form of CIFAR a tree has, and in which folder of it; None for another tree."""
+    """Return the form of CIFAR that a tree has, and its folder in the tree; None for another tree."""
     folders = {name.rpartition("/")[0] for name in tree.names}
     names = set(tree.names)
     for folder in sorted(folders):
@@ -53,7 +53,7 @@ def version_of(tree: Tree) -> tuple[_Version, str] | None:
 
 
 def of_tree(tree: Tree, version: _Version, at: str) -> Collection:
-    """The pictures of CIFAR, (32, 32, 3); of CIFAR-100 the label is the fine one, and `coarse` the other."""
+    """Return the pictures of CIFAR, (32, 32, 3); CIFAR-100 has the fine class as `label` and the other as `coarse`."""
     values: dict[str, np.ndarray] = {}
     labels: dict[str, list[np.ndarray]] = {}
     splits: list[str] = []
@@ -81,7 +81,7 @@ def _binary(tree: Tree, file: str, version: _Version) -> tuple[np.ndarray, dict[
     length = version.labels + _PIXELS
     if not content.size or content.size % length:
         raise InputError(
-            f"{tree.where}/{file} has {content.size:,} bytes; expected records of {length:,}: get it again."
+            f"{tree.where}/{file} has {content.size:,} bytes; expected records of {length:,} bytes: get it again."
         )
     records = content.reshape(-1, length)
     columns = {"label": records[:, version.labels - 1]} | ({"coarse": records[:, 0]} if version.labels == 2 else {})
@@ -95,12 +95,12 @@ def _pickled(tree: Tree, file: str, version: _Version) -> tuple[np.ndarray, dict
     wanted = {key: column.numbers() if isinstance(column, Array) else column for key, column in wanted.items()}
     lists = all(isinstance(column, list | tuple | np.ndarray) for column in wanted.values())
     if not (isinstance(data, Array) and data.dtype == np.uint8 and lists):
-        raise InputError(f"{tree.where}/{file} has {shown(list(found))}; expected data and {name}, as CIFAR has them.")
+        raise InputError(f"{tree.where}/{file} has {shown(list(found))}; expected data and {name}, as in CIFAR.")
     try:
         columns = {key: np.asarray(column, np.int64) for key, column in wanted.items()}
         pixels = data.numbers()
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{tree.where}/{file} has pixels or labels that are no numbers of CIFAR's.") from error
+        raise InputError(f"{tree.where}/{file} has pixels or labels that are not numbers as in CIFAR.") from error
     return _checked(tree, file, version, pixels, columns)
 
 
@@ -127,11 +127,11 @@ def _class_names(tree: Tree, version: _Version, at: str) -> tuple[str, ...]:
 
 
 def _unpickled(tree: Tree, file: str) -> dict[str, Any]:
-    """The dictionary that a pickle makes; nothing is called but what makes an array."""
+    """Return the dictionary that a pickle makes; only functions that make arrays are called."""
     try:
         found, _ = pickles.read(tree.read(file))
     except (Refused, MemoryError, RecursionError) as error:
-        raise InputError(f"{tree.where}/{file} is no file of CIFAR's: {error or 'it is too large'}.") from error
+        raise InputError(f"{tree.where}/{file} is not a file of CIFAR: {error or 'it is too large'}.") from error
     if not isinstance(found, dict):
-        raise InputError(f"{tree.where}/{file} is no file of CIFAR's: it holds a {type(found).__name__}.")
+        raise InputError(f"{tree.where}/{file} is not a file of CIFAR: it holds a {type(found).__name__}.")
     return {str(key): value for key, value in found.items()}

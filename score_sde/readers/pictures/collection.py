@@ -1,4 +1,4 @@
-"""Examples that were found somewhere, not yet decoded."""
+"""This module defines collections of examples that were found at a path and are not decoded yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from score_sde.core.errors import InputError
 from score_sde.readers.refusal import shown
 
 TRAIN, TEST = "train", "test"
-# What people call the two parts of a data set.
+# The usual names of the two splits of a data set.
 SPLITS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("test", "testing", "val", "valid", "validation", "eval", "dev", "heldout", "held_out"), TEST),
@@ -26,19 +26,19 @@ Columns = Mapping[str, Sequence[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """Examples that were found somewhere, in a fixed order.
+    """A `Collection` holds examples that were found at a path, in a fixed order.
 
     Attributes:
-        kind: what they were found in, in words, such as 'a folder of pictures'.
-        where: its path.
-        names: the name of each example, which no other has.
-        get: example number i, as an encoded picture or as an array.
-        stamp: of example number i, a text that changes when the example does.
-        splits: 'train' or 'test' for each, where the source says so.
-        columns: conditions by name, with an entry for each example; None where an example lacks it.
-        classes: the names of the classes, where the column `label` holds their numbers.
-        values: all examples as one array, (n, *shape), where they are arrays of one shape.
-        notes: what was left out, and what was taken for what, in sentences.
+        kind: form of the source in words, such as 'a folder of pictures'.
+        where: path of the source.
+        names: unique name of each example.
+        get: function that returns example number i as an encoded picture or as an array.
+        stamp: function that returns for example number i a text that changes when the example changes.
+        splits: 'train' or 'test' for each example; None if the source has no splits.
+        columns: conditions by name, with an entry for each example; None if an example has no such condition.
+        classes: names of the classes, if the column `label` holds their numbers.
+        values: all examples as one array, (n, *shape), if the examples are arrays of one shape.
+        notes: sentences that report what was omitted, and how the source was interpreted.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class Collection:
         return len(self.names)
 
     def digest(self) -> str:
-        """A digest of names, stamps, splits and conditions: what is prepared from them is known by it."""
+        """Return a digest of names, stamps, splits and conditions, which identifies the data prepared from them."""
         total = hashlib.blake2b(digest_size=16)
         for number, name in enumerate(self.names):
             told = [repr(column[number]) for column in self.columns.values()]
@@ -75,7 +75,7 @@ def of_arrays(
     classes: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Collection:
-    """A collection of arrays, (n, *shape) each, one after another; `parts` gives each a name for its examples."""
+    """Concatenate arrays, (n, *shape) each, into a collection; the names in `parts` begin the names of the examples."""
     shapes = {name: array.shape[1:] for name, array in parts.items()}
     if len(set(shapes.values())) > 1:
         raise InputError(f"{where} has arrays of different shapes ({shown(shapes, 200)}); expected one shape.")
@@ -84,7 +84,7 @@ def of_arrays(
     for name, column in columns.items():
         if len(column) != len(values):
             raise InputError(
-                f"{where} has {len(values):,} examples and {len(column):,} entries of {name!r}; expected as many."
+                f"{where} has {len(values):,} examples and {len(column):,} entries of {name!r}; expected equal numbers."
             )
     stamp = stamp_of(where)
     return Collection(
@@ -94,14 +94,14 @@ def of_arrays(
 
 
 def stamp_of(where: pathlib.Path) -> str:
-    """A text that changes when a file does, or a file of a folder, however deep it lies."""
+    """Return a text that changes when a file changes, or when any file below a folder changes."""
     paths = [where] if where.is_file() else [path for path in sorted(where.rglob("*")) if path.is_file()]
     found = [(str(path.relative_to(where)), os.stat(path)) for path in paths]
     return repr([(name, one.st_size, one.st_mtime_ns) for name, one in found])
 
 
 def part_of_file(name: str) -> str:
-    """The part of the data that a file (train-00000-of-00004), or a folder above it, is called after; '' for none."""
+    """Return the split that a file (train-00000-of-00004), or a folder above the file, is named after; '' for none."""
     for piece in reversed(name.lower().split("/")):
         words = re.split(r"[-_.\d]+", piece)
         called = next((SPLITS[word] for word in words if word in SPLITS), "")

@@ -1,4 +1,4 @@
-"""Classes and captions from one file that describes all pictures: dataset.json, metadata.jsonl or metadata.csv."""
+"""This module reads classes and captions from dataset.json, metadata.jsonl or metadata.csv."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MOST_COLUMNS = 100
 
 
 def described(tree: Tree, pictures: Sequence[str], files: Sequence[str]) -> tuple[dict[str, list[Any]], set[str]]:
-    """What these files say of the pictures, and which of the files were used.
+    """Return the columns that the files state for the pictures, and the names of the files that were used.
 
-    dataset.json of EDM is {"labels": [["a/b.png", 3], ...] or {"a/b.png": 3} or null}; metadata.jsonl has an object a
-    line, metadata.csv a row, with `file_name`, relative to the folder that the file is in, and any other columns.
+    dataset.json of EDM is {"labels": [["a/b.png", 3], ...] or {"a/b.png": 3} or null}. metadata.jsonl has an object per
+    line and metadata.csv a row, with `file_name`, relative to the folder of the metadata file, and any other columns.
 
     Raises:
-        InputError: for a file that is not such, or that describes a picture that is not there.
+        InputError: if a file has another form, or describes a picture that does not exist.
     """
     rows: dict[str, Mapping[str, Any]] = {}
     there = set(pictures)
@@ -43,14 +43,14 @@ def described(tree: Tree, pictures: Sequence[str], files: Sequence[str]) -> tupl
 
 
 def _rows(tree: Tree, name: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """For each line: where it is, the picture, and what is said of it."""
+    """Yield for each picture the place in the file, the name of the picture, and the values by column."""
     text, where = tree.text(name), f"{tree.where}/{name}"
     if name.endswith("dataset.json"):
         whole = _json(text, where)
         labels = whole.get("labels") if isinstance(whole, dict) else None
         pairs = list(labels.items()) if isinstance(labels, dict) else labels or []
         if not isinstance(whole, dict) or not isinstance(pairs, list):
-            raise InputError(f'{where} is no list of labels; expected {{"labels": [["a.png", 3], ...]}}.')
+            raise InputError(f'{where} is not a list of labels; expected {{"labels": [["a.png", 3], ...]}}.')
         for pair in pairs:
             if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise InputError(f'{where} has the label {shown(pair)}; expected pairs such as ["a.png", 3].')
@@ -80,12 +80,12 @@ def _csv_rows(text: str, where: str) -> Iterator[tuple[str, str, Mapping[str, An
         for row in lines:
             if row and len(row) != len(columns):
                 raise InputError(
-                    f"{where}, line {lines.line_num}, has {len(row)} columns, and its head {len(columns)}."
+                    f"{where}, line {lines.line_num}, has {len(row)} columns; expected {len(columns)}, as in line 1."
                 )
             if row:
                 table.append((lines.line_num, dict(zip(columns, row, strict=True))))
     except csv.Error as error:
-        raise InputError(f"{where}, line {lines.line_num}, is no row of a csv file ({error}).") from error
+        raise InputError(f"{where}, line {lines.line_num}, is not a row of a csv file ({error}).") from error
     read = {
         column: _reader([row[column] for _, row in table]) for column in columns if column not in ("text", "caption")
     }
@@ -99,7 +99,7 @@ _NUMBER = re.compile(r"[-+]?(\d+(?P<real>\.\d*)?|\.\d+)([eE][-+]?\d+)?$")
 
 
 def _reader(column: Sequence[str]) -> Callable[[str], Any]:
-    """What makes values of a column of text: whole numbers, real numbers, or the text itself."""
+    """Return the function that converts the entries of a column of text: int, float, or str."""
     matches = [_NUMBER.match(text) for text in column if text]
     if not matches or None in matches:
         return str
@@ -118,4 +118,4 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is no JSON ({str(error)[:80]}).") from error
+        raise InputError(f"{where} is not JSON ({str(error)[:80]}).") from error

@@ -1,4 +1,4 @@
-"""One picture: what is to be made of it, its header, and its 8-bit pixels of one size."""
+"""This module reads the header of one picture, and decodes the picture into 8-bit pixels of a given size."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How a picture becomes pixels of one size; each step is an operation of Pillow.
+    """`Fit` holds the settings that turn a picture into pixels of one size; each step is an operation of Pillow.
 
-    The picture is turned as its EXIF orientation says, converted to 8 bits, blended over the background where it is
-    transparent, and brought to the size.
+    The steps apply the EXIF orientation, convert the picture to 8 bits, blend transparent pixels over the background,
+    and bring the picture to the size.
 
     Attributes:
-        height, width: of the result; a picture of this size already is not resampled.
+        height, width: size of the result in pixels; a picture that has this size is not resampled.
         channels: 1 (grey), 3 (RGB) or 4 (RGB and alpha, which is kept and not blended).
         way: 'crop' takes the largest centred part with the proportions of the result (ImageOps.fit), 'pad' keeps the
             whole picture and fills the rest with the background (ImageOps.pad), 'stretch' changes the proportions.
-        crop: the side of a centred square that is cut first, in the picture's own pixels; 0 for the whole picture.
-        filter: of the resampling; Pillow's filters also smooth when they make a picture smaller.
-        background: the red, green and blue under transparent pixels.
-        most_pixels: the number of pixels above which a picture is not decoded.
+        crop: side of a centred square that is cut out first, in pixels of the original picture; 0 for no cut.
+        filter: name of the resampling filter; Pillow's filters also smooth when they make a picture smaller.
+        background: red, green and blue under transparent pixels, each from 0 to 255.
+        most_pixels: number of pixels above which a picture is not decoded.
     """
 
     height: int
@@ -63,7 +63,7 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the beginning of a picture says: sizes after its EXIF orientation, Pillow's mode, whether it has alpha."""
+    """`Header` holds a picture's size after its EXIF orientation, Pillow's mode, and whether the picture has alpha."""
 
     height: int
     width: int
@@ -76,10 +76,10 @@ class Header:
 
 
 def header(example: bytes | np.ndarray) -> Header:
-    """Read the beginning of an encoded picture, no pixel of which is decoded; or the shape of an array.
+    """Return the header of an encoded picture, in general without decoding a pixel, or of an array from its shape.
 
     Raises:
-        Unreadable: for bytes that are no picture.
+        Unreadable: if the bytes are not a picture.
     """
     if isinstance(example, bytes):
         return Header(*pixels_.beginning(example))
@@ -89,20 +89,20 @@ def header(example: bytes | np.ndarray) -> Header:
 
 
 def decode(encoded: bytes, fit: Fit) -> np.ndarray:
-    """Return the pixels of an encoded picture, uint8 of shape fit.shape.
+    """Return the pixels of an encoded picture as uint8 of shape fit.shape.
 
     Raises:
-        Unreadable: for bytes that are no picture, are cut off, or make too many pixels.
+        Unreadable: if the bytes are not a picture or are cut off, or if the picture has too many pixels.
     """
     return np.frombuffer(pixels_.decoded(encoded, fit), np.uint8).reshape(fit.shape)
 
 
 def fit_array(pixels: np.ndarray, fit: Fit) -> np.ndarray:
-    """Return uint8 pixels, (height, width) or (height, width, 1, 2, 3 or 4), fitted as an encoded picture is."""
+    """Fit uint8 pixels, (height, width) or (height, width, 1, 2, 3 or 4), in the same way as an encoded picture."""
     from PIL import Image
 
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and not 1 <= pixels.shape[2] <= 4):
-        raise Unreadable(f"is an array of {pixels.dtype} of shape {pixels.shape}; expected bytes of 1 to 4 channels")
+        raise Unreadable(f"is an array of {pixels.dtype} of shape {pixels.shape}; expected uint8 with 1 to 4 channels")
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     if pixels.shape == fit.shape[: pixels.ndim]:
         return np.ascontiguousarray(pixels).reshape(fit.shape)

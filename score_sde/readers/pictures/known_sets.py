@@ -1,4 +1,4 @@
-"""LSUN's lmdb, and the data sets that tensorflow-datasets has prepared."""
+"""This module reads the lmdb of LSUN, and data sets that tensorflow-datasets has prepared."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from score_sde.readers.refusal import shown
 
 
 def of_lmdb(where: pathlib.Path) -> Collection:
-    """The encoded pictures of an lmdb, by their keys in order.
+    """Return the encoded pictures of an lmdb, in the order of their keys.
 
     Raises:
-        InputError: without the package lmdb, and for a folder that it cannot open.
+        InputError: if the package lmdb is missing, or if the package cannot open the folder.
     """
     try:
         import lmdb
     except ImportError as error:
-        raise InputError(f"{where} is an lmdb; expected the package for it: pip install 'score_sde[lmdb]'.") from error
+        raise InputError(f"{where} is an lmdb; expected the package lmdb: pip install 'score_sde[lmdb]'.") from error
     try:
         store = lmdb.open(str(where), readonly=True, lock=False, readahead=False)
         with store.begin() as reading, reading.cursor() as cursor:
@@ -44,10 +44,10 @@ def of_lmdb(where: pathlib.Path) -> Collection:
 
 
 def of_tfds(where: pathlib.Path) -> Collection:
-    """The pictures of a data set that tensorflow-datasets has prepared as array_record or parquet, without TensorFlow.
+    """Return the pictures that tensorflow-datasets has prepared as array_record or parquet, without TensorFlow.
 
     Raises:
-        InputError: for another file format, or features without pictures.
+        InputError: if the file format is another, or if no feature holds pictures.
     """
     import tensorflow_datasets as tfds
 
@@ -62,19 +62,19 @@ def of_tfds(where: pathlib.Path) -> Collection:
             )
         if TRAIN not in found.values():
             raise InputError(f"{where} has the splits {', '.join(builder.info.splits)}; expected train.")
-        if "test" in found and len(found) > 2:  # one part is held out
+        if "test" in found and len(found) > 2:  # only one split is held out
             found = {name: part for name, part in found.items() if name in (TRAIN, "test")}
         sources = {name: builder.as_data_source(split=name) for name in found}
         features = dict(builder.info.features.items())
     except InputError:
         raise
-    except Exception as error:  # whatever a damaged folder makes the reader raise
+    except Exception as error:  # a damaged folder causes many kinds of exceptions
         raise InputError(
             f"{where} cannot be read as a data set of tensorflow-datasets ({shown(error, 120)})."
         ) from error
     picture = next((name for name, feature in features.items() if isinstance(feature, tfds.features.Image)), None)
     if picture is None:
-        raise InputError(f"{where} has the features {shown(', '.join(features), 200)}; expected one of pictures.")
+        raise InputError(f"{where} has the features {shown(', '.join(features), 200)}; expected a feature of pictures.")
     lock = threading.Lock()
     places = [(name, row) for name, source in sources.items() for row in range(len(source))]
 

@@ -1,4 +1,4 @@
-"""Which of a tree's files are pictures, in which part of the data, and with which class or caption."""
+"""This module finds the pictures of a tree, and the split, the class and the caption of each picture."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ DESCRIPTIONS = ("dataset.json", "metadata.jsonl", "metadata.csv")
 
 
 def ending(name: str) -> str:
-    """The ending of a name in lower case, with its dot."""
+    """Return the ending of a name in lower case, with its dot."""
     stem, dot, last = name.rpartition("/")[2].rpartition(".")
     return f"{dot}{last}".lower() if stem else ""
 
 
 def of_tree(tree: Tree) -> Collection:
-    """The pictures of a tree.
+    """Return the pictures of a tree as a collection.
 
-    Sub-folders called train and test (or val, valid, validation) are the parts of the data. A class or a caption is
-    had from dataset.json, metadata.jsonl or metadata.csv; else from files of the same name that end in .txt, .cls or
-    .json; else the class is the first sub-folder, where there are several and every picture is in one.
+    Sub-folders named train and test (or val, valid, validation) are the splits. Class and caption come from
+    dataset.json, metadata.jsonl or metadata.csv; otherwise from files of the same name that end in .txt, .cls or .json;
+    otherwise the class is the first sub-folder, if there are several sub-folders and every picture is in one of them.
 
     Raises:
-        InputError: for a tree without pictures, or descriptions that do not fit them.
+        InputError: if the tree has no pictures, or if the descriptions do not fit the pictures.
     """
     pictures = [name for name in tree.names if ending(name) in ENDINGS]
     others = [name for name in tree.names if ending(name) not in ENDINGS]
@@ -73,7 +73,7 @@ def _left_out(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """The folder that all pictures are in, with its slash; '' where it is the tree's own."""
+    """Return the folder that contains all pictures, with a slash at its end; '' for the folder of the tree."""
     root = ""
     while all("/" in name[len(root) :] for name in names):
         firsts = {name[len(root) :].split("/", 1)[0] for name in names}
@@ -84,10 +84,10 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 def _splits(tree: Tree, names: Sequence[str], root: str) -> list[str] | None:
-    """The part of each picture, where the first folders are called after parts and one of them is for training.
+    """Return the split of each picture, if the first folders are named after both splits; otherwise None.
 
     Raises:
-        InputError: where something lies beside the folders of both parts, whose part nobody knows.
+        InputError: if a picture lies beside the folders of both splits, so that its split is unknown.
     """
     firsts = [name[len(root) :].split("/", 1)[0] if "/" in name[len(root) :] else "" for name in names]
     parts = [SPLITS.get(first.lower(), "") for first in firsts]
@@ -95,34 +95,34 @@ def _splits(tree: Tree, names: Sequence[str], root: str) -> list[str] | None:
         return None
     if "" in parts:
         raise InputError(
-            f"{tree.where} has folders for training and for testing, and {shown(names[parts.index('')])} in neither; "
-            "expected every picture in one of them: move it."
+            f"{tree.where} has folders for training and for testing, and {shown(names[parts.index('')])} is in "
+            "neither; expected every picture in one of them: move it."
         )
     return parts
 
 
 def _splits_of_shards(names: Sequence[str]) -> list[str] | None:
-    """The part of each picture by the name of its archive, where all are called after parts."""
+    """Return the split of each picture from the name of its archive, if all archives are named after splits."""
     parts = [part_of_file(_shard(name)) for name in names]
     return parts if {TRAIN, TEST} == set(parts) else None
 
 
 def _shard(name: str) -> str:
-    """The archive's part of a name."""
+    """Return the part of a name that names the archive."""
     return name[: name.index(".tar/") + 4]
 
 
 def _with_folders(
     tree: Tree, names: Sequence[str], root: str, has_splits: bool, columns: dict[str, list[Any]]
 ) -> tuple[dict[str, list[Any]], tuple[str, ...], tuple[str, ...]]:
-    """(the conditions with the class that the folders say, the names of classes, what is to be said of it)."""
+    """Return (the conditions with the class that the folders state, the names of the classes, notes on the class)."""
     folders = [
         _class_folder(name, _shard(name) + "/" if tree.shards else root, has_splits and not tree.shards)
         for name in names
     ]
     several = len({folder for folder in folders if folder is not None}) > 1
     if "label" in columns:
-        return columns, (), ("the class is that of the descriptions, not of the folders",) if several else ()
+        return columns, (), ("the class comes from the descriptions, not from the folders",) if several else ()
     if not several:
         return columns, (), ()
     if None in folders:

@@ -1,4 +1,4 @@
-"""Gzipped files as files in which one can seek."""
+"""This module opens gzipped files as seekable files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 
 from score_sde.core.errors import InputError
 
-_MOST_RATIO = 200  # pictures and arrays of bytes shrink by less; gzip's own limit is about 1,030
+_MOST_RATIO = 200  # pictures and arrays of bytes shrink by a smaller factor; the limit of gzip is about 1,030
 _CHUNK = 2**20
 _IN_MEMORY = 2**26
 
@@ -22,11 +22,11 @@ def is_gzip(path: pathlib.Path) -> bool:
 
 
 def seekable(path: pathlib.Path) -> IO[bytes]:
-    """The content of a file, unpacked into memory or a nameless temporary file where it is gzipped.
+    """Open the content of a file; unpack a gzipped file into memory or a nameless temporary file.
 
     Raises:
-        InputError: for a file that cannot be read or unpacked, or unpacks to more than 200 times its size; and where
-            there is no room for it.
+        InputError: if the file cannot be read or unpacked, if it unpacks to more than 200 times its size, or if there
+            is not enough space for the content.
     """
     try:
         if not is_gzip(path):
@@ -47,7 +47,7 @@ def seekable(path: pathlib.Path) -> IO[bytes]:
         free = shutil.disk_usage(tempfile.gettempdir()).free
         raise InputError(
             f"{path} cannot be unpacked into {tempfile.gettempdir()} ({error.strerror}; {free:,} bytes are free): make "
-            "room, set TMPDIR, or unpack it yourself."
+            "more space, set TMPDIR, or unpack it yourself."
         ) from error
     unpacked.seek(0)
     return unpacked

@@ -1,4 +1,4 @@
-"""Parquet files as HuggingFace's datasets write them: encoded pictures in a column, classes and captions in others."""
+"""This module reads parquet files of HuggingFace's datasets: encoded pictures in one column, conditions in others."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _CAPTIONS = ("text", "caption", "captions", "prompt")
 
 
 def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
-    """The pictures of parquet files, which are read a group of rows at a time.
+    """Return the pictures of parquet files, which are read one group of rows at a time.
 
     Raises:
-        InputError: for files that are damaged, of different columns, or have no pictures.
+        InputError: if a file is damaged, has no pictures, or has the pictures in another column than the other files.
     """
     names: list[str] = []
-    places: list[tuple[int, int, int]] = []  # file, group of rows, row in it
+    places: list[tuple[int, int, int]] = []  # file, group of rows, row in the group
     splits: list[str] = []
     columns: dict[str, list[Any]] = {}
     opened, picture, classes = [], "", tuple[str, ...]()
     for number, path in enumerate(files):
         file, picture, groups = _opened(path, picture)
         for old, new in _others(file.schema_arrow, picture).items():
-            # A column that other files lack is absent in them.
+            # A column that is missing in other files is None for their rows.
             columns.setdefault(new, [None] * len(names)).extend(_entries(file, old, path))
             classes = classes or (_class_names(file.schema_arrow, old) if new == "label" else ())
         opened.append(file)
@@ -46,7 +46,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
     has_parts = TRAIN in splits and len(set(splits)) > 1
     if has_parts and "" in splits:
         raise InputError(
-            f"{names[splits.index('')]} is of no part of the data, and others are; expected train or test."
+            f"{names[splits.index('')]} belongs to no split, but other examples do; expected train or test."
         )
 
     @functools.lru_cache(maxsize=2)
@@ -62,7 +62,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             return read_file(outside)
         if not isinstance(content, bytes):
             raise InputError(
-                f"{names[number]} has no bytes of a picture (it has {shown(entry)}); expected them inside."
+                f"{names[number]} has no bytes of a picture (it has {shown(entry)}); expected the bytes in the file."
             )
         return content
 
@@ -75,7 +75,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
         return stamps[places[number][0]] + (stamp_of(outside) if outside is not None else "")
 
     kind = "a parquet file" if len(files) == 1 else f"{len(files)} parquet files"
-    # Files of one part alone are a data set of their own.
+    # Files of one split alone are a data set without splits.
     return Collection(kind, where, names, get, stamp, splits if has_parts else None, columns, classes)
 
 
@@ -89,7 +89,7 @@ def _had(read: Callable[[], Any], told: str) -> Any:
 
 
 def _opened(path: pathlib.Path, picture: str) -> tuple[Any, str, list[int]]:
-    """(a file, its column of pictures, the rows of each of its groups); the column is `picture` where that is known."""
+    """Return (a file, its column of pictures, the rows of each group); the column is `picture` if it is not empty."""
     import pyarrow
     from pyarrow import parquet
 
@@ -98,14 +98,14 @@ def _opened(path: pathlib.Path, picture: str) -> tuple[Any, str, list[int]]:
         picture = picture or _picture_column(file.schema_arrow, path)
         groups = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     except (pyarrow.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no parquet file that can be read ({shown(error, 120)}).") from error
+        raise InputError(f"{path} cannot be read as a parquet file ({shown(error, 120)}).") from error
     if picture not in file.schema_arrow.names:
-        raise InputError(f"{path} has no column {picture!r}, and other files have; expected the same columns.")
+        raise InputError(f"{path} has no column {picture!r}, and other files have this column; expected it in all.")
     return file, picture, groups
 
 
 def _beside(file: Any, picture: str, path: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path | None]:
-    """For each row the file that its picture is named by, if that lies in the folder."""
+    """Return for each row the file that holds its picture, if the row names a file in the folder; otherwise None."""
     import pyarrow
 
     kind = file.schema_arrow.field(picture).type
@@ -118,7 +118,7 @@ def _beside(file: Any, picture: str, path: pathlib.Path, folder: pathlib.Path) -
     if not any(inside) and any(named) and not _has_bytes(file, f"{picture}.bytes"):
         raise InputError(
             f"{path} has no pictures, but paths such as {shown(next(filter(None, named)))}, which is not in {folder}; "
-            "expected their bytes inside, as datasets.table.embed_table_storage puts them there: embed them, or name "
+            "expected the pictures inside, as datasets.table.embed_table_storage writes them: embed them, or give "
             "the folder of the pictures."
         )
     return inside
@@ -128,12 +128,12 @@ def _within(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path | None:
     try:
         real = path.resolve()
         return real if real.is_relative_to(folder.resolve()) and real.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # a name too long, a null in it, a loop of links
+    except (OSError, ValueError, RuntimeError):  # a name that is too long or has a null, or a loop of links
         return None
 
 
 def _has_bytes(file: Any, column: str) -> bool:
-    """Whether a column may have an entry, by the counts that the file states."""
+    """Return whether a column may have an entry, by the counts that the file states."""
     for group in range(file.metadata.num_row_groups):
         rows = file.metadata.row_group(group)
         for number in range(rows.num_columns):
@@ -169,7 +169,7 @@ def _picture_column(schema: Any, path: pathlib.Path) -> str:
 
 
 def _others(schema: Any, picture: str) -> dict[str, str]:
-    """The columns that may be conditions, and what they are called here."""
+    """Return the columns that may be conditions, and the names of these conditions."""
     import pyarrow
 
     types = pyarrow.types

@@ -1,7 +1,7 @@
-"""The pixels of an encoded picture, by Pillow's operations.
+"""This module decodes an encoded picture into pixels with Pillow's operations.
 
-This file imports nothing of the project, and Pillow alone at first, so that a process that decodes begins at once:
-`python pixels.py` serves requests from its standard input (workers.py asks them).
+This file imports no module of the project, and at first no package except Pillow, so that a process that decodes starts
+at once. `python pixels.py` answers requests from its standard input; workers.py sends the requests.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from PIL import Image
 
-# What Pillow may take bytes for. Others of its readers start programs (EPS starts Ghostscript) or read other files.
+# The formats that Pillow may read. Its other readers start programs (EPS starts Ghostscript) or read other files.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "QOI")
-_COMMON = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM")  # those that Pillow's `preinit` loads
-# One of these is in a PNG that states an orientation, before its pixels or behind them.
+_COMMON = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM")  # the formats that Pillow's `preinit` loads
+# A PNG that states an orientation contains one of these marks, before or after its pixels.
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _LEVELS = 65535
 
 
 class Unreadable(Exception):
-    """Why a picture cannot be read: the end of a sentence that begins with the picture's name."""
+    """`Unreadable` gives the reason why a picture is not read, as the end of a sentence that begins with its name."""
 
 
 class HowToFit(Protocol):
-    """The attributes of `Fit` (image.py), which says what they mean."""
+    """`HowToFit` has the attributes of `Fit`, which image.py describes."""
 
     @property
     def height(self) -> int: ...
@@ -53,27 +53,27 @@ class HowToFit(Protocol):
 
 
 def beginning(encoded: bytes) -> tuple[int, int, str, bool]:
-    """Return height and width after the EXIF orientation, Pillow's mode and whether there is alpha.
+    """Return height and width after the EXIF orientation, Pillow's mode, and whether the picture has alpha.
 
-    No pixel is decoded.
+    No pixel is decoded, except in a PNG that may state an orientation after its pixels.
 
     Raises:
-        Unreadable: for bytes that are no picture.
+        Unreadable: if the bytes are not a picture.
     """
     with _opened(encoded) as picture:
         width, height = picture.size
-        # Pillow decodes a PNG to look for an orientation behind its pixels.
+        # Pillow decodes a PNG to search for an orientation after its pixels, which takes time.
         plain = picture.format == "PNG" and not any(mark in encoded for mark in _PNG_EXIF)
-        if not plain and _orientation(picture) >= 5:  # turned by a quarter
+        if not plain and _orientation(picture) >= 5:  # rotated by 90 degrees
             width, height = height, width
         return height, width, picture.mode, _has_alpha(picture)
 
 
 def decoded(encoded: bytes, fit: HowToFit) -> bytes:
-    """Return the pixels of an encoded picture, one byte for each of height x width x channels.
+    """Return the pixels of an encoded picture as height x width x channels bytes.
 
     Raises:
-        Unreadable: for bytes that are no picture, are cut off, or make too many pixels.
+        Unreadable: if the bytes are not a picture or are cut off, or if the picture has too many pixels.
     """
     with _opened(encoded) as picture:
         width, height = picture.size
@@ -84,13 +84,13 @@ def decoded(encoded: bytes, fit: HowToFit) -> bytes:
             )
         try:
             picture.load()
-        except Exception as error:  # whatever the decoder of a damaged file raises
+        except Exception as error:  # a damaged file causes many kinds of exceptions
             raise Unreadable(f"cannot be decoded ({str(error)[:100] or type(error).__name__})") from error
         return fitted(_upright(picture), fit)
 
 
 def fitted(picture: Image.Image, fit: HowToFit) -> bytes:
-    """Return the pixels of an upright picture in the channels and the size of the fit."""
+    """Return the pixels of an upright picture with the channels and the size of the fit."""
     from PIL import Image, ImageOps
 
     picture = _coloured(picture, fit)
@@ -126,7 +126,7 @@ def _opened(encoded: bytes):  # type: ignore[no-untyped-def]
     except Image.DecompressionBombError as error:
         raise Unreadable(f"has too many pixels ({error})") from error
     except Image.UnidentifiedImageError as error:
-        raise Unreadable("is no picture of a kind that Pillow reads" if encoded else "is empty") from error
+        raise Unreadable("is not a picture in a format that is read" if encoded else "is empty") from error
     except Exception as error:
         raise Unreadable(f"cannot be opened ({str(error)[:100] or type(error).__name__})") from error
     with picture:
@@ -135,7 +135,7 @@ def _opened(encoded: bytes):  # type: ignore[no-untyped-def]
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats that this Pillow was built with; to load them all takes 0.3 s."""
+    """Return the formats of `FORMATS` that this Pillow was built with; loading all formats takes 0.3 s."""
     from PIL import Image
 
     Image.init()
@@ -143,7 +143,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where it is not stated or damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 if the orientation is missing or damaged."""
     try:
         stated = picture.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF does not make the pixels unreadable
@@ -167,7 +167,7 @@ def _has_alpha(picture: Image.Image) -> bool:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """The picture in 8 bits a channel, with alpha where it has any: L, LA, RGB or RGBA."""
+    """Return the picture with 8 bits per channel, and with alpha if the picture has alpha: L, LA, RGB or RGBA."""
     if picture.mode in SIXTEEN_BIT or picture.mode == "F":
         return _cut_levels(picture)
     grey = picture.mode in ("1", "L", "LA", "La")
@@ -177,7 +177,7 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def _cut_levels(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16 bits or of floating point values in 8 bits."""
+    """Convert a grey picture of 16 bits or of floating point values to 8 bits."""
     import numpy as np
     from PIL import Image
 
@@ -192,17 +192,17 @@ def _cut_levels(picture: Image.Image) -> Image.Image:
     levels = values.astype(np.int64)
     if levels.size and (levels.min() < 0 or levels.max() > _LEVELS):
         raise Unreadable(f"has grey values from {levels.min()} to {levels.max()}; expected 0 to {_LEVELS}")
-    # 65535 = 257 x 255: the nearest of 256 levels. Pillow's own conversion cuts all values at 255.
+    # 65535 = 257 x 255, so this is the nearest of 256 levels. Pillow's own conversion clips all values at 255.
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
 def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture in a mode; Pillow's own conversion copies what is in it already."""
+    """Return the picture in a mode; do not convert a picture that has the mode, as Pillow would copy the picture."""
     return picture if picture.mode == mode and "transparency" not in picture.info else picture.convert(mode)
 
 
 def _coloured(picture: Image.Image, fit: HowToFit) -> Image.Image:
-    """The picture in the channels of the fit, blended where alpha is not kept."""
+    """Return the picture with the channels of the fit, blended over the background if alpha is not kept."""
     from PIL import Image
 
     picture = _eight_bit(picture)
@@ -216,14 +216,14 @@ def _coloured(picture: Image.Image, fit: HowToFit) -> Image.Image:
 
 
 class _Settings:
-    """The settings of a fit, as a request has them."""
+    """`_Settings` holds the settings of a fit from a request."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.__dict__.update(settings)
 
 
 def _answers(request: dict[str, Any], pictures: Iterator[bytes]) -> tuple[list[Any], bytes]:
-    """For each picture [true, what its header says] or [false, why not]; and the pixels of those that have some."""
+    """Return for each picture (True, header or None) or (False, reason), and the pixels of the decoded pictures."""
     fit: Any = _Settings(request["fit"]) if request["fit"] else None
     told: list[Any] = []
     pixels: list[bytes] = []
@@ -240,12 +240,12 @@ def _answers(request: dict[str, Any], pictures: Iterator[bytes]) -> tuple[list[A
 
 
 def _serve() -> None:
-    """Answer requests: a line of JSON (`fit`, `sizes`) and the pictures; a line of JSON and the pixels come back."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when to end
+    """Answer requests: read a line of JSON (`fit`, `sizes`) and pictures, and write a line of JSON and the pixels."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that sends requests decides when to end
     stream, answer = sys.stdin.buffer, sys.stdout.buffer
     while line := stream.readline():
         request = json.loads(line)
-        # One read, in pieces as large as the pipe; reading picture by picture costs more than passing it.
+        # One read transfers pieces as large as the pipe; one read per picture would take longer than the transfer.
         pictures = io.BytesIO(stream.read(sum(request["sizes"])))
         told, pixels = _answers(request, (pictures.read(size) for size in request["sizes"]))
         answer.write(json.dumps(told).encode() + b"\n" + pixels)

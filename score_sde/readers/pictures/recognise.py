@@ -1,4 +1,4 @@
-"""What lies at a path: it is known by its content, not by its name."""
+"""This module recognises the data at a path by the content, not by the name."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _HEAD = 512
 
 
 def open_collection(path: str | os.PathLike[str]) -> Collection:
-    """Find out what lies at a path, and list its examples; none is decoded.
+    """Recognise the data at a path, and list the examples without decoding them.
 
     Raises:
-        InputError: for a path with nothing there, or with something that is not known.
+        InputError: if the path does not exist, or if the kind of the data is unknown.
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise InputError(f"data.path is {shown(path)}; expected the path of {_KINDS}.")
     try:
         where = pathlib.Path(path).expanduser()
-    except RuntimeError as error:  # of a user that is not there
+    except RuntimeError as error:  # ~NAME, where no user has this name
         raise InputError(f"data.path is {shown(path)}: {error}") from error
     if not where.exists():
         raise InputError(f"There is nothing at {where}; expected {_KINDS}.")
@@ -42,7 +42,7 @@ def open_collection(path: str | os.PathLike[str]) -> Collection:
     try:
         found = _in_folder(where) if where.is_dir() else _in_file(where)
     except OSError as error:
-        raise InputError(f"{where} cannot be read ({error}): mend or remove it.") from error
+        raise InputError(f"{where} cannot be read ({error}): repair or remove it.") from error
     if not len(found):
         raise InputError(f"{where} has no examples; expected one or more.")
     return found
@@ -69,7 +69,7 @@ def _in_folder(where: pathlib.Path) -> Collection:
 
 
 def _of_files_in(where: pathlib.Path, tree: FolderTree) -> Collection:
-    """What a folder without pictures of its own holds."""
+    """Return the collection of a folder that has no picture files."""
 
     def that(wanted: Sequence[str]) -> list[pathlib.Path]:
         return [where / name for name in tree.names if layout.ending(name) in wanted]
@@ -81,12 +81,12 @@ def _of_files_in(where: pathlib.Path, tree: FolderTree) -> Collection:
     if files := that([".tar"]):
         return _of_tree(TarTree(where, files))
     folders = sorted({(where / name).parent for name in tree.names if arrays.IDX.match(name.rsplit("/", 1)[-1])})
-    if len(folders) == 1 and arrays.idx_files(folders[0]):  # as torchvision has them
+    if len(folders) == 1 and arrays.idx_files(folders[0]):  # the layout of torchvision
         return arrays.of_idx(folders[0])
     archives = that([".zip", ".npz", ".npy", ".tgz", ".gz"])
     if len(archives) == 1:
         return _in_file(archives[0])
-    return layout.of_tree(tree)  # which says what is there
+    return layout.of_tree(tree)  # raises InputError, which lists the endings of the files
 
 
 def _of_tree(tree: Tree) -> Collection:
@@ -122,7 +122,7 @@ def _in_file(where: pathlib.Path) -> Collection:
     if not head:
         raise InputError(f"{where} is empty; expected {_KINDS}.")
     if tarfile.is_tarfile(where):
-        raise InputError(f"{where} is a tar that is packed, or of before 1988: unpack it, and give the folder.")
+        raise InputError(f"{where} is a tar not packed by gzip, or older than 1988: unpack it, and give the folder.")
     raise InputError(f"{where} is a file of an unknown kind (it begins with {head[:8]!r}); expected {_KINDS}.")
 
 

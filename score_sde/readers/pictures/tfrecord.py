@@ -1,7 +1,7 @@
-"""TFRecord files, without TensorFlow: those of StyleGAN (raw pixels) and those that hold encoded pictures.
+"""This module reads TFRecord files without TensorFlow: files of StyleGAN (raw pixels) or with encoded pictures.
 
-A record is its length (8 bytes), a checksum of the length, the content, a checksum of the content. The content is a
-message tf.train.Example: a map from names to lists of bytes, floats or whole numbers.
+A record consists of the length of its content (8 bytes), a checksum of the length, the content, and a checksum of the
+content. The content is a message tf.train.Example: a map from names to lists of bytes, floats or whole numbers.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _MOST_BYTES = 2**29
 
 
 def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
-    """The pictures of TFRecord files; of StyleGAN's, which has a file for each resolution, those of the largest.
+    """Return the pictures of TFRecord files; of StyleGAN's, only the file of the largest resolution.
 
     Raises:
-        InputError: for files that are cut off or damaged, or whose records have no pictures.
+        InputError: if a file is cut off or damaged, or if the records have no pictures.
     """
     levels = {path: int(match[1]) for path in files if (match := _LEVEL.search(path.name))}
     notes: tuple[str, ...] = ()
     if len(levels) == len(files) > 1:
         largest = max(levels.values())
-        notes = (f"of {len(files)} files that of the largest resolution is used",)
+        notes = (f"of {len(files)} files only the one of the largest resolution is used",)
         files = [path for path in files if levels[path] == largest]
     places = [(number, offset, length) for number, path in enumerate(files) for offset, length in _records(path)]
     handles = [path.open("rb") for path in files]
@@ -53,7 +53,7 @@ def of_files(where: pathlib.Path, files: Sequence[pathlib.Path]) -> Collection:
             return features(content)
         except (IndexError, ValueError, struct.error) as error:
             raise InputError(
-                f"{names[number]} of {where} is no tf.train.Example ({error}): get the file again."
+                f"{names[number]} of {where} is not a tf.train.Example ({error}): get the file again."
             ) from error
 
     told = [path.relative_to(where).as_posix() if path != where else path.name for path in files]
@@ -93,23 +93,23 @@ def _picture(example: dict[str, list[Any]], name: str) -> bytes | np.ndarray:
         if not whole or shape[0] not in (1, 3, 4):
             raise InputError(f"{name} has the shape {shown(shape)}; expected (channels, height, width).")
         if len(data[0]) != shape[0] * shape[1] * shape[2]:
-            raise InputError(f"{name} has {len(data[0]):,} bytes of pixels; expected those of the shape {shape}.")
+            raise InputError(f"{name} has {len(data[0]):,} bytes of pixels; expected one per value of shape {shape}.")
         return np.frombuffer(data[0], np.uint8).reshape(shape).transpose(1, 2, 0)
     found = next((example[key][0] for key in _PICTURES if example.get(key)), None)
     if not isinstance(found, bytes):
-        raise InputError(f"{name} has {shown(', '.join(example), 200)}; expected shape and data, or image.")
+        raise InputError(f"{name} has features {shown(', '.join(example), 200)}; expected shape and data, or image.")
     return found
 
 
 def _records(path: pathlib.Path) -> Iterator[tuple[int, int]]:
-    """The offset and the length of each record."""
+    """Yield the offset and the length of the content of each record."""
     size = path.stat().st_size
     with path.open("rb") as file:
         place = 0
         while place < size:
             head = file.read(12)
             if len(head) < 12 or _masked_crc(head[:8]) != struct.unpack("<I", head[8:])[0]:
-                raise InputError(f"{path} is no TFRecord file, or is damaged near byte {place:,}: get it again.")
+                raise InputError(f"{path} is not a TFRecord file, or is damaged near byte {place:,}: get it again.")
             length = struct.unpack("<Q", head[:8])[0]
             if place + 16 + length > size or length > _MOST_BYTES:
                 raise InputError(f"{path} is cut off in the record at byte {place:,}: get it again.")
@@ -119,7 +119,7 @@ def _records(path: pathlib.Path) -> Iterator[tuple[int, int]]:
 
 
 def is_tfrecord(head: bytes) -> bool:
-    """Whether 12 bytes can be the head of a record."""
+    """Return whether 12 bytes can be the head of a record."""
     return len(head) >= 12 and _masked_crc(head[:8]) == struct.unpack("<I", head[8:12])[0]
 
 
@@ -134,7 +134,7 @@ def _crc_table() -> tuple[int, ...]:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated and shifted as TFRecord files have it."""
+    """Return the CRC-32C (Castagnoli) of the data, rotated and shifted as in TFRecord files."""
     crc, table = 0xFFFFFFFF, _crc_table()
     for byte in data:
         crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
@@ -143,10 +143,10 @@ def _masked_crc(data: bytes) -> int:
 
 
 def features(content: bytes) -> dict[str, list[Any]]:
-    """The features of a tf.train.Example: by name bytes, floats or whole numbers.
+    """Return the features of a tf.train.Example: for each name a list of bytes, floats or whole numbers.
 
     Raises:
-        ValueError, IndexError, struct.error: for bytes that are none.
+        ValueError, IndexError, struct.error: if the bytes are not a tf.train.Example.
     """
     found: dict[str, list[Any]] = {}
     for _, example in _fields(memoryview(content), 1):
@@ -172,7 +172,7 @@ def _values(feature: memoryview) -> list[Any]:
 
 
 def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview]]:
-    """The fields of these numbers; a number that is not packed comes as the bytes that it would have there."""
+    """Yield number and bytes of each wanted field; an unpacked value has the same bytes as a packed value."""
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)
@@ -186,7 +186,7 @@ def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview
         elif kind in (1, 5):
             place += 8 if kind == 1 else 4
         else:
-            raise ValueError(f"field {number} is of an unknown kind")
+            raise ValueError(f"field {number} has an unknown type")
         if place > len(message):
             raise ValueError("it is cut off")
         if number in wanted:

@@ -1,4 +1,4 @@
-"""Files by name, in a folder, a zip or a tar; nothing is ever unpacked onto the disk under a name of the archive's."""
+"""This module reads files by name from a folder, a zip or a tar; it writes no file under a name from an archive."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ from score_sde.readers.pictures.collection import stamp_of
 from score_sde.readers.pictures.packed import seekable
 from score_sde.readers.refusal import shown
 
-MOST_BYTES = 2**29  # of one file, unpacked
+MOST_BYTES = 2**29  # largest size of one unpacked file
 _SYSTEM = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 class Tree(abc.ABC):
-    """Files by name.
+    """A `Tree` lists files and reads each file by its name.
 
     Attributes:
-        kind: what it is, in words.
-        where: its path.
-        names: of its files, with slashes, sorted; hidden files, and those that a system leaves behind, are not listed.
+        kind: form of the tree in words, such as 'zip'.
+        where: path of the tree.
+        names: sorted names of the files, with slashes; hidden files and files of the operating system are omitted.
     """
 
     kind: str
     where: pathlib.Path
     names: list[str]
-    shards: bool = False  # whether the first part of a name is that of an archive
+    shards: bool = False  # whether a name begins with the name of an archive
 
     @abc.abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of a file; raises InputError, naming the file, where it cannot be had."""
+        """Return the content of a file; raise InputError with the name of the file if the content cannot be read."""
 
     @abc.abstractmethod
     def stamp(self, name: str) -> str:
-        """A text that changes when the file does."""
+        """Return a text that changes when the file changes."""
 
     def text(self, name: str) -> str:
-        """The content of a file of text in UTF-8."""
+        """Return the content of a text file in UTF-8."""
         try:
             return self.read(name).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.where}/{name} is no text in UTF-8 ({error}); expected that.") from error
+            raise InputError(f"{self.where}/{name} is not text in UTF-8 ({error}); expected UTF-8.") from error
 
 
 def read_file(path: pathlib.Path) -> bytes:
-    """The content of a file; raises InputError where it cannot be read or is too large."""
+    """Return the content of a file; raise InputError if the file cannot be read or is too large."""
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise InputError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,} in one file.")
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): mend or remove it.") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}): repair or remove it.") from error
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is of a hidden file or folder, or of one that a system leaves behind."""
+    """Return whether a name belongs to a hidden file or folder, or to a file or folder of the operating system."""
     return any(part.startswith(".") or part in _SYSTEM for part in name.split("/"))
 
 
 class FolderTree(Tree):
-    """The files of a folder, of its sub-folders, and of what links in it lead to."""
+    """`FolderTree` lists the files of a folder and of its sub-folders, and follows links."""
 
     def __init__(self, where: pathlib.Path) -> None:
         self.kind, self.where = "folder", where
@@ -87,11 +87,11 @@ class FolderTree(Tree):
 
 
 def _walk(folder: pathlib.Path, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
-    """The regular files below a folder; `above` are the real paths of the folders that lead there."""
+    """Yield the regular files below a folder; `above` holds the real paths of the folder and its parents."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({error.strerror}): mend or remove it.") from error
+        raise InputError(f"{folder} cannot be listed ({error.strerror}): repair or remove it.") from error
     for entry in entries:
         name = prefix + entry.name
         if is_hidden(entry.name):
@@ -105,12 +105,12 @@ def _walk(folder: pathlib.Path, prefix: str, above: tuple[str, ...]) -> Iterator
         elif stat.S_ISDIR(found.st_mode):
             real = os.path.realpath(entry.path)
             if real in above:
-                raise InputError(f"{entry.path} is a link to {real}, a folder that it lies in: remove this loop.")
+                raise InputError(f"{entry.path} is a link to {real}, a folder that contains it: remove this loop.")
             yield from _walk(pathlib.Path(entry.path), f"{name}/", (*above, real))
 
 
 class ZipTree(Tree):
-    """The files in a zip."""
+    """`ZipTree` lists the files of a zip."""
 
     def __init__(self, where: pathlib.Path) -> None:
         self.kind, self.where = "zip", where
@@ -137,8 +137,8 @@ class ZipTree(Tree):
             raise InputError(f"{self.where}: {shown(name)} cannot be unpacked ({str(error)[:100]}).") from error
         if len(content) != member.file_size or member.file_size > MOST_BYTES:
             raise InputError(
-                f"{self.where}: {shown(name)} does not unpack to the {member.file_size:,} bytes that it states, or to "
-                f"more than {MOST_BYTES:,}; nothing of it is used."
+                f"{self.where}: {shown(name)} does not unpack to the {member.file_size:,} bytes that it states, or "
+                f"states more than {MOST_BYTES:,}; the file is not used."
             )
         return content
 
@@ -147,7 +147,7 @@ class ZipTree(Tree):
 
 
 class TarTree(Tree):
-    """The files in one tar or several, gzipped or not; members are found once, and then read where they lie."""
+    """`TarTree` lists the files of one or several tars, gzipped or not, and reads a file from its place in the tar."""
 
     def __init__(self, where: pathlib.Path, tars: list[pathlib.Path]) -> None:
         self.kind, self.where, self.shards = "tar" if len(tars) == 1 else "folder of tars", where, len(tars) > 1
@@ -178,7 +178,7 @@ class TarTree(Tree):
             raise InputError(f"{path} cannot be read as a tar ({str(error)[:100]}): get it again.") from error
         for name, (tar, offset, length) in self._places.items():
             if tar == number and offset + length > size:
-                raise InputError(f"{path} is cut off: {shown(name)} ends after the archive does; get it again.")
+                raise InputError(f"{path} is cut off: {shown(name)} ends after the end of the archive; get it again.")
 
     def read(self, name: str) -> bytes:
         tar, offset, size = self._places[name]
@@ -193,13 +193,13 @@ class TarTree(Tree):
 
 
 def safe_name(where: pathlib.Path, name: str) -> str:
-    """A name of an archive with slashes, without a leading './'.
+    """Return a name of an archive with slashes, without a leading './'.
 
     Raises:
-        InputError: for a name that leads out of the archive.
+        InputError: if the name leads out of the archive.
     """
     plain = name.replace("\\", "/")
     parts = [part for part in plain.split("/") if part not in ("", ".")]
     if ".." in parts or plain.startswith("/") or (parts and len(parts[0]) == 2 and parts[0][1] == ":"):
-        raise InputError(f"{where} has the name {shown(name)!r}, which leads out of it; nothing of it is used.")
+        raise InputError(f"{where} has the name {shown(name)!r}, which leads out of it; the archive is not used.")
     return "/".join(parts)

@@ -1,4 +1,4 @@
-"""Many pictures: read in processes that hold no lock of each other's, or in this one where they are few."""
+"""This module reads many pictures in processes that share no lock, and few pictures in the current process."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from score_sde.readers.pictures.image import Fit, Header, decode, fit_array, hea
 from score_sde.readers.pictures.pixels import Unreadable
 
 Example = bytes | np.ndarray
-# An error in the place of an example says why there is none; it is handed on.
+# An exception in place of an example gives the reason why the example is missing; the function yields it unchanged.
 ReadMany = Callable[[Iterable[Example | Exception], Fit | None], Iterator[Any]]
 
-_FEW = 512  # pictures that are read sooner than processes start
-_GROUP, _GROUP_BYTES = 64, 2**22  # of pictures that are sent at once
-_PIPE = 2**20  # bytes that a pipe holds
+_FEW = 512  # reading fewer pictures takes less time than starting processes
+_GROUP, _GROUP_BYTES = 64, 2**22  # the most pictures and bytes of one request
+_PIPE = 2**20  # capacity of a pipe in bytes
 _SCRIPT = pathlib.Path(pixels_.__file__).resolve()
 
 
 @contextlib.contextmanager
 def reading(n: int, processes: int | None = None) -> Iterator[ReadMany]:
-    """A function of examples and a fit that yields the pixels of each, or its header where the fit is None.
+    """Yield a function of examples and a fit, which yields each example's pixels, or its header if the fit is None.
 
-    In the place of an example that cannot be read the function yields Unreadable. Several threads may call it.
+    The function yields Unreadable for an example that cannot be read. Several threads may call the function.
 
     Args:
-        n: how many examples there will be.
-        processes: how many processes read; None for one on each usable core, or for none where examples are few.
+        n: number of examples that will be read.
+        processes: number of processes that read; None for one per usable core, or for no process if examples are few.
     """
     if processes is None:
         processes = usable_cores() if n >= _FEW and sys.executable else 0
@@ -51,7 +51,7 @@ def reading(n: int, processes: int | None = None) -> Iterator[ReadMany]:
 
 
 def here(examples: Iterable[Example | Exception], fit: Fit | None) -> Iterator[Any]:
-    """Read examples in this process; see `reading`."""
+    """Yield the result of each example, read in the current process; see `reading`."""
     for example in examples:
         yield example if isinstance(example, Exception) else _one(example, fit)
 
@@ -66,14 +66,14 @@ def _one(example: Example, fit: Fit | None) -> Any:
 
 
 class _Ended(Exception):
-    """A process that reads pictures has ended."""
+    """`_Ended` is raised if a process that reads pictures has ended."""
 
 
 class _Worker:
-    """A process that runs pixels.py."""
+    """A `_Worker` runs pixels.py in a process."""
 
     def __init__(self) -> None:
-        # The modules that this process would import, without what its start-up files do.
+        # The new process imports the same modules as the current process, but runs no start-up files of Python (-S).
         paths = os.pathsep.join(path for path in sys.path if path)
         command = [sys.executable, "-S", "-P", str(_SCRIPT)]
         pipes: dict[str, Any] = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -83,11 +83,11 @@ class _Worker:
 
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
-                with contextlib.suppress(OSError):  # the system's limit for one user is reached
+                with contextlib.suppress(OSError):  # fails at the system's limit for one user
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
     def ask(self, pictures: list[bytes], fit: Fit | None) -> list[Any]:
-        """What pixels.py answers: for each picture its header or pixels, or Unreadable."""
+        """Return the answer of pixels.py: for each picture the header or the pixels, or Unreadable."""
         asked, answer = self._process.stdin, self._process.stdout
         assert asked is not None and answer is not None
         settings = None if fit is None else dataclasses.asdict(fit)
@@ -110,19 +110,19 @@ class _Worker:
         ]
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, even if it is busy."""
         self._process.kill()
         self._process.communicate()
 
 
 class Workers:
-    """Processes that read pictures.
+    """`Workers` holds processes that read pictures.
 
-    A decoder that a damaged picture ends takes its process along and nothing else: the picture is found, and called
-    unreadable.
+    If a damaged picture makes the decoder crash, only the process of the decoder ends. This picture is then found and
+    reported as Unreadable.
 
     Args:
-        count: the number of processes.
+        count: number of processes.
     """
 
     def __init__(self, count: int) -> None:
@@ -132,7 +132,7 @@ class Workers:
             self._add()
 
     def read(self, examples: Iterable[Example | Exception], fit: Fit | None) -> Iterator[Any]:
-        """See `reading`."""
+        """Yield the result of each example; see `reading`."""
         group: list[Example | Exception] = []
         size = 0
         for example in examples:
@@ -170,7 +170,7 @@ class Workers:
             self._all.remove(worker)
             self._add()
             if len(pictures) == 1:
-                return [Unreadable("ends the process that decodes it")]
+                return [Unreadable("crashes the process that decodes it")]
             middle = len(pictures) // 2
             return [*self._ask(pictures[:middle], fit), *self._ask(pictures[middle:], fit)]
         self._idle.put(worker)

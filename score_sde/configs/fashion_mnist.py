@@ -1,16 +1,16 @@
-"""Fashion-MNIST, class-conditionally: clothes, 28 x 28 pixels of grey.
+"""This config trains a class-conditional model of Fashion-MNIST: grey images of clothes, 28 x 28 pixels.
 
 python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion --mode=train,eval,sample,report
 
-The data are those of Debian's package dataset-fashion-mnist, or of --config.data.dir. Variants, joined by commas: an
-SDE (a word of configs/variants.py; edm unless told otherwise), a parametrisation (noise, score, x0, velocity, v,
-preconditioned), unconditional, likelihood, pc.
+The data come from Debian's package dataset-fashion-mnist, or from --config.data.dir. Variants, joined by commas: an SDE
+(a word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), unconditional,
+likelihood, pc. The default SDE is edm, or vp if the variant has a parametrisation, likelihood or pc.
 """
 
 import ml_collections
 
-from configs import variants
 from score_sde import config as config_
+from score_sde.configs import variants
 
 DATA_STD = 0.7
 
@@ -20,14 +20,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
     model = variants.model(sde, words["parametrization"], DATA_STD)
     given = dict(given=(), drop={}) if words["classes"] else dict(given=("label",), drop=dict(label=0.1))
-    guidance = "" if words["classes"] else "ClassifierFree(weight=1.5)"
+    guidance = "" if words["classes"] else "ClassifierFree(weight=2.5)"
     return config_.complete(
         dict(
-            data=dict(name="FashionMNIST", dir="", batch_size=64, flip=False, **given),
+            data=dict(name="FashionMNIST", dir="", batch_size=16, flip=False, **given),
             **model,
             network=dict(
                 name="DDPMpp",
                 fold=2,
+                stem=8,
                 channels=32,
                 multipliers=(1, 2),
                 blocks=1,
@@ -45,17 +46,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                     init_value=0.0,
                     peak_value=2e-3,
                     warmup_steps=100,
-                    decay_steps=2000,
+                    decay_steps=6000,
                 ),
                 clip=1.0,
             ),
-            averages=dict(ema=dict(name="WarmedUp", decay=0.997)),
+            averages=dict(ema=dict(name="WarmedUp", decay=0.999)),
             train=dict(
-                steps=2000,
-                log_every=100,
+                steps=6000,
+                log_every=200,
                 eval_every=0,
-                sample_every=1000,
-                checkpoint_every=1000,
+                sample_every=3000,
+                checkpoint_every=2000,
                 keep=dict(last=2, every=0),
             ),
             sample=dict(

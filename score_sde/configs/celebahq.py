@@ -1,13 +1,13 @@
-"""CelebA-HQ, faces of 1024 x 1024 and of 256 x 256: the published configurations of Song et al. 2021.
+"""This module makes the published configurations of Song et al. 2021 for CelebA-HQ, faces of 1024 or 256 pixels.
 
 python main.py --config=configs/celebahq.py:256,vp,ddpm,discrete --mode=describe
 
-Words: configs/published.py, and 1024 (the default) or 256. Data: images in train/ and test/ of celebahq/.
+Words: see configs/published.py, and 1024 (the default) or 256. Data: images in train/ and test/ of celebahq/.
 """
 
 import ml_collections
 
-from configs import faces
+from score_sde.configs import faces
 
 DATA_SET = faces.data_set(
     "celebahq",

@@ -1,18 +1,18 @@
-"""Handwritten digits of 8 x 8 pixels, the smallest real data set: minutes on two CPU cores.
+"""This config trains on digits of 8 x 8 pixels, the smallest real data set, in minutes on two CPU cores.
 
 python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
 
 Variants, joined by commas: an SDE (a word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v,
-preconditioned), conditional, likelihood (that weighting and its times; not on chains and rectified_flow, which have no
-g^2 everywhere), pc (sample by predictor and corrector). The default SDE is edm: after 1,000 steps it has fewer bits per
-dimension than vp after 2,000 (docs/performance.md). It is vp where a parametrisation, likelihood or pc is named without
-an SDE.
+preconditioned), conditional, likelihood (likelihood weighting with its sampling of times; not for chains and
+rectified_flow, where g^2 does not exist at every time), pc (sample with predictor and corrector). The default SDE is
+edm: after 1,000 steps edm has fewer bits per dimension than vp after 2,000 (docs/performance.md). If a variant has a
+parametrisation, likelihood or pc, but no SDE, the SDE is vp.
 """
 
 import ml_collections
 
-from configs import variants
 from score_sde import config as config_
+from score_sde.configs import variants
 
 DATA_STD = 0.75
 
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=1000),
             ),
             sample=dict(
-                # Fresh noise corrects the errors of a small network that a probability flow keeps.
+                # New noise in each step corrects the errors of a small network; a probability flow keeps them.
                 **variants.sampling(
                     sde,
                     model["parametrization"]["name"],

@@ -1,23 +1,24 @@
-"""Pictures, or arrays, of your own: a folder, an archive or a file that score_sde.data.Files knows.
+"""This config trains on your own pictures or arrays: a folder, an archive or a file that score_sde.data.Files reads.
 
 python main.py --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=train,sample,report
 
-Size, channels, classes, augmentation, network and dropout are chosen from what is there and kept in the config; any
-of them may be given instead: --config.data.size=64, --config.network.channels=64. Where there are classes, the model is
-told them. Variants, joined by commas: an SDE (a word of configs/variants.py; edm unless told otherwise), a
-parametrisation (noise, score, x0, velocity, v, preconditioned), unconditional, likelihood, pc.
+Size, channels, classes, augmentation, network and dropout are chosen from the data and stored in the config. A flag
+may set any of these entries: --config.data.size=64, --config.network.channels=64. If the data have classes, the model
+is conditional. Variants, joined by commas: an SDE (a word of configs/variants.py), a parametrisation (noise, score, x0,
+velocity, v, preconditioned), unconditional, likelihood, pc. The default SDE is edm, or vp if the variant has a
+parametrisation, likelihood or pc.
 """
 
 import ml_collections
 
-from configs import variants
 from score_sde import config as config_
+from score_sde.configs import variants
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/folder.py", variant, classes=("unconditional",))
     sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
-    # "auto" is replaced by what fits the data (score_sde/experiment/settle.py).
+    # score_sde/experiment/settle.py replaces "auto" by values that fit the data.
     model = variants.model(sde, words["parametrization"], "auto")
     given = dict(given=(), drop={}) if words["classes"] else dict(given="auto", drop={})
     return config_.complete(

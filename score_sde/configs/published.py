@@ -1,9 +1,9 @@
-"""The configurations published with Song et al. 2021 (arXiv:2011.13456): their numbers, by data set and words.
+"""This module makes the configurations published with Song et al. 2021 (arXiv:2011.13456), by data set and words.
 
 Words, joined by commas: an SDE (ve, vp, subvp), a network (ncsnpp, ddpmpp, ddpm, ncsn, ncsnv2), deep (8 blocks),
-discrete (the chain instead of its limit; what NCSN and NCSNv2 always have), unconditional (DDPM that is not told the
-noise level), what the data set has versions of, and for NCSN the techniques of Song & Ermon 2020 (124, 5, 1245).
-The name that a configuration had in 2021 will do as well: ve_ncsnpp_deep_continuous.
+discrete (the chain instead of its limit; NCSN and NCSNv2 always use the chain), unconditional (the network does not get
+the noise level), a version of the data set, and for NCSN the techniques of Song & Ermon 2020 (124, 5, 1245).
+The name of a configuration in 2021 is also valid: ve_ncsnpp_deep_continuous.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 
 import ml_collections
 
-from configs import variants
 from score_sde import config as config_
+from score_sde.configs import variants
 from score_sde.core.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What the published configurations of a data set share.
+    """`DataSet` holds what the published configurations of a data set share.
 
     Attributes:
         file: the config file, for messages.
-        data: the config's entry, but for the scale.
-        sigma_max: of VE and its chain.
-        scales: N of VE and its chain.
-        snr: of the corrector.
-        batch_size, steps, dropout: of training.
-        old: what each configuration was called in 2021, and its words.
-        versions: words that choose among versions of the data; the first is the default.
+        data: section data of the config, without the scale of the pixels (centered).
+        sigma_max: largest noise level of VE and its chain.
+        scales: number N of noise levels of VE and its chain.
+        snr: signal-to-noise ratio of the corrector.
+        batch_size, steps, dropout: settings of training.
+        old: {name of a configuration in 2021: its words}.
+        versions: words that select a version of the data; the first word is the default.
     """
 
     file: str
@@ -52,7 +52,7 @@ TECHNIQUES = ("124", "5", "1245")
 
 
 def choose(data_set: DataSet, variant: str) -> dict[str, str | None]:
-    """The word of each group that a variant names, after the names of 2021 have been put into words."""
+    """Return the word of each group that a variant names; a name of 2021 is first replaced by its words."""
     name = variant.removesuffix(".py").replace("/", "_")
     by_name = {_short(old, data_set): words for old, words in data_set.old.items()}
     by_name |= {old.replace("/", "_"): words for old, words in data_set.old.items()}
@@ -69,7 +69,7 @@ def choose(data_set: DataSet, variant: str) -> dict[str, str | None]:
 
 
 def _short(old: str, data_set: DataSet) -> str:
-    """'ve/cifar10_ncsnpp_continuous' of configs/cifar10.py as 've_ncsnpp_continuous'."""
+    """Return 've_ncsnpp_continuous' for 've/cifar10_ncsnpp_continuous' of configs/cifar10.py."""
     own = data_set.file.removeprefix("configs/").removesuffix(".py")
     return "_".join(word for part in old.split("/") for word in part.split("_") if word != own)
 
@@ -78,19 +78,19 @@ def _check(data_set: DataSet, variant: str, words: dict[str, str | None]) -> Non
     sde, network = words["sde"], words["network"]
     wrong = None
     if network in REFINE and (sde != "ve" or words["time"] == "continuous"):
-        wrong = f"{network} knows the levels of the ve chain only"
+        wrong = f"{network} works with the levels of the ve chain only"
     elif words["time"] == "discrete" and sde == "subvp":
         wrong = "subvp has no chain"
     elif words["depth"] and network not in ("ncsnpp", "ddpmpp"):
-        wrong = f"deep is of ncsnpp and ddpmpp, not of {network}"
+        wrong = f"deep is for ncsnpp and ddpmpp, not for {network}"
     elif words["told"] and network not in ("ddpm", "ncsnpp", "ddpmpp"):
-        wrong = f"{network} is always told the noise level"
+        wrong = f"{network} always uses the noise level"
     elif words["technique"] and network != "ncsn":
-        wrong = f"{words['technique']} is of ncsn, not of {network}"
+        wrong = f"{words['technique']} is for ncsn, not for {network}"
     elif network == "ddpmpp" and sde == "ve" and words["time"] != "discrete":
-        wrong = "ddpmpp takes a time or an index, and continuous ve tells sigma: use ncsnpp"
+        wrong = "ddpmpp takes a time or an index, but continuous ve gives sigma: use ncsnpp"
     elif network == "ddpm" and sde == "ve" and words["time"] != "discrete":
-        wrong = "ddpm takes a time or an index, and continuous ve tells sigma: use ve,ddpm,discrete"
+        wrong = "ddpm takes a time or an index, but continuous ve gives sigma: use ve,ddpm,discrete"
     if wrong:
         raise InputError(f"{data_set.file} has no variant {variant!r}: {wrong}.")
 
@@ -101,14 +101,14 @@ def config(
     network: dict[str, Any],
     **changes: Any,
 ) -> ml_collections.ConfigDict:
-    """The config that words ask for, with the data set's own `network` entries.
+    """Return the config for words, with the `network` entries of the data set.
 
-    `changes` are entries by dotted name with '__' for the dot, such as optimizer__schedule.
+    `changes` are entries by dotted name, with '__' instead of the dot, such as optimizer__schedule.
     """
     sde, kind = str(words["sde"]), str(words["network"])
     discrete = words["time"] == "discrete" or kind in REFINE
     ve = sde == "ve"
-    # The chain of DDPM has 1,000 levels whatever the data.
+    # The chain of DDPM has 1,000 levels for every data set.
     levels = 1000 if discrete and not ve else data_set.scales
     made = config_.complete(
         dict(
@@ -130,14 +130,7 @@ def config(
                 stratified=False,
                 reduction="half_sum" if ve else "mean",
             ),
-            optimizer=dict(
-                name="adam",
-                b1=0.9,
-                b2=0.999,
-                eps=1e-8,
-                schedule=dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-4, warmup_steps=5000),
-                clip=1.0,
-            ),
+            optimizer=_optimizer(),
             averages=dict(ema=dict(name="WarmedUp", decay=0.999 if ve else 0.9999)),
             train=dict(
                 steps=950_000 if words["depth"] else data_set.steps,
@@ -168,6 +161,11 @@ def config(
             entry = entry[part]
         entry[last] = value
     return made
+
+
+def _optimizer() -> dict[str, Any]:
+    schedule = dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-4, warmup_steps=5000)
+    return dict(name="adam", b1=0.9, b2=0.999, eps=1e-8, schedule=schedule, clip=1.0)
 
 
 def _sde(sde: str, discrete: bool, data_set: DataSet, n: int) -> dict[str, Any]:
@@ -205,7 +203,7 @@ def _network(words: dict[str, str | None], discrete: bool, data_set: DataSet) ->
 
 def _sampler(sde: str, kind: str, discrete: bool, snr: float) -> dict[str, Any]:
     if sde == "ve":
-        # norms='batch' is what was published; with it a sample depends on those that are drawn beside it.
+        # The published setting is norms='batch', but with that a sample depends on the other samples of its batch.
         corrector = dict(name="Langevin", snr=snr, steps=1, norms="expected")
         return dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
     if not discrete:
@@ -214,7 +212,7 @@ def _sampler(sde: str, kind: str, discrete: bool, snr: float) -> dict[str, Any]:
 
 
 def _as_in_2019(made: ml_collections.ConfigDict, words: dict[str, str | None]) -> None:
-    """The optimizer of NCSN and NCSNv2: no warm-up and no clipping; NCSN has no average but by technique 5."""
+    """Set the optimizer of NCSN and NCSNv2: no warm-up, no clipping; NCSN has an average only with technique 5."""
     rate = 1e-3 if words["network"] == "ncsn" else 1e-4
     made.optimizer.schedule = dict(name="constant_schedule", value=rate)
     made.optimizer.clip = None
@@ -225,9 +223,10 @@ def _as_in_2019(made: ml_collections.ConfigDict, words: dict[str, str | None]) -
 def refine(
     data_set: DataSet, words: dict[str, str | None], levels: int, snr: float, steps: int = 5, **changes: Any
 ) -> ml_collections.ConfigDict:
-    """NCSN or NCSNv2 of so many noise levels, sampled by annealed Langevin dynamics.
+    """Return the config of NCSN or NCSNv2 with `levels` noise levels and annealed Langevin dynamics.
 
-    NCSN without the first techniques of Song & Ermon 2020 (words 124 and 1245) has ten levels from 1, 100 steps each.
+    NCSN without techniques 1, 2 and 4 of Song & Ermon 2020 (words 124 and 1245) has ten levels from sigma = 1, with 100
+    steps for each level.
     """
     if words["network"] == "ncsn" and words["technique"] not in ("124", "1245"):
         data_set, levels, snr, steps = dataclasses.replace(data_set, sigma_max=1), 10, 0.316, 100
@@ -238,12 +237,12 @@ def refine(
 
 
 def pyramids(words: dict[str, str | None]) -> dict[str, Any]:
-    """How NCSN++ takes its input in and grows its output at 256 pixels and more."""
+    """Return the entries for the input pyramid and the output pyramid of NCSN++, for 256 pixels and more."""
     return dict(progressive="output_skip", progressive_input="input_skip") if words["network"] == "ncsnpp" else {}
 
 
 def small(data_set: DataSet, variant: str, levels: int, snr: float) -> ml_collections.ConfigDict:
-    """Images of 32 or 64 pixels; `levels` and `snr` are those of NCSNv2."""
+    """Return the config for images of 32 or 64 pixels; `levels` and `snr` are the values of NCSNv2."""
     words = choose(data_set, variant)
     kind = words["network"]
     if kind in REFINE:

@@ -1,13 +1,13 @@
-"""FFHQ, faces of 1024 x 1024 and of 256 x 256: the published configurations of Song et al. 2021.
+"""This module makes the published configurations of Song et al. 2021 for FFHQ, faces of 1024 or 256 pixels.
 
 python main.py --config=configs/ffhq.py:256,ve,ncsnpp --mode=describe
 
-Words: configs/published.py, and 1024 (the default) or 256. Data: images in train/ and test/ of ffhq/.
+Words: see configs/published.py, and 1024 (the default) or 256. Data: images in train/ and test/ of ffhq/.
 """
 
 import ml_collections
 
-from configs import faces
+from score_sde.configs import faces
 
 DATA_SET = faces.data_set(
     "ffhq",
@@ -19,5 +19,5 @@ DATA_SET = faces.data_set(
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    # The loss at 1024 pixels is a mean over dimensions here, and half a sum on CelebA-HQ.
+    # At 1024 pixels the loss is a mean over dimensions for FFHQ, and half a sum for CelebA-HQ.
     return faces.config(DATA_SET, variant, reduction="mean")

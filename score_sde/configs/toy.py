@@ -1,17 +1,17 @@
-"""Points in the plane, under a minute on two CPU cores: to see at once what an SDE or a parametrisation does.
+"""This config trains on points in the plane in under a minute on two CPU cores, to compare SDEs and parametrisations.
 
 python main.py --config=configs/toy.py:checkerboard,rectified_flow --workdir=runs/toy --mode=train,eval,sample
 
-Variants, joined by commas: a law (mixture, the default, checkerboard, swiss_roll, two_moons), an SDE (vp, the default,
-or another word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), conditional,
-likelihood (that weighting, and its times; not on chains or rectified_flow, which have no g^2 everywhere), pc (sample by
-predictor and corrector).
+Variants, joined by commas: a distribution (mixture, the default, checkerboard, swiss_roll, two_moons), an SDE (vp, the
+default, or another word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned),
+conditional, likelihood (likelihood weighting with its sampling of times; not for chains and rectified_flow, where g^2
+does not exist at every time), pc (sample with predictor and corrector).
 """
 
 import ml_collections
 
-from configs import variants
 from score_sde import config as config_
+from score_sde.configs import variants
 
 LAWS = {"mixture": "GaussianRing", "checkerboard": "Checkerboard", "swiss_roll": "SwissRoll", "two_moons": "TwoMoons"}
 DATA_STD = 1.0

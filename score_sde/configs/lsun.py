@@ -1,8 +1,8 @@
-"""LSUN bedrooms and churches, 256 x 256: the published configurations of Song et al. 2021.
+"""This module makes the published configurations of Song et al. 2021 for LSUN bedrooms and churches, 256 x 256.
 
 python main.py --config=configs/lsun.py:church,ve,ncsnpp --mode=describe
 
-Words: configs/published.py, and bedroom (the default) or church. The default network is ve,ncsnpp.
+Words: see configs/published.py, and bedroom (the default) or church. The default SDE and network are ve,ncsnpp.
 Data: images in train/ and test/ of lsun_bedroom/ or lsun_church/.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 
 import ml_collections
 
-from configs import published
+from score_sde.configs import published
 
 OLD = {
     "ve/bedroom_ncsnpp_continuous": "bedroom,ve,ncsnpp",

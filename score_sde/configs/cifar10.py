@@ -1,14 +1,15 @@
-"""CIFAR-10, 32 x 32: the published configurations of Song et al. 2021.
+"""This module makes the published configurations of Song et al. 2021 for CIFAR-10, 32 x 32.
 
 python main.py --config=configs/cifar10.py:ve,ncsnpp,deep --mode=describe
 python main.py --config=configs/cifar10.py:ve,ncsnpp --workdir=runs/cifar10 --mode=import --weights=checkpoint_24.pth
 
-Words: configs/published.py. The default is ve,ncsnpp. Data: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
+Words: see configs/published.py. The default is ve,ncsnpp.
+Data: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import ml_collections
 
-from configs import published
+from score_sde.configs import published
 
 OLD = {
     "subvp/cifar10_ddpm_continuous": "subvp,ddpm",

@@ -1,13 +1,14 @@
-"""CelebA, faces cut to 64 x 64: the published configurations of Song et al. 2021.
+"""This module makes the published configurations of Song et al. 2021 for CelebA, faces cut to 64 x 64.
 
 python main.py --config=configs/celeba.py:ve,ncsnpp,discrete --mode=describe
 
-Words: configs/published.py. The default is ve,ncsnpp,discrete. Data: the aligned images in train/ and test/ of celeba/.
+Words: see configs/published.py. The default is ve,ncsnpp,discrete.
+Data: the aligned images in train/ and test/ of celeba/.
 """
 
 import ml_collections
 
-from configs import published
+from score_sde.configs import published
 
 DATA_SET = published.DataSet(
     file="configs/celeba.py",

@@ -1,4 +1,4 @@
-"""The words of a variant, and what the family of SDEs and parametrisations asks of the other entries."""
+"""This module defines the words of a variant, and the entries that an SDE and a parametrisation require."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from score_sde.core.errors import InputError
 
-# The SDEs by word; sigma_max of VE and SMLD is set by the data's size, so a config may change it.
+# The SDEs by word. sigma_max of VE and SMLD depends on the size of the data, so a config may change it.
 SDES: dict[str, dict[str, Any]] = {
     "vp": dict(name="VP", beta_min=0.1, beta_max=20.0),
     "subvp": dict(name="SubVP", beta_min=0.1, beta_max=20.0),
@@ -34,7 +34,7 @@ PARAMETRIZATIONS = {
 }
 
 
-# What every config of the family may be told, one word of each.
+# A variant of every config that uses this module may have one word of each group.
 GROUPS: dict[str, Collection[str]] = {
     "sde": SDES,
     "parametrization": PARAMETRIZATIONS,
@@ -45,16 +45,16 @@ GROUPS: dict[str, Collection[str]] = {
 
 
 def choose(config: str, variant: str, **more: Collection[str]) -> dict[str, str | None]:
-    """The word of each group, of `more` and of GROUPS, that a variant names; None where it names none.
+    """Return the word of each group, of `more` and of GROUPS, that a variant names, or None for a group without a word.
 
     Raises:
-        InputError: for a word of no group, or two words of one.
+        InputError: for a word of no group, or for two words of one group.
     """
     return pick(config, variant, more | GROUPS)
 
 
 def pick(config: str, variant: str, groups: dict[str, Collection[str]], also: str = "") -> dict[str, str | None]:
-    """As `choose`, of these groups alone; `also` says in messages what else a variant may be."""
+    """Return the word of each of these groups, like `choose`; `also` names other variants in messages."""
     chosen: dict[str, str | None] = dict.fromkeys(groups)
     for word in filter(None, variant.split(",")):
         group = next((name for name, words in groups.items() if word in words), None)
@@ -75,13 +75,13 @@ def pick(config: str, variant: str, groups: dict[str, Collection[str]], also: st
 
 
 def data(words: dict[str, str | None], **entries: Any) -> dict[str, Any]:
-    """The section data; a conditional model is given the class, and training leaves out one in ten."""
+    """Return the section data; a conditional model gets the class, which training drops for one example in ten."""
     conditional = dict(given=("label",), drop=dict(label=0.1)) if words["labels"] else dict(given=(), drop={})
     return dict(**entries, flip=False, **conditional)
 
 
 def model(sde: str, parametrization: str | None, data_std: float | str) -> dict[str, Any]:
-    """The entries sde and parametrization; None is what the SDE is best known with."""
+    """Return the entries sde and parametrization; None stands for the usual parametrisation of the SDE."""
     meaning = parametrization or {"edm": "preconditioned", "rectified_flow": "velocity", "cosine_ddpm": "v"}.get(
         sde, "noise"
     )
@@ -93,12 +93,15 @@ def model(sde: str, parametrization: str | None, data_std: float | str) -> dict[
 
 
 def embedding(sde: str) -> dict[str, Any]:
-    """The network's entries on its time label: that of EDM is a logarithm, from -1.6 to 1.1."""
+    """Return the network's entries for its time label; the label of EDM is a logarithm, from -1.6 to 1.1."""
     return dict(embedding="fourier" if sde == "edm" else "positional", fourier_scale=1.0)
 
 
 def objective(sde: str, parametrization: str, weighting: str | None, data_std: float | str) -> dict[str, Any]:
-    """The entry objective: the error of the network's own output F where that is evenly spread, else of the noise."""
+    """Return the entry objective.
+
+    The loss is the error of the network's output F if this error is evenly spread, otherwise the error of the noise.
+    """
     entry = dict(name="Denoising", target="noise", weight="unit", times="uniform", stratified=False, reduction="mean")
     if weighting == "likelihood":
         return entry | dict(weight="likelihood", times="importance")
@@ -110,7 +113,7 @@ def objective(sde: str, parametrization: str, weighting: str | None, data_std: f
         std = 1.0 if parametrization == "VPrediction" else data_std
         entry |= dict(target="x0", weight=dict(name="Karras", data_std=std))
     if parametrization == "X0":
-        # The noise's error, cut off near the data; with a gamma of 5 samples lose what is finer than sigma = 0.4.
+        # The loss is the error of the noise, cut off near the data. With gamma = 5, details below sigma = 0.4 are lost.
         entry |= dict(target="x0", weight=dict(name="MinSNR", gamma=1000.0))
     if sde == "edm":
         entry |= dict(target="x0", weight=dict(name="Karras", data_std=data_std))
@@ -125,15 +128,15 @@ def sampling(
     steps: int,
     deterministic: Collection[str] = ("edm", "rectified_flow"),
 ) -> dict[str, Any]:
-    """The entries sampler and grid of config.sample; 'pc' is the predictor-corrector sampler of Song et al. 2021.
+    """Return the entries sampler and grid of config.sample; 'pc' is predictor-corrector sampling of Song et al. 2021.
 
-    The SDEs of `deterministic` are sampled by Heun's method on the probability flow in 40 steps, others by Ancestral.
+    For the SDEs in `deterministic`, Heun's method solves the probability flow in 40 steps; other SDEs use Ancestral.
     """
     if sampler == "pc":
         corrector = dict(name="Langevin", snr=0.16, steps=1, norms="expected")
         pair = dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
         return dict(sampler=pair, grid=dict(name="default", n=steps))
-    # On a straight line an error of x_0 is one of velocity over t: a step in time to t near 0 would enlarge it.
+    # On a straight line an error e of x_0 is an error e / t of the velocity, which a step to t near 0 would enlarge.
     by_flow = sde in deterministic and (sde, parametrization) != ("rectified_flow", "X0")
     return dict(
         sampler=dict(name="Heun" if by_flow else "Ancestral"),

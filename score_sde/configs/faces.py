@@ -1,4 +1,4 @@
-"""What FFHQ and CelebA-HQ share: two sizes, and the networks for them."""
+"""This module holds what FFHQ and CelebA-HQ share: two image sizes, and a network for each size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import dataclasses
 
 import ml_collections
 
-from configs import published
+from score_sde.configs import published
 from score_sde.core.errors import InputError
 
 
 def data_set(folder: str, old: dict[str, str]) -> published.DataSet:
-    """Faces in a folder, at 1024 pixels unless told otherwise."""
+    """Return the data set of faces in a folder, with 1024 pixels as the default."""
     return published.DataSet(
         file=f"configs/{folder}.py",
         data=dict(name="ImageFolder", folder=folder, size=1024, crop=0),
@@ -27,10 +27,10 @@ def data_set(folder: str, old: dict[str, str]) -> published.DataSet:
 
 
 def config(here: published.DataSet, variant: str, reduction: str) -> ml_collections.ConfigDict:
-    """`reduction` is of the loss of VE at 1024 pixels."""
+    """Return the config of a variant; `reduction` is the reduction of the VE loss at 1024 pixels."""
     words = published.choose(here, variant)
     if words["network"] in published.REFINE:
-        raise InputError(f"{here.file} has no variant {variant!r}: {words['network']} is of 32 to 128 pixels.")
+        raise InputError(f"{here.file} has no variant {variant!r}: {words['network']} is for 32 to 128 pixels.")
     if words["version"] == "1024":
         network = dict(channels=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=8 if words["depth"] else 1)
         network |= published.pyramids(words)
