@@ -3,7 +3,12 @@
 python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eval,sample
 """
 
-from score_sde.command import run
+import sys
+
+try:
+    from score_sde.command import run
+except ImportError as error:
+    sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
     run()

@@ -47,6 +47,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
+        "packaging>=23",
         "pillow>=10",
         "pyarrow>=15",
         "scikit-learn>=1.4",

@@ -1,5 +1,9 @@
 """This package provides score-based diffusion models in JAX; use `import score_sde as ss`."""
 
+from score_sde.core.versions import check_versions
+
+check_versions()
+
 from score_sde import data, jobs, losses, networks
 from score_sde.core import keys
 from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent, without
