@@ -5,6 +5,8 @@ python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion --mode=t
 The data come from Debian's package dataset-fashion-mnist, or from --config.data.dir. Variants, joined by commas: an SDE
 (a word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), unconditional,
 likelihood, pc. The default SDE is edm, or vp if the variant has a parametrisation, likelihood or pc.
+
+Steps, batch and network are those that learn most in about ten minutes on two CPU cores (docs/performance.md).
 """
 
 import ml_collections
