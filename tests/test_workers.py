@@ -61,10 +61,12 @@ def test_processes_read_what_this_process_reads(fit):
     assert all(alike(*pair) for pair in zip(results, wanted, strict=True))
 
 
-def test_a_picture_that_ends_a_decoder_is_named_and_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("answer", ["", "[[tr"])
+def test_a_picture_that_ends_a_decoder_is_named_and_alone(tmp_path, monkeypatch, answer):
     script = tmp_path / "fatal.py"
     fatal = (
-        "_real = decoded\ndef decoded(encoded, fit):\n    if encoded == b'fatal':\n        import os; os._exit(11)\n"
+        "_real = decoded\ndef decoded(encoded, fit):\n    if encoded == b'fatal':\n        import os\n"
+        f"        os.write(1, {answer.encode()!r}); os._exit(11)\n"
     )
     source = workers._SCRIPT.read_text()
     at = source.index("if __name__")
@@ -85,6 +87,14 @@ def test_the_processes_end_with_their_use():
         assert len(list(read([b"", b""], None))) == 2
         assert [process.poll() for process in processes] == [None, None]
     assert all(process.poll() is not None for process in processes)
+
+
+def test_no_process_starts_after_the_end():
+    with workers.reading(2, processes=1) as read:
+        pool = read.__self__
+    results = list(read([encoded(drawn(6, 6, 3))] * 3, Fit(6, 6)))
+    assert len(results) == 3 and all(isinstance(one, Unreadable) for one in results)
+    assert [worker._process.poll() is not None for worker in pool._all] == [True]
 
 
 def test_a_process_that_decodes_imports_nothing_of_the_project():

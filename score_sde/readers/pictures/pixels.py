@@ -13,10 +13,12 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from score_sde.readers.pictures.image import Fit
 
 # The formats that Pillow may read. Its other readers start programs (EPS starts Ghostscript) or read other files.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "QOI")
@@ -29,27 +31,6 @@ _LEVELS = 65535
 
 class Unreadable(Exception):
     """`Unreadable` gives the reason why a picture is not read, as the end of a sentence that begins with its name."""
-
-
-class HowToFit(Protocol):
-    """`HowToFit` has the attributes of `Fit`, which image.py describes."""
-
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def way(self) -> str: ...
-    @property
-    def crop(self) -> int: ...
-    @property
-    def filter(self) -> str: ...
-    @property
-    def background(self) -> Any: ...
-    @property
-    def most_pixels(self) -> int: ...
 
 
 def beginning(encoded: bytes) -> tuple[int, int, str, bool]:
@@ -69,7 +50,7 @@ def beginning(encoded: bytes) -> tuple[int, int, str, bool]:
         return height, width, picture.mode, _has_alpha(picture)
 
 
-def decoded(encoded: bytes, fit: HowToFit) -> bytes:
+def decoded(encoded: bytes, fit: Fit) -> bytes:
     """Return the pixels of an encoded picture as height x width x channels bytes.
 
     Raises:
@@ -89,7 +70,7 @@ def decoded(encoded: bytes, fit: HowToFit) -> bytes:
         return fitted(_upright(picture), fit)
 
 
-def fitted(picture: Image.Image, fit: HowToFit) -> bytes:
+def fitted(picture: Image.Image, fit: Fit) -> bytes:
     """Return the pixels of an upright picture with the channels and the size of the fit."""
     from PIL import Image, ImageOps
 
@@ -201,7 +182,7 @@ def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
     return picture if picture.mode == mode and "transparency" not in picture.info else picture.convert(mode)
 
 
-def _coloured(picture: Image.Image, fit: HowToFit) -> Image.Image:
+def _coloured(picture: Image.Image, fit: Fit) -> Image.Image:
     """Return the picture with the channels of the fit, blended over the background if alpha is not kept."""
     from PIL import Image
 

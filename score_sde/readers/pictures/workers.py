@@ -96,13 +96,13 @@ class _Worker:
             asked.write(b"".join([json.dumps(request).encode(), b"\n", *pictures]))
             asked.flush()
             line = answer.readline()
-            results = json.loads(line) if line else []
+            results = json.loads(line)
             count = 0 if fit is None else sum(is_read for is_read, _ in results)
             size = 0 if fit is None else fit.height * fit.width * fit.channels
             pixels = answer.read(count * size)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a closed pipe, or a line that the process did not complete
             raise _Ended from error
-        if not line or len(pixels) != count * size:
+        if len(results) != len(pictures) or len(pixels) != count * size:
             raise _Ended
         rows = iter(() if fit is None else np.frombuffer(pixels, np.uint8).reshape(count, *fit.shape))
         return [
@@ -127,6 +127,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._all: list[_Worker] = []
+        self._closed = False
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for _ in range(count):
             self._add()
@@ -146,8 +147,9 @@ class Workers:
         yield from self._group(group, fit)
 
     def close(self) -> None:
-        """End the processes."""
-        for worker in self._all:
+        """End the processes; a call of `read` that is under way starts no new one."""
+        self._closed = True
+        for worker in list(self._all):
             worker.end()
 
     def _add(self) -> None:
@@ -167,6 +169,9 @@ class Workers:
             results = worker.ask(pictures, fit)
         except _Ended:
             worker.end()
+            if self._closed:
+                self._idle.put(worker)  # for another thread that waits
+                return [Unreadable("was not read, as reading was stopped")] * len(pictures)
             self._all.remove(worker)
             self._add()
             if len(pictures) == 1:
