@@ -1,14 +1,15 @@
-"""Is an accelerator right, and how fast is it: one script for a bare GPU or TPU machine, within its minutes.
+"""This script checks the results of a GPU or TPU against a CPU, and measures the speed of the GPU or TPU.
 
 python benchmarks/accelerator.py --minutes=4 [--out=FILE.jsonl] [--tiny]
 
-It compares with the CPU of the same machine first, in full float32 products and in bfloat16. Then it measures training,
-evaluation and likelihood of the CIFAR-10 networks at full size, the twin in PyTorch where PyTorch is installed, the
-kernels that take longest, memory by remat policy, and fused steps. Every line is JSON, printed as it comes; the last
-lines are a table. What there is no time for is left out, and said. `--tiny` is for a CPU: it measures nothing.
+The script first compares the accelerator with the CPU of the same machine, in full float32 products and in bfloat16.
+The script then measures training, network evaluation and likelihood of the CIFAR-10 networks at full size, the twin in
+PyTorch if PyTorch is installed, the slowest kernels, memory for each remat policy, and fused steps. The script prints
+each result as one JSON line at once, and ends with a table. The script skips a measurement for which too little time is
+left, and prints the reason. `--tiny` tests the script on a CPU; the figures of `--tiny` have no meaning.
 
-Compiled programs, and a GPU's choices among kernels, are kept in JAX_COMPILATION_CACHE_DIR: a second run says what a
-warm start takes.
+JAX_COMPILATION_CACHE_DIR keeps the compiled programs and the kernels that a GPU selected: a second run measures a warm
+start.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-# One process has the device: almost all of its memory may be taken.
+# Only this process uses the device, so JAX may take almost all memory of the device.
 os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.92")
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", os.environ["XLA_CLIENT_MEM_FRACTION"])
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -37,7 +38,9 @@ try:
     from benchmarks.common import machine
 except ImportError as error:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None] or [error.name or str(error)]
-    sys.exit(f"error: {', '.join(missing)} cannot be imported; expected on PYTHONPATH: carry the wheels.")
+    sys.exit(
+        f"error: {', '.join(missing)} cannot be imported; install the missing packages, or add their folder to PYTHONPATH."
+    )
 
 
 def main() -> int:
@@ -47,9 +50,9 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     run, device = Run(options.minutes, options.out), jax.devices()[0]
-    without = [] if importlib.util.find_spec("torch") else ["the twin (PyTorch is not installed)"]
-    where = {"machine": machine(), "device": device.device_kind, "score_sde": ss.__version__}
-    run.tell(**where, tiny=options.tiny, skips=without)
+    skipped = [] if importlib.util.find_spec("torch") else ["the twin (PyTorch is not installed)"]
+    setup = {"machine": machine(), "device": device.device_kind, "score_sde": ss.__version__}
+    run.tell(**setup, tiny=options.tiny, skips=skipped)
     right(run, device, options.tiny)
     fast(run, device, options.tiny)
     run.tell(wrong=run.wrong, seconds_left=round(run.end - time.perf_counter()))

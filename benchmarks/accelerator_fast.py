@@ -1,4 +1,4 @@
-"""How fast an accelerator is: training, evaluation, samples, likelihood, memory, the twin in PyTorch, the kernels."""
+"""This module measures the speed of an accelerator: training, network evaluation, sampling, likelihood and kernels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLUS = "ve,ncsnpp"
 
 
 def fast(run: Run, device: jax.Device, tiny: bool) -> None:
-    """Every measurement, the most valuable first; each says what it is and how long it may take."""
+    """Run every measurement for which enough time is left, the most valuable measurements first."""
     small, large = (2, 4) if tiny else (128, 512)
     items: list[tuple[str, float, Callable[[], dict[str, Any]]]] = []
 
@@ -58,17 +58,20 @@ def fast(run: Run, device: jax.Device, tiny: bool) -> None:
 
 
 def _median(call: Callable[[], Any], repeats: int) -> float:
-    """Seconds of a call: the median of three rounds of so many, with one wait in each, after three calls before."""
+    """Return the median seconds of a call over three rounds, after three calls that are not timed.
+
+    A round makes `repeats` calls, and waits for the device once.
+    """
     for _ in range(3):
         jax.block_until_ready(call())
-    spent = []
+    durations = []
     for _ in range(3):
         began = time.perf_counter()
         for _ in range(repeats):
-            last = call()
-        jax.block_until_ready(last)
-        spent.append((time.perf_counter() - began) / repeats)
-    return float(np.median(spent))
+            output = call()
+        jax.block_until_ready(output)
+        durations.append((time.perf_counter() - began) / repeats)
+    return float(np.median(durations))
 
 
 def _speed(device: jax.Device, images: int, seconds: float, flops: float, precision: str) -> dict[str, Any]:
@@ -85,23 +88,23 @@ def _speed(device: jax.Device, images: int, seconds: float, flops: float, precis
 def training(
     device: jax.Device, tiny: bool, words: str, batch: int, precision: str, remat: str = "none", fused: int = 1
 ) -> dict[str, Any]:
-    """A whole training step: dropout, clipping, Adam, average."""
+    """Measure a whole training step with dropout, gradient clipping, Adam and the average of the parameters."""
     config, devices = config_of(words, tiny, precision, batch, remat=remat), parallel.Jit([device])
-    once = advance(config, devices, fused)
-    given = batch_of(batch)
+    step = advance(config, devices, fused)
+    arrays = batch_of(batch)
     if fused > 1:
-        given = jax.tree.map(lambda leaf: np.stack([leaf] * fused), given)
-    placed = devices.place_batch(given, fused=fused > 1)
+        arrays = jax.tree.map(lambda leaf: np.stack([leaf] * fused), arrays)
+    placed_batch = devices.place_batch(arrays, fused=fused > 1)
     began = time.perf_counter()
-    jax.block_until_ready(once(placed))
+    jax.block_until_ready(step(placed_batch))
     first = time.perf_counter() - began
-    seconds = _median(lambda: once(placed), 2 if tiny else 20) / fused
-    found = _speed(device, batch, seconds, 3 * describe(config).flops, precision)
-    return found | {"first_call_s": round(first, 1)}
+    seconds = _median(lambda: step(placed_batch), 2 if tiny else 20) / fused
+    speed = _speed(device, batch, seconds, 3 * describe(config).flops, precision)
+    return speed | {"first_call_s": round(first, 1)}
 
 
 def _network(words: str, tiny: bool, batch: int, precision: str, device: jax.Device) -> tuple[Any, Any, Any, Any]:
-    """(config, experiment, parameters on the device, images there)."""
+    """Return (config, experiment, parameters on the device, images on the device)."""
     config = config_of(words, tiny, precision, batch)
     experiment = ss.Experiment.from_config(config)
     params = jax.device_put(experiment.init_state().params["network"], device)
@@ -110,7 +113,7 @@ def _network(words: str, tiny: bool, batch: int, precision: str, device: jax.Dev
 
 
 def evaluation(device: jax.Device, tiny: bool, words: str, batch: int, precision: str) -> dict[str, Any]:
-    """One evaluation of the network, as samplers make it."""
+    """Measure one network evaluation, as a sampling loop calls the network."""
     config, experiment, params, x = _network(words, tiny, batch, precision, device)
     label = jnp.full(batch, 1.0)
     with products(PRECISIONS[precision][1]):
@@ -120,7 +123,7 @@ def evaluation(device: jax.Device, tiny: bool, words: str, batch: int, precision
 
 
 def sampling(device: jax.Device, tiny: bool, batch: int) -> dict[str, Any]:
-    """Heun's method with 35 evaluations, the first of them after a batch that compiles."""
+    """Measure Heun's method with 35 network evaluations, after one batch that compiles the program."""
     _, experiment, params, _ = _network(PLUS, tiny, batch, "bfloat16", device)
     denoiser, grid = experiment.denoiser(params), ss.time_grid.default(experiment.sde, 2 if tiny else 18)
     draw = functools.partial(
@@ -134,22 +137,22 @@ def sampling(device: jax.Device, tiny: bool, batch: int) -> dict[str, Any]:
 
 
 def likelihood(device: jax.Device, tiny: bool, batch: int) -> dict[str, Any]:
-    """Drift and divergence of the probability flow with one probe, in full float32 and with the platform's products."""
+    """Measure drift and divergence of the probability flow with one probe, in full and in default float32 products."""
     _, experiment, params, x = _network(PLUS, tiny, batch, "float32", device)
     denoiser, t = experiment.denoiser(params), jnp.full(batch, 0.5)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for precision in ("highest", "default"):
         with products(precision):
             field = jax.jit(lambda x: jax.jvp(lambda x: denoiser.velocity(x, t), (x,), (jnp.sign(x),)))
             seconds = _median(lambda field=field: field(x), 2 if tiny else 10)
-        # Of the data sheet's budget: 10,000 images, one probe, 400 evaluations each.
+        # The hours are for 10,000 images, with one probe and 400 network evaluations for each image.
         hours = 10_000 * 400 * seconds / batch / 3600
-        found[precision] = {"images_per_s": round(batch / seconds, 1), "hours_for_10000_images": round(hours, 2)}
-    return found
+        figures[precision] = {"images_per_s": round(batch / seconds, 1), "hours_for_10000_images": round(hours, 2)}
+    return figures
 
 
 def twin(device: jax.Device, tiny: bool, words: str, batch: int, precision: str) -> dict[str, Any]:
-    """Training steps of the twin in PyTorch on the same device, as it is and through torch.compile."""
+    """Measure training steps of the twin in PyTorch on the same device, in eager mode and with torch.compile."""
     if importlib.util.find_spec("torch") is None:
         return {"left_out": "twin", "why": "PyTorch is not installed"}
     import torch
@@ -157,11 +160,14 @@ def twin(device: jax.Device, tiny: bool, words: str, batch: int, precision: str)
     from benchmarks.torch_twin import Twin
 
     if torch.cuda.is_available() != (device.platform == "gpu"):
-        return {"left_out": "twin", "why": f"PyTorch has no {device.platform} here"}
+        return {"left_out": "twin", "why": f"PyTorch does not use the platform of JAX ({device.platform})"}
     _, experiment, params, _ = _network(words, tiny, batch, precision, device)
-    one = Twin(experiment, jax.device_get(params), batch_of(batch)["values"], precision)
-    found: dict[str, Any] = {}
-    for name, candidate in (("eager", one), ("compiled", None if tiny else one.compiled("max-autotune-no-cudagraphs"))):
+    eager = Twin(experiment, jax.device_get(params), batch_of(batch)["values"], precision)
+    figures: dict[str, Any] = {}
+    for name, candidate in (
+        ("eager", eager),
+        ("compiled", None if tiny else eager.compiled("max-autotune-no-cudagraphs")),
+    ):
         if candidate is None:
             continue
         for _ in range(3):
@@ -170,26 +176,26 @@ def twin(device: jax.Device, tiny: bool, words: str, batch: int, precision: str)
         for _ in range(repeats):
             loss = candidate.step()
         loss.item()
-        found[name] = {"images_per_s": round(batch * repeats / (time.perf_counter() - began), 1)}
-    return found
+        figures[name] = {"images_per_s": round(batch * repeats / (time.perf_counter() - began), 1)}
+    return figures
 
 
 def kernels(device: jax.Device, tiny: bool, batch: int) -> dict[str, Any]:
-    """The ten kernels of a bfloat16 training step of NCSN++ that take longest, in ms a step."""
+    """Return the ten slowest kernels of a bfloat16 training step of NCSN++, in milliseconds per step."""
     if device.platform == "cpu":
-        return {"left_out": "kernels", "why": "a CPU has none"}
+        return {"left_out": "kernels", "why": "a CPU has no device kernels"}
     devices = parallel.Jit([device])
-    once = advance(config_of(PLUS, tiny, "bfloat16", batch), devices)
-    placed = devices.place_batch(batch_of(batch))
-    jax.block_until_ready(once(placed))
-    spent: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            jax.block_until_ready([once(placed) for _ in range(5)])
-        for path in pathlib.Path(folder).rglob("*.xplane.pb"):
+    step = advance(config_of(PLUS, tiny, "bfloat16", batch), devices)
+    placed_batch = devices.place_batch(batch_of(batch))
+    jax.block_until_ready(step(placed_batch))
+    nanoseconds_of: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as trace_folder:
+        with jax.profiler.trace(trace_folder):
+            jax.block_until_ready([step(placed_batch) for _ in range(5)])
+        for path in pathlib.Path(trace_folder).rglob("*.xplane.pb"):
             for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
                 for line in plane.lines if plane.name.startswith("/device:") else ():
                     if line.name.startswith(("Stream", "XLA Ops")):
                         for event in line.events:
-                            spent[event.name[:80]] += event.duration_ns
-    return {"longest": {kernel: round(nanoseconds / 5e6, 3) for kernel, nanoseconds in spent.most_common(10)}}
+                            nanoseconds_of[event.name[:80]] += event.duration_ns
+    return {"longest": {kernel: round(nanoseconds / 5e6, 3) for kernel, nanoseconds in nanoseconds_of.most_common(10)}}

@@ -1,10 +1,11 @@
-"""Ours beside the twin in PyTorch (benchmarks/torch_unet.py): the same networks, parameters and batches, in turn.
+"""This script compares the speed of score_sde and of the twin in PyTorch (benchmarks/torch_unet.py).
 
 python benchmarks/against_torch.py [--size=8] [--size=32] [--repeats=15] [--precision=float32] [--compile] [--write]
 
-Every core, or the GPU, for both, in float32, tf32 (on a GPU) and bfloat16; on a CPU in float32 unless told. `--compile`
-adds torch.compile, which takes a compiler and minutes. `--write` puts the table into docs/performance.md.
-PyTorch is in no extra: pip install torch --index-url https://download.pytorch.org/whl/cpu
+Both programs have the same networks, parameters and batches, use every core or the GPU, and run in turn. The default
+precisions are float32, tf32 and bfloat16 on a GPU, and float32 on a CPU. `--compile` adds torch.compile, which needs a
+compiler and takes minutes. `--write` writes the table into docs/performance.md.
+No extra of score_sde installs PyTorch: pip install torch --index-url https://download.pytorch.org/whl/cpu
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ try:
 
     from benchmarks.torch_twin import STEPS, Twin
 except ImportError as error:
-    sys.exit(f"error: {error}; install it: pip install torch --index-url https://download.pytorch.org/whl/cpu")
+    sys.exit(f"error: {error}; expected PyTorch: pip install torch --index-url https://download.pytorch.org/whl/cpu")
 
 
 def config_of(size: int, precision: str) -> Any:
-    """The digits at batch 128, or 2.47 M parameters on 32 x 32 images at batch 16; VP, noise prediction."""
+    """Return the config of a network on VP that predicts noise.
+
+    Size 8 is the digits at batch 128. Size 32 has 2.47 M parameters on 32 x 32 images at batch 16.
+    """
     if size == 8:
         config = digits.get_config("vp")
         config.data.batch_size = 128
@@ -51,7 +55,7 @@ def config_of(size: int, precision: str) -> Any:
 
 
 def in_products(precision: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """A call whose float32 products are of this precision."""
+    """Return a call whose float32 products have this precision."""
 
     def call() -> Any:
         with products(precision):
@@ -61,7 +65,7 @@ def in_products(precision: str, function: Callable[..., Any], *arguments: Any) -
 
 
 def rows(size: int, precision: str, with_compile: bool) -> dict[str, dict[str, Callable[[], Any]]]:
-    """{what is measured: {who: a call of it}}."""
+    """Return {what is measured: {program: a call of the program}}."""
     config = config_of(size, precision)
     experiment = ss.Experiment.from_config(config)
     devices, index = parallel.Jit(), np.arange(config.data.batch_size)
@@ -82,44 +86,44 @@ def rows(size: int, precision: str, with_compile: bool) -> dict[str, dict[str, C
         probe = jnp.sign(x)
         return jax.jvp(lambda x: network(params, x, 999 * t), (x,), (probe,))
 
-    options = dict(n=len(index), seed=0, denoise=False, sharding=devices.sharded)
-    draw = functools.partial(ss.sample, denoiser, ss.Euler(), grid, shape, **options)
-    ours, by = functools.partial(in_products, PRECISIONS[precision][1]), f"{STEPS} steps of Euler"
-    found = {
+    sampling_options = dict(n=len(index), seed=0, denoise=False, sharding=devices.sharded)
+    draw = functools.partial(ss.sample, denoiser, ss.Euler(), grid, shape, **sampling_options)
+    ours, euler = functools.partial(in_products, PRECISIONS[precision][1]), f"{STEPS} steps of Euler"
+    calls = {
         "a training step": {"ours": functools.partial(step, batch)},
-        "an evaluation": {"ours": ours(evaluate, placed, x, t)},
+        "a network evaluation": {"ours": ours(evaluate, placed, x, t)},
         "drift and divergence": {"ours": ours(field, placed, x, t)},
-        by: {"ours": ours(lambda: draw().x)},
+        euler: {"ours": ours(lambda: draw().x)},
     }
     twin = Twin(experiment, params, values, precision)
-    given = torch.tensor(np.asarray(x), device=twin.device).permute(0, 3, 1, 2)
+    torch_x = torch.tensor(np.asarray(x), device=twin.device).permute(0, 3, 1, 2)
     twins = {"PyTorch": twin} | ({"PyTorch, compiled": twin.compiled()} if with_compile else {})
-    for name, one in twins.items():
-        found["a training step"][name] = lambda one=one: one.step().item()
-        found["an evaluation"][name] = lambda one=one: one.evaluate(given).item()
-        found["drift and divergence"][name] = lambda one=one: one.likelihood_field(given)
-        found[by][name] = lambda one=one: one.sample(given)
-    _same(ours(evaluate, placed, x, t)(), twin, given)
-    return found
+    for name, candidate in twins.items():
+        calls["a training step"][name] = lambda candidate=candidate: candidate.step().item()
+        calls["a network evaluation"][name] = lambda candidate=candidate: candidate.evaluate(torch_x).item()
+        calls["drift and divergence"][name] = lambda candidate=candidate: candidate.likelihood_field(torch_x)
+        calls[euler][name] = lambda candidate=candidate: candidate.sample(torch_x)
+    _same(ours(evaluate, placed, x, t)(), twin, torch_x)
+    return calls
 
 
-# The largest difference of outputs, as a part of the largest output.
+# The outputs may differ by this fraction of the largest output.
 _APART = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 
 
-def _same(ours: jax.Array, twin: Twin, given: Any) -> None:
-    """Refuse to compare what is not the same."""
+def _same(ours: jax.Array, twin: Twin, torch_x: Any) -> None:
+    """End the script if the outputs of the two networks differ."""
     twin.unet.eval()
     with torch.no_grad():
-        theirs = twin.outputs(given, torch.full((len(given),), 999 * 0.5, device=twin.device))
+        theirs = twin.outputs(torch_x, torch.full((len(torch_x),), 999 * 0.5, device=twin.device))
     theirs = theirs.permute(0, 2, 3, 1).cpu().numpy()
-    apart, bound = np.abs(np.asarray(ours) - theirs).max(), _APART[twin.precision] * max(1.0, np.abs(theirs).max())
-    if not apart < bound:
-        sys.exit(f"error: the outputs of both differ by {apart:g}; expected less than {bound:g}.")
+    difference, bound = np.abs(np.asarray(ours) - theirs).max(), _APART[twin.precision] * max(1.0, np.abs(theirs).max())
+    if not difference < bound:
+        sys.exit(f"error: the outputs of score_sde and PyTorch differ by {difference:g}; expected less than {bound:g}.")
 
 
 def table(measured: dict[tuple[int, str, str], dict[str, float]]) -> str:
-    """A row for each size, precision and thing that is measured."""
+    """Return a Markdown table with a row for each size, each precision and each measured call."""
     names = list(next(iter(measured.values())))
     lines = [
         "| images | precision | what | " + " | ".join(f"{name}, ms" for name in names) + " | PyTorch / ours |",
@@ -142,11 +146,11 @@ def main() -> None:
     options = parser.parse_args()
     parallel.request_cpu_devices(16)
     torch.set_num_threads(parallel.usable_cores())
-    where = f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(where)
+    setup = f"{machine()}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(setup)
     on_gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     if torch.cuda.is_available() != on_gpu:
-        sys.exit("error: one side sees a GPU and the other does not; expected both or none: install JAX for CUDA.")
+        sys.exit("error: PyTorch finds a GPU and JAX finds no GPU; expected both or neither: install JAX for CUDA.")
     measured = {}
     for size in options.size or (8, 32):
         for precision in options.precision or (tuple(PRECISIONS) if on_gpu else ("float32",)):
@@ -157,9 +161,8 @@ def main() -> None:
                 report(measured[size, precision, what])
     if options.write:
         today = datetime.date.today().isoformat()
-        write_section(
-            "against_torch", f"{table(measured)}\n\nOn {today}: {where}; medians of {options.repeats} runs in turn."
-        )
+        note = f"The date is {today}. The machine is {setup}. Figures are medians of {options.repeats} runs in turn."
+        write_section("against_torch", f"{table(measured)}\n\n{note}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 python benchmarks/classes.py --workdir=runs/fashion [--data=DIR] [--epochs=4]
 
-The classifier is a small convolutional network in flax, trained on the 60,000 real training images. Its accuracy on the
-10,000 real test images is printed for each class: perfect samples would have this accuracy. The exit status is 1 if the
-share of samples that are assigned to their class is below --least, or below --least_class for one class.
+The classifier is a small convolutional network in flax, trained on the 60,000 real training images. The script prints
+the accuracy of the classifier on the 10,000 real test images for each class: perfect samples have this accuracy. The
+exit status is 1 if the share of samples that are assigned to their class is below --least, or below --least_class for
+one class.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def classes_of(model: Classifier, images: np.ndarray) -> np.ndarray:
 
 
 def shares(assigned: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return, for each class, the share of images that are assigned to it."""
+    """Return, for each class, the share of the images that are assigned to the class."""
     return np.array([np.mean(assigned[labels == label] == label) for label in range(10)])
 
 

@@ -1,4 +1,4 @@
-"""Medians of interleaved runs, and the machine they were made on."""
+"""This module has the timing, reporting and training functions that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 
-# (what the network computes in, float32 products) by the name that tables have.
+# Each precision of the tables is a dtype of the network and a precision of float32 products.
 PRECISIONS = {"bfloat16": ("bfloat16", "default"), "tf32": ("float32", "high"), "float32": ("float32", "highest")}
 
 
 def machine() -> str:
-    """Return processor, cores, Python, JAX and devices in one line."""
+    """Return the processor, the cores, Python, JAX and the devices in one line."""
     from score_sde.core import machine as machine_
 
     return machine_.machine()
@@ -26,7 +26,10 @@ def interleaved(
     repeats: int,
     of: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, float]:
-    """The median (or `of`) of each function's seconds, run in turn so that a slow moment hits all alike."""
+    """Return the median (or `of`) of the seconds of each function.
+
+    The functions run in turn, so that a slow moment of the machine affects all functions equally.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         jax.block_until_ready(function())
@@ -39,7 +42,7 @@ def interleaved(
 
 
 def advance(config: Any, devices: Any, fused: int = 1, microbatches: int = 1) -> Callable[[Any], jax.Array]:
-    """A function of a batch on its devices that makes the training steps of a config; returns the loss."""
+    """Return a function that makes the training steps of a config on a placed batch, and returns the loss."""
     from score_sde.experiment import Experiment, make_step
 
     experiment = Experiment.from_config(config)
@@ -47,16 +50,16 @@ def advance(config: Any, devices: Any, fused: int = 1, microbatches: int = 1) ->
     step, frozen = make_step(experiment, devices=devices, microbatches=microbatches)
     compiled = devices.compile(step, state, fused, experiment.cuts)
 
-    def once(batch: Any) -> jax.Array:
+    def advance_state(batch: Any) -> jax.Array:
         nonlocal state
         state, metrics = compiled(state, batch, frozen)
         return metrics["loss"]
 
-    return once
+    return advance_state
 
 
 def report(rows: dict[str, float], unit: float = 1e3, name: str = "ms") -> None:
-    """Each row's seconds, and their ratio to the first."""
+    """Print the seconds of each row, and the ratio to the seconds of the first row."""
     first = next(iter(rows.values()))
     for row, seconds in rows.items():
         print(f"{row:<32} {seconds * unit:9.2f} {name}   {seconds / first:6.3f} x")
@@ -66,14 +69,16 @@ PERFORMANCE = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def write_section(name: str, text: str, path: pathlib.Path = PERFORMANCE) -> None:
-    """Put text between the lines <!-- begin NAME --> and <!-- end NAME --> of docs/performance.md.
+    """Write text between the lines <!-- begin NAME --> and <!-- end NAME --> of docs/performance.md.
 
     Raises:
-        SystemExit: for a file without these lines; it stays as it is.
+        SystemExit: for a file without these lines; the file does not change.
     """
     begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->\n"
     content = path.read_text()
     if begin not in content or end not in content:
-        raise SystemExit(f"error: {path} has no lines {begin.strip()} and {end.strip()}; expected both, for the table.")
+        raise SystemExit(
+            f"error: {path} has no lines {begin.strip()} and {end.strip()}; expected both lines around the table."
+        )
     before, after = content[: content.index(begin)], content[content.index(end) :]
     path.write_text(f"{before}{begin}{text}\n{after}")

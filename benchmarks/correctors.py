@@ -1,10 +1,10 @@
-"""What a corrector step buys, with as many evaluations spent without it beside it. Makes docs/samplers.md's tables.
+"""This script measures samplers with and without corrector steps at equal numbers of network evaluations.
 
 python benchmarks/correctors.py --runs=runs/correctors
 
-On mixtures in closed form, so that what is seen is the sampler's error alone, and on digits with networks that are
-trained first (two runs of configs/digits.py, if they are not there yet). Tables go between their marks in
-docs/samplers.md, the plot beside it.
+The mixtures have closed-form denoisers, so that the sampler alone causes the error. The digits have two networks of
+configs/digits.py, which the script trains if --runs does not contain the networks. The script writes the tables between
+the marks in docs/samplers.md, and the plot beside docs/samplers.md.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def _sum_of_distances(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """1000 times the energy distance, without bias: of two samples of one law it is 0 on average."""
+    """Return 1000 times the unbiased energy distance, whose mean is 0 if x and y have the same distribution."""
     with jax.enable_x64(True):
-        x, y = (jnp.asarray(np.reshape(z, (len(z), -1)), float) for z in (x, y))
+        x, y = (jnp.asarray(np.reshape(array, (len(array), -1)), float) for array in (x, y))
         n, m = len(x), len(y)
         between = _sum_of_distances(x, y) / (n * m)
         within = _sum_of_distances(x, x) / (n * (n - 1)) + _sum_of_distances(y, y) / (m * (m - 1))
@@ -61,25 +61,25 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def pairs(predictor: ss.Sampler, snr: float) -> Iterable[tuple[str, int, ss.Sampler]]:
-    """(what, evaluations a step, sampler) with no, one and two corrector steps."""
+    """Yield (label, network evaluations per step, sampler) with no, one and two corrector steps."""
     yield "alone", 1, predictor
     for steps in (1, 2):
         yield f"+ {steps}", 1 + steps, ss.PredictorCorrector(predictor, ss.Langevin(snr, steps))
 
 
 def sweep(draw: Callable[[ss.Sampler, int], float], predictors: dict[str, ss.Sampler]) -> dict[str, list[float]]:
-    """{'`predictor` + corrector steps': the distance at each budget of evaluations}."""
-    found = {}
+    """Return {'`predictor` + corrector steps': the distance at each budget of network evaluations}."""
+    distances = {}
     for name, predictor in predictors.items():
-        for what, cost, sampler in pairs(predictor, 0.16):
-            found[f"`{name}` {what}"] = [draw(sampler, budget // cost) for budget in BUDGETS]
-            print(name, what, np.round(found[f"`{name}` {what}"], 2), flush=True)
+        for label, cost, sampler in pairs(predictor, 0.16):
+            distances[f"`{name}` {label}"] = [draw(sampler, budget // cost) for budget in BUDGETS]
+            print(name, label, np.round(distances[f"`{name}` {label}"], 2), flush=True)
             jax.clear_caches()
-    return found
+    return distances
 
 
 def of_mixture(sde: ss.SDE) -> tuple[dict[str, list[float]], list[float], dict[str, list[str]]]:
-    """(sweep, distances by snr at 50 steps, {tolerance: evaluations, distances of adaptive and EulerMaruyama})."""
+    """Return (sweep, distances by snr at 50 steps, {tolerance: evaluations, adaptive and EulerMaruyama distances})."""
     model = mixture(sde)
     data = np.asarray(model.data.sample(jax.random.split(jax.random.key(1), N)))
 
@@ -100,7 +100,7 @@ def of_mixture(sde: ss.SDE) -> tuple[dict[str, list[float]], list[float], dict[s
 
 
 def of_digits(workdir: pathlib.Path, variant: str) -> tuple[dict[str, list[float]], list[float], float]:
-    """(sweep, distances by snr at 50 steps, distance of test digits from those of training)."""
+    """Return (sweep, distances by snr at 50 steps, distance between test digits and training digits)."""
     train(digits.get_config(variant), workdir)
     model = ss.load(workdir)
     real = {split: np.asarray(model.codec.encode(images_of(split), None)[0]) for split in ("train", "test")}
@@ -127,8 +127,8 @@ def images_of(split: str) -> np.ndarray:
 
 def plot(path: pathlib.Path, panels: dict[str, dict[str, list[float]]]) -> None:
     figure = Figure(figsize=(15, 3.6), layout="constrained")
-    for axes, (title, found) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for i, (name, values) in enumerate(found.items()):
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for i, (name, values) in enumerate(curves.items()):
             style = {"color": f"C{i // 3}", "ls": ("-", "--", ":")[i % 3], "marker": "os^"[i % 3]}
             axes.loglog(BUDGETS, np.maximum(values, 0.05), label=name.replace("`", ""), ms=4, lw=1, **style)
         axes.set(title=title, xlabel="evaluations", xticks=BUDGETS, xticklabels=BUDGETS)
@@ -143,21 +143,25 @@ def plot(path: pathlib.Path, panels: dict[str, dict[str, list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=pathlib.Path, required=True, help="folder of the trained digits")
+    parser.add_argument(
+        "--runs", type=pathlib.Path, required=True, help="the folder of the trained networks for the digits"
+    )
     runs = parser.parse_args().runs
     print(machine())
     panels, snr_rows, tables = {}, {}, {}
     for name, sde in SDES.items():
         panels[name], by_snr, adaptive = of_mixture(sde)
         snr_rows[f"mixture, {name}"] = by_snr
-        header = ["tolerance", "evaluations", "AdaptiveReverseSDE", "EulerMaruyama, as many"]
+        header = ["tolerance", "evaluations", "AdaptiveReverseSDE", "EulerMaruyama with as many steps"]
         tables[f"adaptive {name}"] = plain(header, adaptive)
     for variant in ("ve", "vp"):
         name = f"digits, {variant.upper()}"
         panels[name], snr_rows[name], floor = of_digits(runs / f"digits_{variant}", variant)
-        tables["digits floor"] = f"200 test digits, of other writers, have a distance of {floor:.1f} from these digits."
-    for name, found in panels.items():
-        rows = {row: [f"{value:.2f}" for value in values] for row, values in found.items()}
+        tables["digits floor"] = (
+            f"200 test digits by other writers have a distance of {floor:.1f} from the training digits."
+        )
+    for name, curves in panels.items():
+        rows = {row: [f"{value:.2f}" for value in values] for row, values in curves.items()}
         tables[f"correctors {name}"] = plain(["sampler", *map(str, BUDGETS)], rows)
     rows = {name: [f"{value:.2f}" for value in values] for name, values in snr_rows.items()}
     tables["snr"] = plain(["snr", *map(str, SNRS)], rows)
@@ -166,7 +170,7 @@ def main() -> None:
 
 
 def plain(header: list[str], rows: dict[str, list[str]]) -> str:
-    """A table whose first cells are shown as they are."""
+    """Return a Markdown table whose first column has no code font."""
     lines = table(header, {}).splitlines()
     return "\n".join(lines + ["| " + " | ".join([name, *cells]) + " |" for name, cells in rows.items()])
 

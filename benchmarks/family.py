@@ -1,8 +1,9 @@
-"""Trains a config in every variant, and makes the tables of docs/family.md: bits/dim, seconds, sampler, evaluations.
+"""This script trains two configs in every variant, and writes the tables of docs/family.md.
 
 python benchmarks/family.py --runs=runs/family
 
-Each variant is one run of main.py in a folder of its own; runs that are there are not made again.
+The tables have bits/dim, network evaluations, sampler, energy distance and seconds. Each variant is one run of main.py
+in a separate folder. The script does not repeat a complete run.
 """
 
 from __future__ import annotations
@@ -50,27 +51,27 @@ COLUMNS = [
 
 
 def run(name: str, variant: str, folder: pathlib.Path, flags: list[str]) -> None:
-    """One run of main.py; its seconds, from start to end, go to seconds.json."""
+    """Run main.py for one variant, and write the seconds of the run to seconds.json."""
     if (folder / "seconds.json").exists():
         return
     command = [sys.executable, "main.py", f"--config=configs/{name}.py:{variant}", f"--workdir={folder}"]
     began = time.perf_counter()
-    done = subprocess.run([*command, "--mode=train,eval,sample", *flags], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{name}:{variant}: {done.stderr.strip().splitlines()[-1]}")
+    process = subprocess.run([*command, "--mode=train,eval,sample", *flags], cwd=ROOT, capture_output=True, text=True)
+    if process.returncode:
+        raise SystemExit(f"error: {name}:{variant} failed: {process.stderr.strip().splitlines()[-1]}")
     (folder / "seconds.json").write_text(json.dumps(round(time.perf_counter() - began, 1)))
 
 
 def row(folder: pathlib.Path) -> list[str]:
-    """The cells of a run, behind its name."""
+    """Return the cells of a run, without the name of the run."""
     config = config_.from_json((folder / "config.json").read_text())
-    found = json.loads((folder / "eval" / "likelihood.json").read_text())
+    likelihood = json.loads((folder / "eval" / "likelihood.json").read_text())
     with np.load(folder / "samples" / "samples.npz") as arrays:
         samples, nfe = arrays["points" if "points" in arrays else "images"], float(arrays["nfe"].mean())
     return [
         config.parametrization.name,
-        f"{found['bits_per_dim']:.3f} ± {found['stderr']:.3f}",
-        f"{found['nfe']:.0f}",
+        f"{likelihood['bits_per_dim']:.3f} ± {likelihood['stderr']:.3f}",
+        f"{likelihood['nfe']:.0f}",
         config.sample.sampler.name,
         f"{nfe:.0f}",
         f"{1e3 * relative_energy_distance(samples, of_test(config.data.name)):.1f}",
@@ -79,7 +80,7 @@ def row(folder: pathlib.Path) -> list[str]:
 
 
 def picture(folders: dict[str, pathlib.Path]) -> None:
-    """The samples of all runs in the plane, into docs/family.png."""
+    """Plot the samples of all runs in the plane in docs/family.png."""
     columns = 6
     rows = -(-len(folders) // columns)
     figure = Figure(figsize=(2 * columns, 2.15 * rows), layout="constrained")
@@ -99,7 +100,10 @@ def of_test(name: str) -> np.ndarray:
 
 
 def relative_energy_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """(2 E|X - Y| - E|X - X'| - E|Y - Y'|) / (2 E|X - Y|), over pairs of different examples; 0 for one law."""
+    """Return (2 E|X - Y| - E|X - X'| - E|Y - Y'|) / (2 E|X - Y|), over pairs of different rows.
+
+    The expectation of the numerator is 0 if x and y have the same distribution.
+    """
     x, y = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (x, y))
     within = sum(cdist(part, part).sum() / (len(part) * (len(part) - 1)) for part in (x, y))
     between = 2 * cdist(x, y).mean()
@@ -108,8 +112,10 @@ def relative_energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", default="runs/family", help="where the runs go")
-    parser.add_argument("--only", default="", help="a pattern: variants, such as 'toy/checkerboard,.*'")
+    parser.add_argument("--runs", default="runs/family", help="the folder of the runs")
+    parser.add_argument(
+        "--only", default="", help="a regular expression for the variants to run, such as 'toy/checkerboard,.*'"
+    )
     arguments = parser.parse_args()
     print(machine())
     flags = {"digits": ["--config.train.steps=1000", "--config.sample.n=300"], "toy": []}

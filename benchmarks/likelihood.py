@@ -1,10 +1,10 @@
-"""The likelihood of digits against a loop through SciPy's RK45, as it was done in 2021.
+"""This script compares `log_prob` of digits with a loop through SciPy's RK45, the method of 2021.
 
 python benchmarks/likelihood.py --workdir=runs/digits
 
-Same network, tolerance and probes. The loop solves one ODE for the whole batch; each of its evaluations is
-a call of the drift and one of the vector-Jacobian product, each with the state carried to the device and
-the result carried back.
+Both methods use the same network, tolerance and probes. The loop solves one ODE for the whole batch. Each evaluation of
+the loop calls the drift and then the vector-Jacobian product. Each call carries the state to the device and the result
+back to the host.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 
 class Loop:
-    """Log-densities by SciPy, one step size for the whole batch."""
+    """`Loop` computes log-densities with SciPy, and has one step size for the whole batch."""
 
     def __init__(self, denoiser: ss.Denoiser, x: np.ndarray, probe: np.ndarray) -> None:
         self.sde, self.x, self.probe, self.nfev = denoiser.sde, x, probe, 0
@@ -65,7 +65,7 @@ class Loop:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="a workdir of the digits, as the README's command makes it")
+    parser.add_argument("--workdir", required=True, help="a workdir of the digits, made by the command of the README")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -78,54 +78,62 @@ def main() -> None:
     probe = np.asarray(keys_.draw(jax.random.rademacher, keys, (1, *x.shape[1:]), dtype=x.dtype))[:, 0]
 
     loop = Loop(model.denoiser, x, probe)
-    found: dict[str, ss.LogProb] = {}
+    results: dict[str, ss.LogProb] = {}
 
     def solve(name: str, devices: parallel.Jit):
         denoiser = eqx.tree_at(lambda d: d.params, model.denoiser, replace_fn=devices.place_state)
         placed = devices.place_sharded((x, keys))
 
         def run() -> jax.Array:
-            found[name] = ss.log_prob(denoiser, *placed, rtol=TOLERANCE, atol=TOLERANCE)
-            return found[name].value
+            results[name] = ss.log_prob(denoiser, *placed, rtol=TOLERANCE, atol=TOLERANCE)
+            return results[name].value
 
         return run
 
-    one, both = f"log_prob, 1 of {jax.device_count()} devices", f"log_prob, {jax.device_count()} devices"
+    one_device, all_devices = f"log_prob, 1 of {jax.device_count()} devices", f"log_prob, {jax.device_count()} devices"
     rows = {"SciPy loop, 1 device": loop}
-    rows |= {one: solve(one, parallel.Jit(jax.devices()[:1])), both: solve(both, parallel.Jit())}
+    rows |= {
+        one_device: solve(one_device, parallel.Jit(jax.devices()[:1])),
+        all_devices: solve(all_devices, parallel.Jit()),
+    }
     seconds = interleaved(rows, repeats=arguments.repeats)
     report(seconds, unit=1, name="s ")
     base = seconds["SciPy loop, 1 device"]
     print("examples a second:", ", ".join(f"{name}: {len(x) / value:.2f}" for name, value in seconds.items()))
     print("speed-up:", ", ".join(f"{name}: {base / value:.2f}" for name, value in seconds.items()))
-    apart = np.abs(np.asarray(found[one].value) - loop()) / x[0].size / np.log(2)
-    print(f"same numbers: largest difference {apart.max():.1e} bits/dim, mean {apart.mean():.1e}")
-    _breakdown(model.denoiser, x, probe, loop, found[one], seconds[one], base)
+    difference = np.abs(np.asarray(results[one_device].value) - loop()) / x[0].size / np.log(2)
+    print(
+        f"the two methods differ by {difference.max():.1e} bits/dim at most, and by {difference.mean():.1e} on average"
+    )
+    _breakdown(model.denoiser, x, probe, loop, results[one_device], seconds[one_device], base)
 
 
 def _breakdown(denoiser, x, probe, loop, out, ours, theirs) -> None:
-    """Evaluations times the cost of one, and what is left over."""
+    """Print the number and the time of network evaluations, and the share of the time outside the network."""
     x, t, probe = jnp.asarray(x), jnp.full(len(x), 0.3), jnp.asarray(probe)
 
-    def together(params, x, t, probe):
-        other = eqx.tree_at(lambda d: d.params, denoiser, params)
-        return jax.vmap(lambda x, t, e: jax.jvp(lambda x: ode.velocity(other, t, x, None), (x,), (e,)))(x, t, probe)
+    def drift_and_divergence(params, x, t, probe):
+        model = eqx.tree_at(lambda d: d.params, denoiser, params)
+        return jax.vmap(lambda x, t, e: jax.jvp(lambda x: ode.velocity(model, t, x, None), (x,), (e,)))(x, t, probe)
 
-    pushed = jax.jit(together)
+    compiled = jax.jit(drift_and_divergence)
     costs = interleaved(
         {
             "drift": lambda: loop.drift(x, t),
             "vector-Jacobian product": lambda: loop.divergence(x, t),
-            "drift and divergence, one jvp": lambda: pushed(denoiser.params, x, t, probe),
+            "drift and divergence, one jvp": lambda: compiled(denoiser.params, x, t, probe),
         },
         repeats=15,
     )
-    print("one evaluation:", ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in costs.items()))
+    print("times of one evaluation:", ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in costs.items()))
     drift, product, jvp = costs.values()
     nfe = np.asarray(out.nfe)
-    print(f"evaluations: loop {loop.nfev} for all; log_prob {nfe.mean():.0f} on average, {nfe.max()} at most")
     print(
-        f"outside the network: loop {100 * (1 - loop.nfev * (drift + product) / theirs):.0f} %, "
+        f"evaluations: the loop makes {loop.nfev} for the batch, "
+        f"and log_prob makes {nfe.mean():.0f} on average and {nfe.max()} at most"
+    )
+    print(
+        f"time outside the network: the loop {100 * (1 - loop.nfev * (drift + product) / theirs):.0f} %, "
         f"log_prob {100 * (1 - nfe.max() * jvp / ours):.0f} %"
     )
 

@@ -1,8 +1,8 @@
-"""Pictures decoded into the cache against a plain Pillow loop in one process, and the input's share of a training step.
+"""This script compares the preparation of pictures with a Pillow loop in one process, and times the input of training.
 
 python benchmarks/preparing.py [--n=2000] [--repeats=5]
 
-The pictures are made up: smooth colours with noise, as JPEG of 320 x 240 and as PNG of 64 x 64 and of 256 x 256.
+The pictures are synthetic: smooth colours with noise, as JPEG of 320 x 240 and as PNG of 64 x 64 and of 256 x 256.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SIZE = 64
 
 
 def write(folder: pathlib.Path, kind: str, n: int) -> None:
-    """n pictures, no two alike."""
-    ending, height, width = KINDS[kind]
+    """Write n different pictures."""
+    extension, height, width = KINDS[kind]
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i in range(n):
@@ -41,11 +41,11 @@ def write(folder: pathlib.Path, kind: str, n: int) -> None:
             (width, height), Image.Resampling.BICUBIC
         )
         noisy = np.clip(np.asarray(smooth, int) + rng.integers(-6, 7, (height, width, 3)), 0, 255)
-        Image.fromarray(noisy.astype(np.uint8)).save(folder / f"{i:05d}.{ending}")
+        Image.fromarray(noisy.astype(np.uint8)).save(folder / f"{i:05d}.{extension}")
 
 
 def plain(folder: pathlib.Path, part: int = 0, parts: int = 1) -> np.ndarray:
-    """What one would write without this library: a loop in one process into one array."""
+    """Decode pictures into one array without score_sde, by a loop in one process."""
     paths = sorted(folder.iterdir())[part::parts]
     values = np.empty((len(paths), SIZE, SIZE, 3), np.uint8)
     for i, path in enumerate(paths):
@@ -56,12 +56,12 @@ def plain(folder: pathlib.Path, part: int = 0, parts: int = 1) -> np.ndarray:
 
 
 def halves(folder: pathlib.Path, pool: concurrent.futures.Executor) -> None:
-    """The loop in two processes that run already, a half each: as much as two cores give."""
+    """Decode half of the pictures in each of two started processes, to measure the limit of two cores."""
     list(pool.map(plain, [folder] * 2, range(2), [2] * 2))
 
 
 def prepared(folder: pathlib.Path, cache: pathlib.Path) -> None:
-    """All of it: recognised, looked at, decoded, held out, written."""
+    """Run the whole preparation: recognise, check, decode, hold out and write the pictures."""
     shutil.rmtree(cache, ignore_errors=True)
     from score_sde import data
 
@@ -69,7 +69,7 @@ def prepared(folder: pathlib.Path, cache: pathlib.Path) -> None:
 
 
 def timed(run: Callable[..., object], *arguments: object) -> float:
-    """The seconds of a call."""
+    """Return the seconds of a call."""
     began = time.perf_counter()
     run(*arguments)
     return time.perf_counter() - began
@@ -86,22 +86,23 @@ def main() -> None:
     print(machine())
     spawned = concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
     with tempfile.TemporaryDirectory() as root, spawned as pool:
-        place = pathlib.Path(root)
+        root_folder = pathlib.Path(root)
         for number, kind in enumerate(KINDS):
-            folder, cache = place / str(number), place / "cache"
+            folder, cache = root_folder / str(number), root_folder / "cache"
             write(folder, kind, options.n)
-            halves(folder, pool)  # which starts the processes
+            # The first call starts the processes, so the script does not time the first call.
+            halves(folder, pool)
             seconds: dict[str, list[float]] = {"plain": [], "halves": [], "prepared": []}
             for _ in range(options.repeats):
                 seconds["plain"].append(timed(plain, folder))
                 seconds["halves"].append(timed(halves, folder, pool))
                 seconds["prepared"].append(timed(prepared, folder, cache))
-            loop, two, ours = (options.n / float(np.median(times)) for times in seconds.values())
+            loop, two_loops, ours = (options.n / float(np.median(times)) for times in seconds.values())
             print(
-                f"{kind}: {loop:,.0f} pictures a second in a loop, {two:,.0f} in two loops at once ({two / loop:.2f}), "
-                f"{ours:,.0f} prepared ({ours / loop:.2f})"
+                f"{kind}: a loop decodes {loop:,.0f} pictures a second, two loops at once decode {two_loops:,.0f} "
+                f"({two_loops / loop:.2f}), and score_sde prepares {ours:,.0f} ({ours / loop:.2f})"
             )
-        source = data.Files(place / "0", size=SIZE, channels=3, dir=cache).source("train")
+        source = data.Files(root_folder / "0", size=SIZE, channels=3, dir=cache).source("train")
         batches = data.training_batches(source, 64, seed=0)
         next(batches)
         began = time.perf_counter()

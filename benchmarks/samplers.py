@@ -1,9 +1,9 @@
-"""How exact the samplers are: orders of convergence, and error against evaluations. Makes docs/samplers.md's tables.
+"""This script measures the order of convergence and the error of every sampler, for docs/samplers.md.
 
 python benchmarks/samplers.py [--quick]
 
-No network is involved: the denoiser is the closed form of a Gaussian or of a mixture, so that what is seen is the
-sampler's error alone. The tables go between their marks in docs/samplers.md, the plots beside it.
+No network is involved: the denoiser is the closed form of a Gaussian or of a mixture, so that the sampler alone causes
+the error. The script writes the tables between the marks in docs/samplers.md, and the plots beside docs/samplers.md.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ STOCHASTIC: dict[str, ss.Sampler] = {
     "DPM2Ancestral()": ss.DPM2Ancestral(),
     "Heun(gamma=0.1)": ss.Heun(gamma=0.1),
 }
-UNORDERED = ("Heun(gamma=0.1)",)  # the same churn in every step is more churn in more steps
-TWICE = (ss.Heun, ss.DPM2, ss.DPMSolverPP2S)  # evaluations a step; the others need one
+# More steps add more churn if every step has the same gamma, so these samplers have no order.
+UNORDERED = ("Heun(gamma=0.1)",)
+# These samplers need two network evaluations per step; the other samplers need one network evaluation.
+TWICE = (ss.Heun, ss.DPM2, ss.DPMSolverPP2S)
 EVALUATIONS = (5, 10, 20, 35, 50)
 STEPS = (32, 64, 128, 256)
 STD, N = 0.5, 5000
@@ -69,13 +71,13 @@ def mixture(sde: ss.SDE) -> ss.GaussianMixture:
 
 
 def part_of_the_way(sde: ss.SDE, n: int) -> np.ndarray:
-    """n steps even in log-SNR over the middle of the way, where every method is defined."""
+    """Return n steps, even in log-SNR, over the middle of the time range, where every sampler is defined."""
     ends = np.asarray(sde.log_snr(np.asarray([0.8, 0.2]) * float(sde.t_max)))
     return np.asarray(sde.time_of(np.linspace(*ends, n + 1)))
 
 
 def flow_error(sampler: ss.Sampler, sde: ss.SDE, n: int) -> float:
-    """The largest distance from the probability flow, solved to 1e-12, of 64 points of a mixture."""
+    """Return the largest distance of 64 points of a mixture from the probability flow, which is solved to 1e-12."""
     grid, model = part_of_the_way(sde, n), mixture(sde)
     x = model.marginal(grid[0]).sample(jax.random.split(jax.random.key(0), 64))
     options = {"n": 64, "seed": 0, "x": x, "denoise": False}
@@ -84,9 +86,10 @@ def flow_error(sampler: ss.Sampler, sde: ss.SDE, n: int) -> float:
 
 
 def variance_error(sampler: ss.Sampler, sde: ss.SDE, n: int) -> float:
-    """The relative error of the variance of N(0, 0.5^2) at the end, exactly and not by drawing.
+    """Return the relative error of the variance of N(0, 0.5^2) at the last time, computed without samples.
 
-    On a Gaussian a step is a x + b z, so the variance goes from V to a^2 V + b^2; a and b are seen at x = 1 and 0.
+    On a Gaussian a step is a x + b z, so the variance goes from V to a^2 V + b^2. The steps
+    from x = 0 and x = 1 give a and b.
     """
     grid, model = part_of_the_way(sde, n), ss.GaussianMixture(sde, [1.0], [[0.0]], STD)
     key = keys_.examples(keys_.stream(0, "sample"), np.zeros(2, np.uint32))
@@ -108,51 +111,53 @@ def variance_error(sampler: ss.Sampler, sde: ss.SDE, n: int) -> float:
 
 
 def orders(steps: tuple[int, ...]) -> dict[str, dict[str, list[float]]]:
-    """{sampler: {SDE: the error at each of `steps`}}."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return {sampler: {SDE: the error at each of `steps`}}."""
+    errors_of: dict[str, dict[str, list[float]]] = {}
     for group, error in ((DETERMINISTIC, flow_error), (STOCHASTIC, variance_error)):
         for name, sampler in group.items():
             if name in UNORDERED:
                 continue
-            found[name] = {which: [error(sampler, sde, n) for n in steps] for which, (sde, _) in SDES.items()}
-            print(name, {which: f"{_order(errors):.2f}" for which, errors in found[name].items()}, flush=True)
-            jax.clear_caches()  # hundreds of programs would exhaust the memory maps that a process may have
-    return found
+            errors_of[name] = {sde_name: [error(sampler, sde, n) for n in steps] for sde_name, (sde, _) in SDES.items()}
+            print(name, {sde_name: f"{_order(errors):.2f}" for sde_name, errors in errors_of[name].items()}, flush=True)
+            # Hundreds of programs exhaust the memory maps that a process may have.
+            jax.clear_caches()
+    return errors_of
 
 
 def energy_distances(evaluations: tuple[int, ...]) -> tuple[dict[str, dict[str, list[float]]], float]:
-    """{sampler: {SDE: the energy distance from data at each of `evaluations`}}, and what exact draws have."""
+    """Return {sampler: {SDE: the energy distance at each of `evaluations`}}, and the energy distance of exact draws."""
     keys = (jax.random.split(jax.random.key(k), N) for k in (1, 2))
-    data, again = (np.asarray(mixture(ss.VP()).data.sample(key), np.float64) for key in keys)
+    data, second_data = (np.asarray(mixture(ss.VP()).data.sample(key), np.float64) for key in keys)
     within = cdist(data, data).mean()
 
     def distance(x: np.ndarray) -> float:
         return float(2 * cdist(x, data).mean() - cdist(x, x).mean() - within)
 
-    found: dict[str, dict[str, list[float]]] = {}
+    distances_of: dict[str, dict[str, list[float]]] = {}
     for name, sampler in (DETERMINISTIC | STOCHASTIC).items():
         if name in ("EulerMaruyama(noise=0)", "LMS(order=2)", "LMS(order=3)"):
             continue
-        found[name] = {}
-        for which, (sde, grid_of) in SDES.items():
-            row = []
+        distances_of[name] = {}
+        for sde_name, (sde, grid_of) in SDES.items():
+            distances = []
             for count in evaluations:
-                steps = max((count - 1) // (2 if isinstance(sampler, TWICE) else 1), 1)  # one is the last denoising
+                # The last denoising needs one network evaluation.
+                steps = max((count - 1) // (2 if isinstance(sampler, TWICE) else 1), 1)
                 try:
                     x = ss.sample(mixture(sde), sampler, grid_of(sde, steps), (2,), n=N, seed=0, batch_size=N).x
                 except ss.InputError:
                     break
-                row.append(distance(x.astype(np.float64)))
-            found[name][which] = row
-        print(name, found[name], flush=True)
+                distances.append(distance(x.astype(np.float64)))
+            distances_of[name][sde_name] = distances
+        print(name, distances_of[name], flush=True)
         jax.clear_caches()
-    return found, distance(again)
+    return distances_of, distance(second_data)
 
 
 def _order(errors: list[float]) -> float:
-    """The slope between the two finest grids whose error is above rounding."""
-    good = [error for error in errors if error > 1e-11]
-    return float(np.log2(good[-2] / good[-1])) if len(good) > 1 else float("nan")
+    """Return the slope between the two finest grids whose error is above rounding."""
+    above_rounding = [error for error in errors if error > 1e-11]
+    return float(np.log2(above_rounding[-2] / above_rounding[-1])) if len(above_rounding) > 1 else float("nan")
 
 
 def table(header: list[str], rows: dict[str, list[str]]) -> str:
@@ -161,18 +166,18 @@ def table(header: list[str], rows: dict[str, list[str]]) -> str:
 
 
 def write(page: pathlib.Path, tables: dict[str, str]) -> None:
-    """Put each table between its marks."""
+    """Write each table between the marks of the table."""
     text = page.read_text()
     for mark, rows in tables.items():
         pattern = rf"(<!-- {mark} -->\n).*?(\n<!-- end of {mark} -->)"
         text, count = re.subn(pattern, lambda m, rows=rows: m[1] + rows + m[2], text, flags=re.DOTALL)
-        assert count == 1, f"{page} has no marks for {mark}"
+        assert count == 1, f"{page} has {count} pairs of marks for {mark}; expected 1."
     page.write_text(text)
 
 
 def plot(
     path: pathlib.Path,
-    found: dict[str, dict[str, list[float]]],
+    values_of: dict[str, dict[str, list[float]]],
     xs: tuple[int, ...],
     x: str,
     y: str,
@@ -180,13 +185,13 @@ def plot(
 ) -> None:
     figure = Figure(figsize=(14, 4.2), layout="constrained")
     panels = figure.subplots(1, len(SDES), sharey=True)
-    for axes, which in zip(panels, SDES, strict=True):
-        for i, (name, rows) in enumerate(found.items()):
+    for axes, sde_name in zip(panels, SDES, strict=True):
+        for i, (name, rows) in enumerate(values_of.items()):
             style = {"color": f"C{i % 10}", "marker": "os^v"[i // 5 % 4], "ls": "-" if name in DETERMINISTIC else "--"}
-            axes.loglog(xs[: len(rows[which])], rows[which], label=name, ms=4, lw=1, **style)
+            axes.loglog(xs[: len(rows[sde_name])], rows[sde_name], label=name, ms=4, lw=1, **style)
         if floor is not None:
             axes.axhline(floor, color="grey", lw=0.8, ls=":")
-        axes.set(title=which, xlabel=x, xticks=xs, xticklabels=xs)
+        axes.set(title=sde_name, xlabel=x, xticks=xs, xticklabels=xs)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(y)
@@ -196,7 +201,7 @@ def plot(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer steps, and nothing is written")
+    parser.add_argument("--quick", action="store_true", help="use fewer steps, and write no file")
     quick = parser.parse_args().quick
     print(machine())
     steps, evaluations = (STEPS, EVALUATIONS) if not quick else ((16, 32), (10,))
@@ -205,12 +210,16 @@ def main() -> None:
     distances, floor = energy_distances(evaluations)
     if quick:
         return
-    rows = {name: [f"{_order(by[which]):.2f}" for which in SDES] for name, by in errors.items()}
+    rows = {name: [f"{_order(by_sde[sde_name]):.2f}" for sde_name in SDES] for name, by_sde in errors.items()}
     tables = {"orders": table(["sampler", *SDES], rows)}
-    for which in SDES:
-        rows = {name: [f"{1e3 * value:.1f}" for value in by[which]] for name, by in distances.items() if by[which]}
-        tables[which] = table(["sampler", *map(str, evaluations)], rows)
-    tables["floor"] = f"Exact draws, {N} against {N}: {1e3 * floor:.1f}."
+    for sde_name in SDES:
+        rows = {
+            name: [f"{1e3 * value:.1f}" for value in by_sde[sde_name]]
+            for name, by_sde in distances.items()
+            if by_sde[sde_name]
+        }
+        tables[sde_name] = table(["sampler", *map(str, evaluations)], rows)
+    tables["floor"] = f"Two sets of {N} exact draws have a distance of {1e3 * floor:.1f}."
     write(DOCS / "samplers.md", tables)
     plot(DOCS / "samplers_orders.png", errors, steps, "steps", "error")
     label = "energy distance"

@@ -1,4 +1,4 @@
-"""What a sampler costs beyond the evaluations of its network: the minimum of many repeats, one device.
+"""This script measures the time of samplers beyond the network evaluations, as the minimum of 25 repeats on one device.
 
 python benchmarks/sampling.py
 """
@@ -39,25 +39,26 @@ def main() -> None:
     network = ss.networks.DDPMpp((8, 8, 1), channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
     params = network.init(keys.stream(0, "init"))
     denoiser = ss.NetworkDenoiser(ss.VP(), ss.Noise(), network, params)
-    bare = jax.jit(network)
+    network_evaluation = jax.jit(network)
     x, label = jnp.ones((BATCH, 8, 8, 1)), jnp.ones(BATCH)
 
     def evaluations() -> jax.Array:
-        out = x
+        output = x
         for _ in range(EVALUATIONS):
-            out = bare(params, out, label)
-        return out
+            output = network_evaluation(params, output, label)
+        return output
 
-    def walk(sampler: ss.Sampler, steps: int):
+    def sampling_loop(sampler: ss.Sampler, steps: int):
         times = ss.time_grid.default(denoiser.sde, steps)
         return lambda: ss.sample(denoiser, sampler, times, (8, 8, 1), n=BATCH, seed=0, denoise=False).x
 
-    rows = {f"{EVALUATIONS} bare evaluations": evaluations}
-    for sampler, each in SAMPLERS.items():
-        rows[f"{str(sampler).split(', s_min')[0]}, {EVALUATIONS // each} steps"] = walk(sampler, EVALUATIONS // each)
-    seconds = interleaved(rows, repeats=25, of=min)
+    calls = {f"{EVALUATIONS} bare network evaluations": evaluations}
+    for sampler, per_step in SAMPLERS.items():
+        steps = EVALUATIONS // per_step
+        calls[f"{str(sampler).split(', s_min')[0]}, {steps} steps"] = sampling_loop(sampler, steps)
+    seconds = interleaved(calls, repeats=25, of=min)
     report(seconds)
-    print(f"one bare evaluation: {1e3 * next(iter(seconds.values())) / EVALUATIONS:.2f} ms")
+    print(f"one bare network evaluation takes {1e3 * next(iter(seconds.values())) / EVALUATIONS:.2f} ms")
 
 
 if __name__ == "__main__":

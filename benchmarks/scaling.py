@@ -1,6 +1,8 @@
-"""Weak scaling of training: the same number of examples a device, on more devices and more processes of one machine.
+"""This script measures the weak scaling of training: each device has the same number of examples in every layout.
 
 python benchmarks/scaling.py
+
+A layout is a number of processes of one machine, and a number of devices per process.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 PER_DEVICE, STEPS, ROUNDS = 32, 60, 3
-LAYOUTS = ((1, 1), (1, 2), (2, 1), (2, 2))  # processes, devices of each
+LAYOUTS = ((1, 1), (1, 2), (2, 1), (2, 2))
 
 
 def measure(processes: int, devices: int, index: int, port: int) -> None:
-    """Prints the median seconds of a step, as one process of a layout."""
+    """Train in one process of a layout; the process of index 0 prints the median seconds of a step."""
     import jax
 
     from benchmarks.common import advance
@@ -36,32 +38,32 @@ def measure(processes: int, devices: int, index: int, port: int) -> None:
     config.data.batch_size = size = PER_DEVICE * processes * devices
     strategy = parallel.Jit()
     assert len(strategy.devices) == processes * devices
-    once = advance(config, strategy)
+    train_step = advance(config, strategy)
     rows = strategy.rows(size)
     batches = data.training_batches(data.Digits().source("train"), size, seed=0, rows=rows)
-    spent = []
+    seconds = []
     for _ in range(STEPS):
         began = time.perf_counter()
-        jax.block_until_ready(once(strategy.place_batch(next(batches), size)))
-        spent.append(time.perf_counter() - began)
+        jax.block_until_ready(train_step(strategy.place_batch(next(batches), size)))
+        seconds.append(time.perf_counter() - began)
     if index == 0:
-        print(statistics.median(spent[5:]), flush=True)
+        print(statistics.median(seconds[5:]), flush=True)
     peers.disconnect()
 
 
 def run(processes: int, devices: int) -> float:
-    """The median seconds of a step of a layout, in processes of its own."""
+    """Return the median seconds of a step of a layout, measured in new processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    here = [sys.executable, __file__, f"--layout={processes},{devices}", f"--port={port}"]
+    command = [sys.executable, __file__, f"--layout={processes},{devices}", f"--port={port}"]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_NUM_CPU_DEVICES": str(devices)}
-    running = [
-        subprocess.Popen([*here, f"--index={i}"], stdout=subprocess.PIPE, env=environment, text=True)
+    workers = [
+        subprocess.Popen([*command, f"--index={i}"], stdout=subprocess.PIPE, env=environment, text=True)
         for i in range(processes)
     ]
-    said = [process.communicate()[0] for process in running]
-    return float(said[0])
+    outputs = [process.communicate()[0] for process in workers]
+    return float(outputs[0])
 
 
 def main() -> None:
@@ -76,16 +78,16 @@ def main() -> None:
     from benchmarks.common import machine
 
     print(machine())
-    spent: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
+    seconds_of: dict[tuple[int, int], list[float]] = {layout: [] for layout in LAYOUTS}
     for _ in range(ROUNDS):
         for layout in LAYOUTS:
-            spent[layout].append(run(*layout))
-    first = PER_DEVICE / statistics.median(spent[LAYOUTS[0]])
-    for (processes, devices), seconds in spent.items():
+            seconds_of[layout].append(run(*layout))
+    first_rate = PER_DEVICE / statistics.median(seconds_of[LAYOUTS[0]])
+    for (processes, devices), seconds in seconds_of.items():
         rate = PER_DEVICE * processes * devices / statistics.median(seconds)
         print(
             f"{processes} process(es) x {devices} device(s): {statistics.median(seconds) * 1e3:7.1f} ms a step, "
-            f"{rate:7.1f} examples/s, {rate / first:5.2f} x the first"
+            f"{rate:7.1f} examples/s, {rate / first_rate:5.2f} x the first layout"
         )
 
 

@@ -1,10 +1,10 @@
-"""Training steps, samplers and a likelihood of two checkouts, measured in turn: what a change of the code costs.
+"""This script compares the speed of two checkouts: training steps, samplers and a likelihood.
 
 git worktree add /tmp/before COMMIT && python benchmarks/side_by_side.py --before=/tmp/before
 
-Each checkout has a process of its own, which holds compiled programs and waits. The two are asked in turn, each pair in
-the other order than the last, and the ratio of a pair is taken before the median: a slow moment of the machine falls
-on both. The cases use only what both checkouts have in common.
+Each checkout has a separate process, which holds the compiled programs and waits for requests. The script asks the two
+processes in turn, and reverses the order in each pair. The script takes the median of the ratios of the pairs, because
+a slow moment of the machine affects both processes of a pair. The cases use only functions that both checkouts have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent.parent
 
 
 def training_cases() -> dict[str, Callable[[], Any]]:
-    """One step on all devices and on one, and 20 steps that read their batches."""
+    """Return three cases: one step on all devices, one step on one device, and 20 steps that read batches."""
     import jax
 
     from benchmarks.training import fed, stepper
@@ -40,7 +40,7 @@ def training_cases() -> dict[str, Callable[[], Any]]:
 
 
 def generation_cases() -> dict[str, Callable[[], Any]]:
-    """24 samples of four samplers and 64 log-densities of the network of the digits."""
+    """Return five cases with the network of the digits: 24 samples by each of four samplers, and 64 log-densities."""
     import equinox as eqx
     import jax
     import numpy as np
@@ -49,7 +49,7 @@ def generation_cases() -> dict[str, Callable[[], Any]]:
     from score_sde import parallel
 
     network = ss.networks.DDPMpp((8, 8, 1), channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.0)
-    # Zeros in the last layers would make the field linear, and the likelihood's steps few.
+    # Zeros in the last layers make the field linear, and the likelihood of a linear field needs few steps.
     params = jax.tree.map(lambda leaf: leaf + 0.01, network.init(jax.random.key(0)))
     denoiser = ss.NetworkDenoiser(ss.VP(), ss.Noise(), network, params)
 
@@ -71,7 +71,7 @@ def generation_cases() -> dict[str, Callable[[], Any]]:
 
 
 def work(root: pathlib.Path) -> None:
-    """Measure, in the checkout at root, the case that each line of standard input names; answer with its seconds."""
+    """Measure each case that standard input names, in the checkout at root, and print the seconds of the case."""
     sys.path[:] = [str(root)] + [path for path in sys.path if pathlib.Path(path or ".").resolve() != HERE]
     import jax
 
@@ -92,7 +92,7 @@ def work(root: pathlib.Path) -> None:
 
 
 class Worker:
-    """A process that measures one checkout."""
+    """`Worker` starts a process that measures one checkout."""
 
     def __init__(self, root: pathlib.Path) -> None:
         command = [sys.executable, str(HERE / "benchmarks" / "side_by_side.py"), f"--worker={root}"]
@@ -103,7 +103,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("A worker ended early; its error stands above.")
+            raise SystemExit("A worker ended early; the lines above state the error of the worker.")
         return json.loads(line)
 
     def seconds(self, name: str) -> float:
@@ -132,8 +132,8 @@ def main() -> None:
         rows = []
         for pair in range(options.pairs):
             order = (0, 1) if pair % 2 == 0 else (1, 0)
-            spent = {side: workers[side].seconds(name) for side in order}
-            rows.append((spent[0], spent[1], spent[1] / spent[0]))
+            seconds_of = {checkout: workers[checkout].seconds(name) for checkout in order}
+            rows.append((seconds_of[0], seconds_of[1], seconds_of[1] / seconds_of[0]))
         before, now, ratios = zip(*rows, strict=True)
         low, middle, high = statistics.quantiles(ratios, n=4)
         seconds = f"{statistics.median(before):7.3f} s {statistics.median(now):7.3f} s"

@@ -1,6 +1,8 @@
-"""Seconds from the command to the end of the first training step, with an empty and a warm compile cache.
+"""This script measures the seconds from the command to the end of the first training step.
 
 python benchmarks/startup.py
+
+The first run has an empty compile cache. The next three runs have the compile cache of the first run.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def first_step(cache: str) -> float:
-    """Train for one step in a fresh process and a fresh workdir; the seconds until it is logged."""
+    """Return the seconds until a new process logs the first training step in a new workdir."""
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "main.py", "--config=configs/digits.py", f"--workdir={workdir}/run", "--mode=train"]
         options = ["steps=2", "log_every=1", "eval_every=0", "sample_every=0"]
@@ -31,7 +33,7 @@ def first_step(cache: str) -> float:
             time.sleep(0.02)
         seconds = time.perf_counter() - start
         if process.wait():
-            raise SystemExit(f"the job failed with status {process.returncode}")
+            raise SystemExit(f"error: main.py ended with status {process.returncode}; expected 0.")
         return seconds
 
 

@@ -1,6 +1,7 @@
-"""What a PyTorch user would write for one device: training, evaluation, likelihood and sampling of the twin network.
+"""This module trains, evaluates and samples the twin network in PyTorch on one device, as a PyTorch user does.
 
-The network is benchmarks/torch_unet.py with our parameters; one core after another or the GPU, as PyTorch chooses.
+The network is benchmarks/torch_unet.py with the parameters of score_sde. The device is the GPU if PyTorch finds a GPU,
+and the CPU otherwise.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import torch
 import score_sde as ss
 from benchmarks import torch_unet
 
-STEPS = 20  # of a sampler
+STEPS = 20
 
 
 class Twin:
-    """The twin of an experiment on VP that predicts noise, or on VE that predicts the score times sigma.
+    """`Twin` is the twin of an experiment on VP that predicts noise, or on VE that predicts the score times sigma.
 
     Args:
-        experiment: whose network it is.
-        params: of the network.
+        experiment: the experiment of the network.
+        params: the parameters of the network.
         values: a batch of the data, (batch, height, width, channels).
-        precision: 'float32', 'tf32' (a GPU's fast products), or 'bfloat16' (autocast; parameters stay float32).
+        precision: 'float32', 'tf32' (the fast products of a GPU), or 'bfloat16' (autocast; parameters stay float32).
     """
 
     def __init__(self, experiment: ss.Experiment, params: Any, values: np.ndarray, precision: str = "float32") -> None:
@@ -41,20 +42,20 @@ class Twin:
         torch.backends.cudnn.benchmark = True
 
     def compiled(self, mode: str | None = None) -> Twin:
-        """The same through torch.compile."""
+        """Return a twin whose network torch.compile compiles."""
         twin = copy.copy(self)
         twin.network = torch.compile(self.unet, mode=mode)
         return twin
 
     def outputs(self, x: Any, label: Any) -> Any:
-        """The network's output in float32, computed in the twin's precision."""
-        fast = self.precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fast
+        """Return the output of the network in float32, computed in the precision of the twin."""
+        is_tf32 = self.precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.network(x, label).float()
 
     def marginal(self, t: Any) -> tuple[Any, Any, Any]:
-        """(alpha, sigma, time label): the first two in the shape that multiplies images."""
+        """Return (alpha, sigma, time label); alpha and sigma have a shape that multiplies images."""
         if isinstance(self.sde, ss.VE):
             low, high = self.sde.sigma_min, self.sde.sigma_max
             sigma = low * (high / low) ** t
@@ -64,7 +65,7 @@ class Twin:
         return log_alpha.exp()[:, None, None, None], sigma[:, None, None, None], 999 * t
 
     def step(self) -> Any:
-        """One training step: dequantise, perturb, predict the noise, clip, Adam, average; the loss, on the device."""
+        """Make a training step (dequantise, perturb, predict the noise, clip, Adam, average), and return the loss."""
         self.unet.train()
         x0 = 2 * (self.values + torch.rand(self.values.shape, device=self.device) - 0.5) / self.codec.maximum - 1
         x0 = x0.contiguous(memory_format=torch.channels_last)
@@ -81,25 +82,25 @@ class Twin:
         return loss.detach()
 
     def evaluate(self, x: Any) -> Any:
-        """One evaluation, on the device."""
+        """Make one network evaluation, and return one value of the output on the device."""
         self.unet.eval()
         with torch.no_grad():
             return self.outputs(x, torch.full((len(x),), 500.0, device=self.device)).flatten()[0]
 
     def likelihood_field(self, x: Any) -> float:
-        """Drift and divergence of the probability flow with one probe, by one vector-Jacobian product.
+        """Compute drift and divergence of the probability flow with one probe, by one vector-Jacobian product.
 
-        Forward mode, as ours has it, is not implemented for scaled_dot_product_attention on a CPU.
+        score_sde uses forward mode. PyTorch has no forward mode for scaled_dot_product_attention on a CPU.
         """
         self.unet.eval()
         probe, label = torch.sign(x), torch.full((len(x),), 500.0, device=self.device)
         x = x.detach().requires_grad_(True)
         out = self.outputs(x, label)
-        (pulled,) = torch.autograd.grad(out, x, probe)
-        return float((out + pulled * probe).detach().flatten()[0])
+        (product,) = torch.autograd.grad(out, x, probe)
+        return float((out + product * probe).detach().flatten()[0])
 
     def sample(self, x: Any) -> float:
-        """Euler's method on the probability flow of VP, as a loop in Python."""
+        """Make STEPS steps of Euler's method on the probability flow of VP, in a Python loop."""
         self.unet.eval()
         times = torch.linspace(1, 1e-3, STEPS + 1, device=self.device)
         with torch.no_grad():

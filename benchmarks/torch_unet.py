@@ -1,7 +1,8 @@
-"""DDPM++ and NCSN++ in PyTorch, made from the same plan as ours, with our parameters: what we are measured against.
+"""This module makes DDPM++ and NCSN++ in PyTorch from the plan of score_sde, with the parameters of score_sde.
 
-PyTorch is in no extra: `pip install torch --index-url https://download.pytorch.org/whl/cpu`, or as pytorch.org says for
-a GPU. Images are (batch, channels, height, width); `channels_last` keeps them as XLA does.
+No extra of score_sde installs PyTorch: `pip install torch --index-url https://download.pytorch.org/whl/cpu`, or the
+command of pytorch.org for a GPU. Images are (batch, channels, height, width). `channels_last` gives the images the
+memory layout of XLA.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def group_norm(channels: int, groups: int | None) -> nn.GroupNorm:
 
 
 class Fir:
-    """A FIR filter of the same taps along both axes, as one depthwise convolution."""
+    """`Fir` applies the same taps along both axes, as one depthwise convolution."""
 
     def __init__(self, kernel: Sequence[float]) -> None:
         taps = np.asarray(kernel, np.float64) / np.sum(kernel)
@@ -69,7 +70,7 @@ class Fir:
 
 
 def stuffed(x: Tensor) -> Tensor:
-    """The image with zeros behind its pixels, of twice the sides."""
+    """Return an image of twice the height and width, with zeros after each pixel."""
     batch, channels, height, width = x.shape
     wide = torch.stack([x, torch.zeros_like(x)], dim=4).reshape(batch, channels, height, 2 * width)
     return torch.stack([wide, torch.zeros_like(wide)], dim=3).reshape(batch, channels, 2 * height, 2 * width)
@@ -82,7 +83,7 @@ def resized(x: Tensor, direction: str, fir: Fir | None) -> Tensor:
 
 
 class Block(nn.Module):
-    """The residual block of DDPM or of BigGAN."""
+    """`Block` is the residual block of DDPM or of BigGAN."""
 
     def __init__(self, piece: Piece, spec: UNetSpec, fir: Fir) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         h = self.act(self.norm_in(x))
         if self.direction is not None:
-            h, x = (resized(each, self.direction, self.fir) for each in (h, x))
+            h, x = (resized(image, self.direction, self.fir) for image in (h, x))
         h = self.conv_in(h)
         if self.embed is not None and embedding is not None:
             h = h + self.embed(self.act(embedding))[:, :, None, None]
@@ -109,7 +110,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels, one head."""
+    """`Attention` is self-attention over all pixels with one head."""
 
     def __init__(self, channels: int, spec: UNetSpec) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class Attention(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halves or doubles an image, through the filter or not, with a convolution or not."""
+    """`Resample` halves or doubles an image, optionally with the filter and optionally with a convolution."""
 
     def __init__(self, piece: Piece, spec: UNetSpec, fir: Fir) -> None:
         super().__init__()
@@ -137,13 +138,14 @@ class Resample(nn.Module):
         if self.fir is not None:
             change = self.fir.conv_downsample if self.direction == "down" else self.fir.conv_upsample
             return change(x, self.conv.weight) + self.conv.bias[:, None, None]
-        if self.direction == "down":  # zeros behind alone, as XLA's SAME has them
+        if self.direction == "down":
+            # The padding SAME of XLA adds zeros only after the last row and after the last column.
             return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.conv.weight, self.conv.bias, stride=2)
         return F.conv2d(resized(x, "up", None), self.conv.weight, self.conv.bias, padding=1)
 
 
 class Combine(nn.Module):
-    """The input pyramid beside or added to h."""
+    """`Combine` concatenates the input pyramid and h, or adds the input pyramid to h."""
 
     def __init__(self, piece: Piece, spec: UNetSpec) -> None:
         super().__init__()
@@ -155,7 +157,7 @@ class Combine(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The time label, and the class, as one vector."""
+    """`Embedding` maps the time label and the class to one vector."""
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
@@ -167,8 +169,8 @@ class Embedding(nn.Module):
         inputs, width = spec.channels * (2 if self.fourier else 1), 4 * spec.channels
         if self.fourier:
             self.register_buffer("frequencies", torch.zeros(spec.channels))
-        told = spec.noise_conditional
-        self.hidden, self.out = (nn.Linear(size, width) if told else None for size in (inputs, width))
+        conditional = spec.noise_conditional
+        self.hidden, self.out = (nn.Linear(size, width) if conditional else None for size in (inputs, width))
         self.classes = None if spec.reads.classes is None else nn.Embedding(spec.reads.classes + 1, width)
 
     def forward(self, label: Tensor, classes: Tensor | None) -> Tensor | None:
@@ -184,12 +186,12 @@ class Embedding(nn.Module):
         embedded = self.out(self.act(self.hidden(embedded)))
         if self.classes is None:
             return embedded
-        none = torch.full(label.shape, self.classes.num_embeddings - 1, device=label.device)
-        return embedded + self.classes(none if classes is None else classes)
+        no_class = torch.full(label.shape, self.classes.num_embeddings - 1, device=label.device)
+        return embedded + self.classes(no_class if classes is None else classes)
 
 
 class UNet(nn.Module):
-    """The network of a spec: (x, time label, classes) -> output, that of ours with the same parameters."""
+    """`UNet` maps (x, time label, classes) to the output of the score_sde network of the same spec and parameters."""
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
@@ -242,25 +244,31 @@ def _part(piece: Piece, spec: UNetSpec, fir: Fir) -> nn.Module:
 
 
 def with_parameters(unet: UNet, params: Mapping[str, Any]) -> UNet:
-    """The network with our parameters; every one of both sides is used."""
+    """Return the network with the parameters of score_sde.
+
+    Raises:
+        ValueError: for a parameter that only one of the two networks has.
+    """
     state = unet.state_dict()
-    ours = {name if name.startswith("embedding.") else f"parts.{name}": array for name, array in _flat(params)}
-    if ours.keys() != state.keys():
-        raise ValueError(f"of both sides' parameters these are on one alone: {sorted(ours.keys() ^ state.keys())}")
-    unet.load_state_dict({name: torch.tensor(array.reshape(state[name].shape)) for name, array in ours.items()})
+    arrays = {name if name.startswith("embedding.") else f"parts.{name}": array for name, array in _flat(params)}
+    if arrays.keys() != state.keys():
+        raise ValueError(
+            f"only one of the two networks has the parameters {sorted(arrays.keys() ^ state.keys())}; expected none."
+        )
+    unet.load_state_dict({name: torch.tensor(array.reshape(state[name].shape)) for name, array in arrays.items()})
     return unet
 
 
 def _flat(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, np.ndarray]]:
-    """(name, array with the outputs first) of each parameter."""
-    found = []
+    """Return (name, array with the output axis first) of each parameter."""
+    parameters = []
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            found += _flat(value, (*path, name))
+            parameters += _flat(value, (*path, name))
             continue
         array = np.asarray(value)
         if name == "kernel":
             array = array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
-        last = "weight" if name in ("kernel", "scale", "embedding") else name
-        found.append((".".join((*(part for part in path if part != "fourier"), last)), np.array(array)))
-    return found
+        last_name = "weight" if name in ("kernel", "scale", "embedding") else name
+        parameters.append((".".join((*(part for part in path if part != "fourier"), last_name)), np.array(array)))
+    return parameters

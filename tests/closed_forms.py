@@ -1,4 +1,4 @@
-"""Laws that the tests share: a mixture in the plane, and mixtures with full covariances, written as a user would."""
+"""The tests share these distributions: a mixture in the plane, and mixtures with full covariances in a user's class."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,23 +9,23 @@ import score_sde as ss
 
 
 def mixture(sde):
-    """The exact denoiser of two Gaussians in the plane, apart but not alone."""
+    """Return the exact denoiser of a mixture of two overlapping Gaussians in the plane."""
     return ss.GaussianMixture(sde, [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.6]], [0.3, 0.5])
 
 
 def energy_distance(x, y):
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), over all pairs."""
+    """Return 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Szekely & Rizzo 2013), over all pairs."""
     return 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
 
 
 def random_covariance(rng, size):
-    """A covariance far from diagonal, with standard deviations from about 0.1 to 1."""
+    """Return a covariance far from diagonal, with standard deviations from about 0.1 to 1."""
     rotation, _ = np.linalg.qr(rng.standard_normal((size, size)))
     return rotation @ np.diag(np.geomspace(0.01, 1.0, size)) @ rotation.T
 
 
 class Marginal:
-    """sum_k w_k N(m_k, C_k), by scipy and in float64."""
+    """`Marginal` is the distribution sum_k w_k N(m_k, C_k), computed by SciPy in float64."""
 
     def __init__(self, weights, means, covariances):
         self.weights = weights
@@ -33,9 +33,9 @@ class Marginal:
 
     def log_prob(self, x):
         x = np.asarray(x, np.float64)
-        each = np.stack([np.atleast_1d(part.logpdf(x)) for part in self.parts])
-        with np.errstate(divide="ignore"):  # a component may have no weight
-            return np.logaddexp.reduce(np.log(self.weights)[:, None] + each, axis=0)
+        log_probs = np.stack([np.atleast_1d(part.logpdf(x)) for part in self.parts])
+        with np.errstate(divide="ignore"):  # a weight may be 0
+            return np.logaddexp.reduce(np.log(self.weights)[:, None] + log_probs, axis=0)
 
     def sample(self, rng, n):
         component = rng.choice(len(self.weights), n, p=self.weights)
@@ -44,7 +44,7 @@ class Marginal:
 
 
 class FullMixture(ss.Denoiser):
-    """The exact denoiser of sum_k w_k N(m_k, C_k), by the eigenvectors of each C_k."""
+    """`FullMixture` is the exact denoiser of sum_k w_k N(m_k, C_k), computed with the eigenvectors of each C_k."""
 
     weights: np.ndarray
     means: np.ndarray
@@ -79,5 +79,5 @@ class FullMixture(ss.Denoiser):
 
 
 def FullGaussian(sde, mean, covariance):
-    """The exact denoiser of N(mean, covariance)."""
+    """Return the exact denoiser of N(mean, covariance)."""
     return FullMixture(sde, np.ones(1), mean[None], covariance[None])

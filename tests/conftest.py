@@ -1,4 +1,4 @@
-"""Two CPU devices for every test, and cheaper compiles; set before JAX is imported."""
+"""Every test has two CPU devices and fast compilation; the environment is set before the import of JAX."""
 
 import os
 import pathlib
@@ -7,12 +7,12 @@ import tempfile
 
 from tests import cheap_compiles
 
-# Compiled programs are shared by the workers of one run, and go with it.
+# The workers of one run share compiled programs; the end of the run deletes the programs.
 OWNS_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if OWNS_CACHE:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="score_sde-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
-os.environ.setdefault("NPROC", "8")  # threads of XLA's: docs/performance.md, Threads of a CPU
+os.environ.setdefault("NPROC", "8")  # XLA's threads: docs/performance.md, Threads of a CPU
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {cheap_compiles.flags(0)}")
 
 import jax
@@ -20,12 +20,13 @@ import pytest
 
 import score_sde as ss
 
-# Files that take longest come first: whatever comes last keeps one worker busy while the others wait.
+# The slowest files come first; a slow file at the end keeps one worker busy while the other workers wait.
 LONGEST = ("faults", "verify", "processes", "docs", "main", "likelihood", "laws", "accelerator_script", "published")
 
 
-# Tests that take more than about 4 s on two cores, beside those that are marked where they stand: `slow`, or `long`
-# where a test of the same kind stays quick or slow. `python -m pytest --durations=0` tells the seconds.
+# tests/slow.txt lists tests that take more than about 4 s on two cores; other such tests have a mark in their own file.
+# The mark is `slow`, or `long` if a test of the same kind stays quick or slow. `python -m pytest --durations=0` prints
+# the seconds of each test.
 LISTED = dict(
     reversed(line.split(" ", 1)) for line in (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
 )
@@ -36,8 +37,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.nodeid in LISTED:
             item.add_marker(LISTED[item.nodeid])
-    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+    rank = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 def pytest_unconfigure():
@@ -48,7 +49,7 @@ def pytest_unconfigure():
 SDES = {"vp": ss.VP(), "subvp": ss.SubVP(), "ve": ss.VE(sigma_max=20.0)}
 
 
-# SubVP is like VP in all that VP and VE differ in.
+# SubVP agrees with VP in every property in which VP and VE differ.
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name == "subvp" else ()) for name in SDES])
 def sde(request):
     return SDES[request.param]
@@ -62,13 +63,13 @@ def x64():
 
 @pytest.fixture
 def compiles():
-    """A list that grows by one for every program that XLA compiles."""
-    seen: list[str] = []
+    """Yield a list that gets one entry for each program that XLA compiles."""
+    events: list[str] = []
 
     def listen(event: str, duration: float, **_):
         if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
+            events.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
+    yield events
     jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,11 +1,11 @@
-"""Faults done to training runs on purpose, and what became of the runs.
+"""This script causes faults in training runs on purpose, and counts the runs that are lost.
 
-python tests/faults.py                the whole suite, about half an hour
-python tests/faults.py --part 0.3     as docs/reliability.md tells it
+python tests/faults.py                runs the whole suite in about half an hour
+python tests/faults.py --part 0.3     runs the part that docs/reliability.md describes
 
-A run is lost where it ends otherwise than an uninterrupted one (parameters, average, optimizer state and
-log, bit for bit), where something that was reported as saved is gone, or where it stops without one clear
-line. Exits with 1 if one is.
+A run is lost if the run ends differently from an uninterrupted run (parameters, average, optimizer state and
+log, bit for bit), if something that was reported as saved is gone, or if the run stops without one clear
+line. The exit status is 1 if a run is lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ JOB = [
 
 
 class Suite:
-    """The runs, the reference they are held against, and the counts."""
+    """`Suite` holds the runs, the outcome of an uninterrupted run, and the counts of each fault."""
 
     def __init__(self, folder: pathlib.Path, seed: int, steps: int = STEPS, every: int = 15) -> None:
         self.folder, self.random, self.steps, self.every = folder, random.Random(seed), steps, every
@@ -50,12 +50,12 @@ class Suite:
         self.expected = self.outcome(self.whole)
 
     def start(self, workdir: pathlib.Path, *more: str) -> subprocess.Popen[str]:
-        keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
+        environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
         return subprocess.Popen(
             [sys.executable, "main.py", *JOB, f"--workdir={workdir}", f"--config.data.dir={self.data}"]
             + [f"--config.train.steps={self.steps}", f"--config.train.checkpoint_every={self.every}", *more],
             cwd=ROOT,
-            env=keep | {"XDG_CACHE_HOME": str(self.folder / "cache")},
+            env=environment | {"XDG_CACHE_HOME": str(self.folder / "cache")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,7 +67,7 @@ class Suite:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def outcome(self, workdir: pathlib.Path) -> tuple:
-        """Digests of everything in the last checkpoint, and the log but for the seconds."""
+        """Return the digests of everything in the last checkpoint, and the log without the seconds."""
         text = (workdir / "checkpoints" / str(self.steps) / "about" / "metadata").read_text()
         records = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
         log = [{k: v for k, v in record.items() if k != "seconds_per_step"} for record in records]
@@ -81,14 +81,14 @@ class Suite:
             print(f"LOST by {fault}: {why}", flush=True)
 
     def finishes(self, workdir: pathlib.Path) -> tuple[bool, str]:
-        """Whether the run, gone on with, ends as the uninterrupted one did."""
+        """Continue a run; return whether the run ends as the uninterrupted run, and the reason if not."""
         done = self.run(workdir)
         if done.returncode:
             return False, done.stderr[-500:]
         return self.outcome(workdir) == self.expected, "another outcome"
 
     def copy(self, name: str) -> pathlib.Path:
-        """A run stopped half way, to be damaged."""
+        """Return a copy of a run that was stopped half way; the caller damages the copy."""
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.half(), target)
@@ -117,7 +117,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> bool:
 
 
 def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
-    """Killed at random moments, again and again, until it gets to its end."""
+    """Kill a run at random moments, again and again, until the run ends by itself."""
     name = f"{sign.name} at a random moment"
     done = 0
     while done < n:
@@ -136,8 +136,8 @@ def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
                 process.send_signal(sign)
                 out, err = process.communicate()
                 if sign == signal.SIGTERM and training:
-                    told = re.search(r"step (\d+)(, the last one,)? is saved", out)
-                    if process.returncode or not told or int(told[1]) not in steps(workdir):
+                    reported = re.search(r"step (\d+)(, the last one,)? is saved", out)
+                    if process.returncode or not reported or int(reported[1]) not in steps(workdir):
                         kept, why = False, f"SIGTERM ended with {process.returncode}: {out} {err}"
                 in_this_run += 1
                 if before and (not steps(workdir) or steps(workdir)[-1] < before[-1]):
@@ -152,7 +152,7 @@ def kills(suite: Suite, n: int, sign: signal.Signals) -> None:
 
 
 def parts(suite: Suite):
-    """The trainer of the runs, to restore as it does."""
+    """Return the trainer of the runs, which restores a checkpoint as training does."""
     from score_sde.experiment import Experiment, read_config
     from score_sde.jobs import Trainer
 
@@ -160,17 +160,17 @@ def parts(suite: Suite):
 
 
 def damaged_checkpoints(suite: Suite, n: int) -> None:
-    """One file of the newest checkpoint with a flipped bit, cut short or gone: what is loaded is right, or refused."""
+    """Damage one file of the newest checkpoint: the loaded checkpoint is correct, or is refused."""
     from score_sde.experiment import Checkpoints, digest
 
     trainer = parts(suite)
 
     def newest(workdir: pathlib.Path) -> tuple[int, dict[str, str]]:
-        """What training would go on from, all of its arrays looked at."""
+        """Return the step and the digests of the checkpoint from which training would continue."""
         with Checkpoints(workdir) as checkpoints:
             restored, _ = trainer.newest(checkpoints)
-        found = {name: digest(item) for name, item in restored.items.items()}
-        return restored.step, found | {"notes": restored.digests["notes"]}
+        digests = {name: digest(item) for name, item in restored.items.items()}
+        return restored.step, digests | {"notes": restored.digests["notes"]}
 
     good = {}
     for step in steps(suite.half()):
@@ -179,8 +179,8 @@ def damaged_checkpoints(suite: Suite, n: int) -> None:
 
     def flip(path: pathlib.Path) -> None:
         content = bytearray(path.read_bytes())
-        place = suite.random.randrange(len(content))
-        content[place] ^= 1 << suite.random.randrange(8)
+        position = suite.random.randrange(len(content))
+        content[position] ^= 1 << suite.random.randrange(8)
         path.write_bytes(content)
 
     def cut(path: pathlib.Path) -> None:
@@ -195,8 +195,8 @@ def damaged_checkpoints(suite: Suite, n: int) -> None:
             damage(victim)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                step, found = newest(workdir)
-            kept = found == good[step]
+                step, digests = newest(workdir)
+            kept = digests == good[step]
             why = f"{victim} gave another model"
             if kept and i % 10 == 0:
                 kept, why = suite.finishes(workdir)
@@ -258,7 +258,7 @@ def unwritable(suite: Suite, n: int) -> None:
 
 
 def not_a_number(suite: Suite, n: int) -> None:
-    """A learning rate under which the loss runs away: one line, and the last checkpoint is finite."""
+    """Train with a rate for which the loss diverges: the error is one line, and the last checkpoint is finite."""
     import jax
     import numpy as np
 
@@ -276,7 +276,7 @@ def not_a_number(suite: Suite, n: int) -> None:
 
 
 def damaged_data(suite: Suite, n: int) -> None:
-    """A record that cannot be read: one line; once the data are prepared again, the run goes on to its end."""
+    """Damage a data record: the error is one line, and the run continues after the data are prepared again."""
     for i in range(n):
         workdir = suite.copy("records")
         shutil.copytree(suite.data, suite.folder / "spare", dirs_exist_ok=True)
@@ -290,7 +290,7 @@ def damaged_data(suite: Suite, n: int) -> None:
             path.write_bytes(content)
         done = suite.run(workdir)
         kept, why = one_line(done) and "cannot be read" in done.stderr, done.stderr[-800:]
-        shutil.rmtree(suite.data / "digits")  # the remedy that the line names
+        shutil.rmtree(suite.data / "digits")  # the remedy that the error names
         if kept:
             kept, why = suite.finishes(workdir)
         suite.count("data record that cannot be read", kept, why)
@@ -323,7 +323,7 @@ PARTS: list[tuple[Callable[[Suite, int], None], int]] = [
 
 
 def run_suite(folder: pathlib.Path, part: float, seed: int = 0) -> dict[str, list[int]]:
-    """Fault -> [tried, runs lost], with `part` of the full numbers."""
+    """Return {fault: [tried, runs lost]}; the suite tries the fraction `part` of the full numbers."""
     suite = Suite(folder, seed)
     for fault, n in PARTS:
         fault(suite, max(1, round(part * n)))

@@ -1,4 +1,4 @@
-"""A builder of tensorflow-datasets whose pictures are given to it."""
+"""The builder of tensorflow-datasets in this file prepares pictures that a test assigns to the class."""
 
 import io
 
@@ -8,7 +8,7 @@ from tests import given_files as given
 
 
 class Drawn(tfds.core.GeneratorBasedBuilder):
-    """Pictures with classes, eight for training and the rest for testing."""
+    """`Drawn` has twelve pictures with classes: eight for training and the rest for testing."""
 
     VERSION = tfds.core.Version("1.0.0")
     values = labels = None

@@ -1,4 +1,4 @@
-"""Collections of pictures in every form that is read, written by other means than the readers."""
+"""These functions write pictures in every form that the library reads, without code of the readers."""
 
 import csv
 import gzip
@@ -16,7 +16,7 @@ CLASSES = ("cat", "dog", "emu")
 
 
 def pictures(n=12, height=10, width=14, channels=3, seed=0):
-    """uint8 pictures, no two alike, and their classes."""
+    """Return different uint8 pictures and their classes."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
     return values, np.arange(n) % len(CLASSES)
@@ -53,7 +53,7 @@ def tarred(path, files, mode="w"):
 
 
 def idx(array):
-    """An IDX file of bytes: http://yann.lecun.com/exdb/mnist."""
+    """Return an IDX file of bytes: http://yann.lecun.com/exdb/mnist."""
     return struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
@@ -66,33 +66,33 @@ def idx_folder(root, values, labels, test=4, packed=True):
 
 
 def old_pickle(value):
-    """A pickle of protocol 2 as Python 2 wrote it: text is bytes, arrays are made by _reconstruct."""
+    """Return a pickle of protocol 2 as Python 2 wrote pickles: text is bytes, and _reconstruct makes arrays."""
 
     def text(raw):
         return b"U" + bytes([len(raw)]) + raw if len(raw) < 256 else b"T" + struct.pack("<i", len(raw)) + raw
 
-    def whole(number):
+    def integer(number):
         return b"K" + bytes([number]) if 0 <= number < 256 else b"J" + struct.pack("<i", number)
 
-    def of(entry):
+    def pickled(entry):
         if isinstance(entry, dict):
-            return b"}(" + b"".join(of(key) + of(one) for key, one in entry.items()) + b"u"
+            return b"}(" + b"".join(pickled(key) + pickled(content) for key, content in entry.items()) + b"u"
         if isinstance(entry, list):
-            return b"](" + b"".join(map(of, entry)) + b"e"
+            return b"](" + b"".join(map(pickled, entry)) + b"e"
         if isinstance(entry, int):
-            return whole(entry)
+            return integer(entry)
         if isinstance(entry, str):
             return text(entry.encode("latin1"))
         make = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
         dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        shape = b"(" + b"".join(map(whole, entry.shape)) + b"t"
+        shape = b"(" + b"".join(map(integer, entry.shape)) + b"t"
         return make + b"(K\x01" + shape + dtype + b"\x89" + text(entry.tobytes()) + b"tb"
 
-    return b"\x80\x02" + of(value) + b"."
+    return b"\x80\x02" + pickled(value) + b"."
 
 
 def cifar_files(values, labels, binary, hundred=False, dump=old_pickle):
-    """{name: content} of CIFAR: the pictures (n, 32, 32, 3) in all training files and the test file, in turn."""
+    """Return {name: content} of CIFAR, and the batch names; pictures (n, 32, 32, 3) fill the batches in order."""
     flat = values.transpose(0, 3, 1, 2).reshape(len(values), -1)
     names = (["train"] if hundred else [f"data_batch_{i}" for i in range(1, 6)]) + ["test" if hundred else "test_batch"]
     parts = np.array_split(np.arange(len(values)), len(names))
@@ -103,9 +103,11 @@ def cifar_files(values, labels, binary, hundred=False, dump=old_pickle):
             columns = [coarse[rows, None], labels[rows, None]] if hundred else [labels[rows, None]]
             files[name + ".bin"] = np.concatenate([*columns, flat[rows]], axis=1).astype(np.uint8).tobytes()
         else:
-            told = {"fine_labels": labels[rows].tolist(), "coarse_labels": coarse[rows].tolist()}
-            told = told if hundred else {"labels": labels[rows].tolist()}
-            files[name] = dump({"data": np.ascontiguousarray(flat[rows]), **told, "filenames": ["a"] * len(rows)})
+            label_columns = {"fine_labels": labels[rows].tolist(), "coarse_labels": coarse[rows].tolist()}
+            label_columns = label_columns if hundred else {"labels": labels[rows].tolist()}
+            files[name] = dump(
+                {"data": np.ascontiguousarray(flat[rows]), **label_columns, "filenames": ["a"] * len(rows)}
+            )
     classes = [f"c{i}" for i in range(100 if hundred else 10)]
     if binary:
         files["fine_label_names.txt" if hundred else "batches.meta.txt"] = "\n".join(classes).encode()
@@ -120,7 +122,7 @@ def new_pickle(value):
 
 
 def parquet_file(path, values, labels, captions=None):
-    """As HuggingFace's datasets writes them: a struct of bytes and path, and class names in the schema."""
+    """Write a file as HuggingFace's datasets does: a struct of bytes and path, and class names in the schema."""
     import pyarrow
     from pyarrow import parquet
 
@@ -130,9 +132,9 @@ def parquet_file(path, values, labels, captions=None):
     if captions is not None:
         columns["text"] = pyarrow.array(captions)
     features = {"image": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
-    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.table(columns).replace_schema_metadata(told), path, row_group_size=3)
+    parquet.write_table(pyarrow.table(columns).replace_schema_metadata(metadata), path, row_group_size=3)
 
 
 def metadata_csv(rows):
@@ -144,7 +146,7 @@ def metadata_csv(rows):
 
 
 def crc32c(data):
-    """CRC-32C bit by bit, from its polynomial."""
+    """Return the CRC-32C of data, computed bit by bit from the polynomial."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -166,7 +168,7 @@ def tfrecord(messages):
 
 
 def example(**features):
-    """A tf.train.Example, written by hand: fields of a message are (number << 3 | 2), length, content."""
+    """Return a serialized tf.train.Example; each field of a message is (number << 3 | 2), length, content."""
 
     def varint(value):
         out = b""

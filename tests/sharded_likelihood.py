@@ -1,8 +1,8 @@
-"""The largest difference of log p on two devices from log p on one, as a user's process with two threads has it.
+"""This program prints the largest difference between log p on two devices and log p on one device.
 
-XLA:CPU has computed the rows at the edges of a device's part wrongly where convolutions were Eigen's
-(docs/performance.md, Convolutions on a CPU), and only with as many threads as devices, so not in the tests' own
-process.
+XLA:CPU computed the rows at the edges of a device's part wrongly with convolutions of Eigen (docs/performance.md,
+Convolutions on a CPU). The error needs as many threads as devices, as in a user's process. The process of the tests
+has more threads, so a test starts this program in a process of its own.
 """
 
 import jax
@@ -18,7 +18,7 @@ def main() -> None:
     experiment = Experiment.from_config(digits.get_config())
     draw = np.random.default_rng(0)
 
-    def moved(leaf):  # a network that begins at zero shows no error
+    def moved(leaf):  # the initial output is zero, which hides the error
         return leaf + 0.05 * draw.standard_normal(leaf.shape).astype("f")
 
     params = jax.tree.map(moved, experiment.init_state().params["network"])

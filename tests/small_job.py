@@ -1,6 +1,6 @@
-"""A config whose jobs take seconds, for tests that start processes: the digits under a matrix.
+"""The jobs of this config take seconds in a new process, because the network is a matrix.
 
-Its test split has 7 images, a number that nothing divides.
+The test split has 7 images; batch sizes from 2 to 6 do not divide 7.
 """
 
 from configs import digits

@@ -1,4 +1,4 @@
-"""benchmarks/accelerator.py from beginning to end on a CPU, at sizes that measure nothing."""
+"""benchmarks/accelerator.py runs from beginning to end on a CPU; the sizes are too small for a measurement."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-# The short one has no time for most parts, and says so.
+# In 0.75 minutes the script has no time for most parts; the script reports each omitted part.
 @pytest.mark.parametrize(
     "minutes", [pytest.param(0.75, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.long)]
 )
@@ -21,9 +21,9 @@ def test_it_ends_with_every_part_made_or_left_out(minutes, tmp_path):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    told, _, table = run.stdout.partition("| what | result |")
-    assert table.count("right: ") == told.count('"right": true')
-    lines = [json.loads(line) for line in told.splitlines()]
+    printed, _, table = run.stdout.partition("| what | result |")
+    assert table.count("right: ") == printed.count('"right": true')
+    lines = [json.loads(line) for line in printed.splitlines()]
     assert lines == [json.loads(line) for line in out.read_text().splitlines()]
     assert "device" in lines[0] and lines[-1]["wrong"] == 0
     checks = [line for line in lines if "check" in line]
@@ -43,7 +43,7 @@ def test_it_ends_with_every_part_made_or_left_out(minutes, tmp_path):
 
 
 def test_what_is_missing_is_one_line(tmp_path):
-    """Of a machine without a package that is needed."""
+    """The script prints one line on a machine without a required package."""
     (tmp_path / "diffrax.py").write_text("raise ImportError('no diffrax here', name='diffrax')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
@@ -51,5 +51,6 @@ def test_what_is_missing_is_one_line(tmp_path):
     )
     assert (
         run.returncode == 1
-        and run.stderr == "error: diffrax cannot be imported; expected on PYTHONPATH: carry the wheels.\n"
+        and run.stderr
+        == "error: diffrax cannot be imported; install the missing packages, or add their folder to PYTHONPATH.\n"
     )

@@ -1,4 +1,4 @@
-"""The adaptive solver of the reverse SDE: an independent solve of the same Brownian path, laws, and its own steps."""
+"""The adaptive solver of the reverse SDE agrees with diffrax on the same Brownian path, and with closed forms."""
 
 import diffrax
 import jax
@@ -34,7 +34,7 @@ def test_the_law_of_a_mixture(sde, tolerance):
 
 @pytest.mark.slow
 def test_the_same_path_by_diffrax(x64):
-    """As the tolerance falls each sample goes to the strong solution that diffrax finds on the same Brownian path."""
+    """As the tolerance falls, each sample converges to the strong solution of diffrax on the same Brownian path."""
     sde, n = ss.VP(), 16
     model, t, s = mixture(sde), 0.8, 0.1
     start = np.asarray(model.marginal(t).sample(jax.random.split(jax.random.key(3), n)), np.float64)
@@ -44,7 +44,7 @@ def test_the_same_path_by_diffrax(x64):
     u_t, u_s = np.sqrt(t), np.sqrt(s)
 
     def at(way):
-        """The time, and dt / d way, of the path in sqrt(t)."""
+        """Return the time, and dt / d way, of the path in sqrt(t)."""
         u = u_t + way * (u_s - u_t)
         return u**2, 2 * u * (u_t - u_s)
 
@@ -79,7 +79,7 @@ def test_the_same_path_by_diffrax(x64):
     ],
 )
 def test_steps_of_a_part_of_sigma_near_the_data(sde):
-    """Narrow data far below the range of noise: the spread that the SDE leaves at t_stop."""
+    """Samples of data far narrower than the noise have the standard deviation of the marginal at t_stop."""
     model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.02)
     x = draw(sde, ss.AdaptiveReverseSDE(1e-2, 1e-3), 2000, model=model).x
     exact = float(model.marginal(sde.t_stop).stds[0, 0])
@@ -92,7 +92,7 @@ def test_sample_i_is_a_function_of_seed_and_i(sde):
     part = draw(sde, solver, 5, first=3, batch_size=3)
     np.testing.assert_allclose(part.x, whole.x[3:8], rtol=1e-3, atol=1e-3)
     assert part.nfe.tolist() == whole.nfe[3:8].tolist()
-    assert len(set(whole.nfe.tolist())) > 3  # each with its own steps
+    assert len(set(whole.nfe.tolist())) > 3  # each sample has its own steps
 
 
 def test_evaluations_are_counted():
@@ -111,10 +111,10 @@ def test_evaluations_are_counted():
 
 @pytest.mark.slow
 def test_trying_again_does_not_favour_small_increments():
-    """Brownian motion itself, tried with steps that are all but always rejected: its variance is the closed form's.
+    """The variance of Brownian motion is the closed form, although the solver rejects nearly all steps.
 
-    With no data to go to (score 0) the reverse SDE of VE adds sigma_t^2 - sigma_s^2; a fresh draw for each new try,
-    kept only where it is small, would add less.
+    With score 0 the reverse SDE of VE adds sigma_t^2 - sigma_s^2. A fresh draw for each new attempt, which the solver
+    accepts only if the draw is small, would add less.
     """
 
     class Flat(ss.Denoiser):
@@ -122,7 +122,7 @@ def test_trying_again_does_not_favour_small_increments():
             return ss.Prediction(x, jnp.zeros_like(x))
 
     sde = ss.VE(sigma_max=20.0)
-    x = np.full((N, 2), 1e3, np.float32)  # far from 0, so that the relative tolerance is that of a step's own noise
+    x = np.full((N, 2), 1e3, np.float32)  # far from 0, so that the relative tolerance has the size of a step's noise
     out = draw(sde, ss.AdaptiveReverseSDE(2e-5, 0.0), x=x, model=Flat(sde))
     assert out.nfe.mean() > 60
     exact = 20.0**2 - 0.01**2
@@ -148,7 +148,7 @@ def test_where_it_is_not_defined():
 
 
 class RoundedOtherwise(ss.Guide):
-    """The same denoiser on another device: its outputs differ by two units in the last place."""
+    """`RoundedOtherwise` is the denoiser on another device: the outputs differ by two units in the last place."""
 
     def predict(self, x, t, cond=None, *, keys=None):
         inner = self.denoiser.predict(x, t, cond)
@@ -161,17 +161,19 @@ class RoundedOtherwise(ss.Guide):
 
 @pytest.mark.slow
 def test_rounding_does_not_change_the_steps():
-    """What is solved to a tolerance stays what it is to rounding, and does not move by the tolerance."""
+    """Rounding changes a solution by the size of the rounding, and not by the size of the tolerance."""
     rng = np.random.default_rng(0)
     sde = ss.VP()
     model = ss.GaussianMixture(sde, np.ones(8), rng.normal(size=(8, 6)), rng.uniform(0.05, 0.3, 8))
     sampler, grid = ss.AdaptiveReverseSDE(0.05, 0.05), ss.time_grid.uniform(sde, 1)
-    one, other = (ss.sample(each, sampler, grid, (6,), n=100, seed=0) for each in (model, RoundedOtherwise(model)))
-    assert np.mean(one.nfe == other.nfe) > 0.97
-    assert np.median(np.abs(one.x - other.x).max(axis=1)) < 2e-5
+    plain, rounded = (
+        ss.sample(denoiser, sampler, grid, (6,), n=100, seed=0) for denoiser in (model, RoundedOtherwise(model))
+    )
+    assert np.mean(plain.nfe == rounded.nfe) > 0.97
+    assert np.median(np.abs(plain.x - rounded.x).max(axis=1)) < 2e-5
 
     x = model.marginal(sde.t_min).sample(jax.random.split(jax.random.key(0), 100))
     options = dict(trace="exact", rtol=1e-3, atol=1e-3)
-    one, other = (ss.log_prob(each, x, None, **options) for each in (model, RoundedOtherwise(model)))
-    apart = np.abs(one.value - other.value)
-    assert np.median(apart) < 4e-6 and np.mean(apart < 1e-4) > 0.8
+    plain, rounded = (ss.log_prob(denoiser, x, None, **options) for denoiser in (model, RoundedOtherwise(model)))
+    differences = np.abs(plain.value - rounded.value)
+    assert np.median(differences) < 4e-6 and np.mean(differences < 1e-4) > 0.8

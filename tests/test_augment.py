@@ -1,4 +1,4 @@
-"""The augmentation of EDM: each change is what its numbers say, by NumPy, Pillow and colorsys."""
+"""Each change of EDM's augmentation agrees with its label; the references are NumPy, Pillow and colorsys."""
 
 import colorsys
 
@@ -29,21 +29,22 @@ def test_moves_against_numpy():
     move = jax.jit(augment.transformed)
     image = jnp.asarray(SMOOTH)
     noise = jnp.asarray(RNG.uniform(0, 255, (6, 8, 2)), jnp.float32)
-    np.testing.assert_allclose(move(image, jnp.eye(3))[1:-1, 1:-1], SMOOTH[1:-1, 1:-1], atol=4)  # smoothed a little
+    # The tolerance allows for the smoothing of the filter.
+    np.testing.assert_allclose(move(image, jnp.eye(3))[1:-1, 1:-1], SMOOTH[1:-1, 1:-1], atol=4)
     blurred = move(noise, jnp.eye(3))
     np.testing.assert_allclose(move(noise, matrix([-1, 0, 0], [0, 1, 0], [0, 0, 1])), blurred[:, ::-1], atol=1e-2)
     np.testing.assert_allclose(move(noise, matrix([1, 0, 0], [0, -1, 0], [0, 0, 1])), blurred[::-1], atol=1e-2)
     square = noise[:, :6]
-    turned = move(square, matrix([0, -1, 0], [1, 0, 0], [0, 0, 1]))  # x' = -y: what is right was above
+    turned = move(square, matrix([0, -1, 0], [1, 0, 0], [0, 0, 1]))  # x' = -y is a quarter turn
     np.testing.assert_allclose(turned, np.rot90(move(square, jnp.eye(3)), 1), atol=1e-2)
-    shifted = move(noise, matrix([1, 0, 2 * 2 / 6], [0, 1, 0], [0, 0, 1]))  # two pixels, of a half side of three
+    shifted = move(noise, matrix([1, 0, 2 * 2 / 6], [0, 1, 0], [0, 0, 1]))  # two pixels; half a side has three
     np.testing.assert_allclose(shifted[:, :5], blurred[:, 2:7], atol=1e-2)
     half = move(image, matrix([2, 0, 0], [0, 2, 0], [0, 0, 1]))[8:24, 8:24]
     box = SMOOTH.reshape(16, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(half - box).max() < 6
     double = move(image, matrix([0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]))
-    wanted = Image.fromarray(SMOOTH.astype(np.uint8)).crop((8, 8, 24, 24)).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.abs(double - np.asarray(wanted, np.float32))[2:-2, 2:-2].max() < 8
+    expected = Image.fromarray(SMOOTH.astype(np.uint8)).crop((8, 8, 24, 24)).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(double - np.asarray(expected, np.float32))[2:-2, 2:-2].max() < 8
 
 
 def draws(spec, n=400, image=SMOOTH):
@@ -59,8 +60,8 @@ def test_each_change_is_as_frequent_as_stated_and_has_its_distribution():
         name: (labels[:, i] != 0).mean()
         for name, i in zip(("mirror", "turn", "scale", "rotate", "stretch"), (0, 1, 2, 4, 5))
     }
-    for name, wanted in dict(mirror=0.25, turn=0.25, scale=0.5, rotate=0.5, stretch=0.5).items():
-        assert abs(share[name] - wanted) < 5 * np.sqrt(wanted * (1 - wanted) / 4000), name
+    for name, expected in dict(mirror=0.25, turn=0.25, scale=0.5, rotate=0.5, stretch=0.5).items():
+        assert abs(share[name] - expected) < 5 * np.sqrt(expected * (1 - expected) / 4000), name
     scale = labels[labels[:, 2] != 0, 2]
     assert abs(scale.std() - 1) < 5 / np.sqrt(2 * len(scale))
     both = (labels[:, 7] != 0) == (labels[:, 8] != 0)
@@ -96,24 +97,24 @@ def test_colours_against_colorsys_and_closed_forms():
         assert rows.sum() > 3
         return changed[rows, 0, 0] / 255 * 2 - 1, colour[rows]
 
-    found, told = only(0)
-    np.testing.assert_allclose(found, x + 0.2 * told[:, :1], atol=1e-4)
-    found, told = only(1)
-    np.testing.assert_allclose(found, x * 2 ** (0.5 * told[:, 1:2]), rtol=1e-4)
-    found, _ = only(2)
-    np.testing.assert_allclose(found, np.broadcast_to(x - 2 * x.mean(), found.shape), atol=1e-4)
-    found, told = only(5)
-    np.testing.assert_allclose(found, x.mean() + (x - x.mean()) * 2 ** told[:, 5:6], atol=1e-3)
-    found, told = only(3, 4)  # a turn about grey keeps the mean and the distance from grey
-    np.testing.assert_allclose(found.mean(1), np.full(len(found), x.mean()), atol=1e-4)
+    pixels, numbers = only(0)
+    np.testing.assert_allclose(pixels, x + 0.2 * numbers[:, :1], atol=1e-4)
+    pixels, numbers = only(1)
+    np.testing.assert_allclose(pixels, x * 2 ** (0.5 * numbers[:, 1:2]), rtol=1e-4)
+    pixels, _ = only(2)
+    np.testing.assert_allclose(pixels, np.broadcast_to(x - 2 * x.mean(), pixels.shape), atol=1e-4)
+    pixels, numbers = only(5)
+    np.testing.assert_allclose(pixels, x.mean() + (x - x.mean()) * 2 ** numbers[:, 5:6], atol=1e-3)
+    pixels, numbers = only(3, 4)  # a rotation about grey keeps the mean and the distance from grey
+    np.testing.assert_allclose(pixels.mean(1), np.full(len(pixels), x.mean()), atol=1e-4)
     np.testing.assert_allclose(
-        ((found - x.mean()) ** 2).sum(1), np.full(len(found), ((x - x.mean()) ** 2).sum()), rtol=1e-3
+        ((pixels - x.mean()) ** 2).sum(1), np.full(len(pixels), ((x - x.mean()) ** 2).sum()), rtol=1e-3
     )
-    hues = np.array([colorsys.rgb_to_hsv(*((rgb - rgb.min()) / np.ptp(rgb)))[0] for rgb in found]) * 2 * np.pi
+    hues = np.array([colorsys.rgb_to_hsv(*((rgb - rgb.min()) / np.ptp(rgb)))[0] for rgb in pixels]) * 2 * np.pi
     start = colorsys.rgb_to_hsv(*((x - x.min()) / np.ptp(x)))[0] * 2 * np.pi
-    angle = np.arctan2(told[:, 4], told[:, 3] + 1)
+    angle = np.arctan2(numbers[:, 4], numbers[:, 3] + 1)
     away = np.angle(np.exp(1j * (hues - start - angle)))
-    assert np.abs(away).max() < 0.3  # HSV's hue is the angle to within 0.13 rad of either end
+    assert np.abs(away).max() < 0.3  # HSV's hue is the angle to within 0.13 rad, before and after the rotation
 
 
 def test_an_example_is_changed_by_its_own_key():
@@ -148,7 +149,7 @@ def test_a_network_reads_vectors_and_an_absent_one_is_zero():
         shape=(4, 4, 1), channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0, conditions=conditions
     )
     params = network.init(jax.random.key(0))
-    # The last layer begins at 0, where nothing could be seen.
+    # The initial last layer is 0, which would hide the effect of the conditions.
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     x, t = jnp.asarray(RNG.normal(size=(2, 4, 4, 1)), jnp.float32), jnp.asarray([0.1, 0.7])
     label = jnp.asarray([0, 2])
@@ -156,10 +157,10 @@ def test_a_network_reads_vectors_and_an_absent_one_is_zero():
     def out(**cond):
         return np.asarray(network.apply(params, x, t, dict(label=label, **cond)))
 
-    zero, one = jnp.zeros((2, 9)), jnp.asarray(RNG.normal(size=(2, 9)), jnp.float32)
+    zero, vector = jnp.zeros((2, 9)), jnp.asarray(RNG.normal(size=(2, 9)), jnp.float32)
     np.testing.assert_array_equal(out(augment=zero), out())
-    np.testing.assert_array_equal(out(augment=one, absent=dict(augment=jnp.asarray([True, True]))), out())
-    half = out(augment=one, absent=dict(augment=jnp.asarray([True, False])))
+    np.testing.assert_array_equal(out(augment=vector, absent=dict(augment=jnp.asarray([True, True]))), out())
+    half = out(augment=vector, absent=dict(augment=jnp.asarray([True, False])))
     np.testing.assert_allclose(half[0], out()[0], atol=1e-6)
     assert np.abs(half[1] - out()[1]).max() > 1e-3
     with pytest.raises(

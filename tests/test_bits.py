@@ -1,4 +1,4 @@
-"""Bits per dimension: each term against what it must be, and data that must be refused."""
+"""Each term of the bits per dimension has its closed form, and invalid data are refused."""
 
 import math
 
@@ -13,7 +13,7 @@ from score_sde.likelihood import BitsPerDim
 
 KEYS = jax.random.split(jax.random.key(0), 64)
 SDE = ss.VP()
-# Pixels 0..16 on [-1, 1]: each coordinate N(0, 0.3^2), so 8 + 2.4 N(0, 1) on the pixels' own scale.
+# Pixels 0..16 are mapped to [-1, 1], so N(0, 0.3^2) in each coordinate is 8 + 2.4 N(0, 1) on the scale of the pixels.
 GAUSSIAN = ss.GaussianMixture(SDE, [1.0], [np.zeros((2, 2, 1))], 0.3)
 CODEC = ss.QuantizedCodec((2, 2, 1), 16)
 EXACT = {"trace": "exact", "prior": GAUSSIAN.marginal(1.0)}
@@ -21,17 +21,17 @@ PIXELS = np.random.default_rng(0).integers(3, 14, (32, 2, 2, 1))
 
 
 def test_quantised_data_cost_what_the_closed_form_says():
-    """The mean over dequantisation draws of -log2 of a Gaussian density on the pixels' own scale."""
+    """The value is the mean over dequantisation draws of -log2 of a Gaussian density on the scale of the pixels."""
     out = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC, draws=8, **EXACT)
     assert out.is_bound
-    # E over u in [-1/2, 1/2) of (v + u - 8)^2 is (v - 8)^2 + 1/12; the data are met at t_min.
+    # E over u in [-1/2, 1/2) of (v + u - 8)^2 is (v - 8)^2 + 1/12; the density is the marginal at t_min.
     std = math.sqrt(float(SDE.alpha(1e-5) ** 2 * 0.3**2 + SDE.variance(1e-5))) * 8
     squares = ((PIXELS - 8.0) ** 2 + 1 / 12).mean(axis=(1, 2, 3))
     expected = (0.5 * squares / std**2 + math.log(std * math.sqrt(2 * math.pi))) / math.log(2)
     noise = 1.5 * np.abs(PIXELS - 8.0).max() / std**2 / math.log(2) / math.sqrt(12 * 8 * 4)
     assert np.abs(out.value - expected).max() < 3 * noise
     assert abs((out.value - expected).mean()) < 4 * noise / math.sqrt(32)
-    # It bounds the cost of the integrated probability from above, and not by much.
+    # The value is an upper bound of the cost of the integrated probability, and the gap is small.
     low, high = (stats.norm.logcdf((PIXELS - 8 + side) / std) for side in (-0.5, 0.5))
     probability = -(high + np.log1p(-np.exp(low - high))).mean(axis=(1, 2, 3)) / math.log(2)
     gap = (expected - probability).mean()
@@ -43,15 +43,15 @@ def test_the_terms_add_up_and_are_the_known_ones():
     out = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC, probes=4, draws=2)
     assert set(out.terms) == {"scale", "dequantization"}
     np.testing.assert_allclose(out.value, out.prior + out.divergence + sum(out.terms.values()), atol=1e-12)
-    np.testing.assert_allclose(out.terms["scale"], 3.0, atol=1e-6)  # 16 steps on [-1, 1] are 8 to the unit: 3 bits
+    np.testing.assert_allclose(out.terms["scale"], 3.0, atol=1e-6)  # 16 steps on [-1, 1] are 8 per unit: 3 bits
     np.testing.assert_allclose(out.terms["dequantization"], 0.0)
-    one = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC)
-    assert np.isnan(one.stderr).all()
-    assert (out.nfe > one.nfe).all()
+    single_draw = ss.bits_per_dim(GAUSSIAN, PIXELS, KEYS[:32], codec=CODEC)
+    assert np.isnan(single_draw.stderr).all()
+    assert (out.nfe > single_draw.nfe).all()
 
 
 class Divided(ss.Codec):
-    """A user's own: pixels already divided by `width`'s inverse, to [-1, 1]; bins of that width are filled."""
+    """`Divided` is a user's codec of pixels times `width`; the codec fills bins of this width and maps to [-1, 1]."""
 
     width: float = 1 / 255
     is_bound = True
@@ -76,7 +76,7 @@ def test_a_codec_that_draws_is_not_exact():
 
 
 def test_where_plus_seven_comes_from():
-    """7 = log2(256 / 2): the scale's part for pixels 0..255, or 8 of the bins' width and -1 of the scale."""
+    """7 = log2(256 / 2) is the scale's part for pixels 0..255; divided pixels have 8 (bin width) and -1 (scale)."""
     pixels = np.full((4, 2, 2, 1), 128)
     whole = ss.bits_per_dim(GAUSSIAN, pixels, KEYS[:4], codec=ss.QuantizedCodec((2, 2, 1), 255))
     divided = ss.bits_per_dim(GAUSSIAN, pixels / 255, KEYS[:4], codec=Divided((2, 2, 1)))
@@ -88,7 +88,7 @@ def test_where_plus_seven_comes_from():
 
 
 def test_continuous_data_have_a_density():
-    """Without dequantisation: -log2 of the density on the data's scale, here of N(0.5, 0.15^2), and negative."""
+    """Without dequantisation the value is -log2 of the density on the data's scale, N(0.5, 0.15^2), and is negative."""
     values = np.random.default_rng(1).normal(0.5, 0.05, (16, 2, 2, 1))
     codec = ss.ContinuousCodec((2, 2, 1), mean=0.5, std=0.5)
     out = ss.bits_per_dim(GAUSSIAN, values, None, codec=codec, **EXACT)
@@ -110,21 +110,25 @@ def test_an_example_is_a_function_of_itself_and_its_key():
 
 
 def test_the_summary_splits_the_error():
-    """Values with a known spread between examples and known probe errors: the two parts are recovered."""
+    """The summary recovers a known spread between examples and known probe errors."""
     rng = np.random.default_rng(0)
     n, data, probe = 40_000, 0.3, 0.4
     stderr = probe * np.sqrt(rng.chisquare(3, n) / 3)
     value = 2 + data * rng.standard_normal(n) + probe * rng.standard_normal(n)
     zeros = np.zeros(n)
-    s = BitsPerDim(value, stderr, zeros, zeros, {}, *[zeros] * 3, True).summary()
-    assert s.n == n
-    assert abs(s.bits_per_dim - 2) < 4 * 0.5 / math.sqrt(n)
-    assert s.stderr == pytest.approx(0.5 / math.sqrt(n), rel=0.02)
-    assert s.probe_stderr == pytest.approx(0.4 / math.sqrt(n), rel=0.02)
-    assert s.data_stderr == pytest.approx(0.3 / math.sqrt(n), rel=0.03)
-    assert s.stderr**2 == pytest.approx(s.probe_stderr**2 + s.data_stderr**2)
-    one = BitsPerDim(value, zeros * np.nan, zeros, zeros, {}, *[zeros] * 3, True).summary()
-    assert math.isnan(one.probe_stderr) and math.isnan(one.data_stderr) and one.stderr == s.stderr
+    summary = BitsPerDim(value, stderr, zeros, zeros, {}, *[zeros] * 3, True).summary()
+    assert summary.n == n
+    assert abs(summary.bits_per_dim - 2) < 4 * 0.5 / math.sqrt(n)
+    assert summary.stderr == pytest.approx(0.5 / math.sqrt(n), rel=0.02)
+    assert summary.probe_stderr == pytest.approx(0.4 / math.sqrt(n), rel=0.02)
+    assert summary.data_stderr == pytest.approx(0.3 / math.sqrt(n), rel=0.03)
+    assert summary.stderr**2 == pytest.approx(summary.probe_stderr**2 + summary.data_stderr**2)
+    single_probe = BitsPerDim(value, zeros * np.nan, zeros, zeros, {}, *[zeros] * 3, True).summary()
+    assert (
+        math.isnan(single_probe.probe_stderr)
+        and math.isnan(single_probe.data_stderr)
+        and single_probe.stderr == summary.stderr
+    )
 
 
 class NoBound(Divided):

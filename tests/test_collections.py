@@ -1,4 +1,4 @@
-"""Every form in which pictures and arrays are read: the examples are those that were written, with class and part."""
+"""Each form of pictures and arrays is read back as the written examples, with class and split."""
 
 import json
 import os
@@ -19,16 +19,16 @@ SMALL, SMALL_LABELS = given.pictures(18, 32, 32, seed=1)
 
 
 def read(collection):
-    """All examples, decoded."""
+    """Return all examples of a collection, decoded."""
     fit = None
-    found = []
+    examples = []
     for number in range(len(collection)):
         example = collection.get(number)
         if isinstance(example, bytes):
             fit = fit or Fit(*VALUES.shape[1:3])
             example = decode(example, fit)
-        found.append(example)
-    return np.stack(found)
+        examples.append(example)
+    return np.stack(examples)
 
 
 def label_names(collection):
@@ -36,7 +36,7 @@ def label_names(collection):
 
 
 def in_order(collection, values=VALUES):
-    """The number among `values` of each example of a collection."""
+    """Return the index in `values` of each example of a collection."""
     examples = read(collection)
     assert len(examples) == len(values)
     return [int(np.flatnonzero((values == example).reshape(len(values), -1).all(axis=1))[0]) for example in examples]
@@ -44,30 +44,30 @@ def in_order(collection, values=VALUES):
 
 def test_class_folders(tmp_path):
     given.class_folders(tmp_path, VALUES, LABELS)
-    found = open_collection(tmp_path)
-    places = in_order(found)
+    collection = open_collection(tmp_path)
+    places = in_order(collection)
     assert sorted(places) == list(range(12))
-    assert label_names(found) == [given.CLASSES[LABELS[place]] for place in places]
-    assert found.splits is None
-    assert found.kind == "a folder of pictures"
+    assert label_names(collection) == [given.CLASSES[LABELS[place]] for place in places]
+    assert collection.splits is None
+    assert collection.kind == "a folder of pictures"
 
 
 def test_one_folder_is_no_class(tmp_path):
     for i, value in enumerate(VALUES):
         given.write(tmp_path / "all" / f"{i:03d}.PNG", given.png(value))
-    found = open_collection(tmp_path)
-    assert in_order(found) == list(range(12))
-    assert not found.columns
+    collection = open_collection(tmp_path)
+    assert in_order(collection) == list(range(12))
+    assert not collection.columns
 
 
 @pytest.mark.parametrize("second", ["test", "val", "Validation"])
 def test_train_and_test_are_parts(tmp_path, second):
     given.class_folders(tmp_path, VALUES[:8], LABELS[:8], "train")
     given.class_folders(tmp_path, VALUES[8:], LABELS[8:], second)
-    found = open_collection(tmp_path)
-    places = in_order(found)
-    assert [split == "train" for split in found.splits] == [place < 8 for place in places]
-    assert label_names(found) == [given.CLASSES[LABELS[place]] for place in places]
+    collection = open_collection(tmp_path)
+    places = in_order(collection)
+    assert [split == "train" for split in collection.splits] == [place < 8 for place in places]
+    assert label_names(collection) == [given.CLASSES[LABELS[place]] for place in places]
 
 
 def test_what_systems_leave_behind_is_not_read(tmp_path):
@@ -78,9 +78,9 @@ def test_what_systems_leave_behind_is_not_read(tmp_path):
     given.write(tmp_path / "cat" / "frames.png" / "inner.txt", "text")
     given.write(tmp_path / "Thumbs.db", b"123")
     given.write(tmp_path / "licence.md", "text")
-    found = open_collection(tmp_path)
-    assert len(found) == 12
-    assert found.notes == ("2 other files are not used (cat/frames.png/inner.txt, licence.md)",)
+    collection = open_collection(tmp_path)
+    assert len(collection) == 12
+    assert collection.notes == ("2 other files are not used (cat/frames.png/inner.txt, licence.md)",)
 
 
 def test_links_are_followed_and_loops_refused(tmp_path):
@@ -108,13 +108,13 @@ def test_dataset_json_of_edm(tmp_path, form):
     pairs = [[name, int(label)] for name, label in zip(files, LABELS)]
     labels = {"pairs": pairs, "object": dict(pairs), "null": None}[form]
     given.zipped(tmp_path / "edm.zip", {**files, "dataset.json": json.dumps({"labels": labels})})
-    found = open_collection(tmp_path / "edm.zip")
-    places = in_order(found)
+    collection = open_collection(tmp_path / "edm.zip")
+    places = in_order(collection)
     if form == "null":
-        assert not found.classes or found.classes == ("00000", "00001")
+        assert not collection.classes or collection.classes == ("00000", "00001")
     else:
-        assert found.columns["label"] == [int(LABELS[place]) for place in places]
-        assert not found.classes
+        assert collection.columns["label"] == [int(LABELS[place]) for place in places]
+        assert not collection.classes
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
@@ -123,30 +123,30 @@ def test_metadata_with_captions(tmp_path, form, container):
     rows = [
         {"file_name": f"a/{i} ü.png", "text": f'a "{i}", naïve', "label": int(label), "weight": i / 2}
         for i, label in enumerate(LABELS)
-    ][:-1]  # the last picture has none
+    ][:-1]  # the last picture has no row
     files = {f"a/{i} ü.png": given.png(value) for i, value in enumerate(VALUES)}
     text = given.metadata_csv(rows) if form == "csv" else "\n".join(json.dumps(row) for row in rows)
     files[f"metadata.{form}"] = text.encode()
     if container == "zip":
         given.zipped(tmp_path / "set.zip", files)
-        found = open_collection(tmp_path / "set.zip")
+        collection = open_collection(tmp_path / "set.zip")
     else:
         for name, content in files.items():
             given.write(tmp_path / "set" / name, content)
-        found = open_collection(tmp_path / "set")
-    places = in_order(found)
-    assert found.columns["text"] == [None if i == 11 else f'a "{i}", naïve' for i in places]
-    assert found.columns["label"] == [None if i == 11 else int(LABELS[i]) for i in places]
-    assert found.columns["weight"] == [None if i == 11 else i / 2 for i in places]
+        collection = open_collection(tmp_path / "set")
+    places = in_order(collection)
+    assert collection.columns["text"] == [None if i == 11 else f'a "{i}", naïve' for i in places]
+    assert collection.columns["label"] == [None if i == 11 else int(LABELS[i]) for i in places]
+    assert collection.columns["weight"] == [None if i == 11 else i / 2 for i in places]
 
 
 def test_captions_beside_pictures(tmp_path):
     for i, value in enumerate(VALUES):
         given.write(tmp_path / f"{i}.png", given.png(value))
         given.write(tmp_path / f"{i}.txt", f"picture {i}\nBild {i}\n")
-    found = open_collection(tmp_path)
-    assert found.columns == {"text": [f"picture {i}" for i in in_order(found)]}
-    assert found.notes == ()
+    collection = open_collection(tmp_path)
+    assert collection.columns == {"text": [f"picture {i}" for i in in_order(collection)]}
+    assert collection.notes == ()
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -158,11 +158,11 @@ def test_webdataset(tmp_path, shards):
             files |= {f"{i:04d}.png": given.png(VALUES[i]), f"{i:04d}.cls": str(LABELS[i]).encode()}
             files |= {f"{i:04d}.txt": f"words {i}".encode(), f"{i:04d}.json": json.dumps({"width": 14}).encode()}
         given.tarred(tmp_path / f"shard-{number:03d}.tar", files)
-    found = open_collection(tmp_path if shards > 1 else tmp_path / "shard-000.tar")
-    assert in_order(found) == list(range(12))
-    assert found.columns["label"] == LABELS.tolist()
-    assert found.columns["text"] == [f"words {i}" for i in range(12)]
-    assert found.columns["width"] == [14] * 12
+    collection = open_collection(tmp_path if shards > 1 else tmp_path / "shard-000.tar")
+    assert in_order(collection) == list(range(12))
+    assert collection.columns["label"] == LABELS.tolist()
+    assert collection.columns["text"] == [f"words {i}" for i in range(12)]
+    assert collection.columns["width"] == [14] * 12
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -171,21 +171,21 @@ def test_a_tar_of_class_folders(tmp_path, mode):
         f"./set/{given.CLASSES[label]}/{i:03d}.png": given.png(v) for i, (v, label) in enumerate(zip(VALUES, LABELS))
     }
     given.tarred(tmp_path / "set.tar", files, mode)
-    found = open_collection(tmp_path / "set.tar")
-    places = in_order(found)
-    assert label_names(found) == [given.CLASSES[LABELS[place]] for place in places]
+    collection = open_collection(tmp_path / "set.tar")
+    places = in_order(collection)
+    assert label_names(collection) == [given.CLASSES[LABELS[place]] for place in places]
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_idx_files(tmp_path, packed):
     values, labels = given.pictures(12, 28, 28, 1)
     given.idx_folder(tmp_path, values, labels, packed=packed)
-    found = open_collection(tmp_path)
-    np.testing.assert_array_equal(found.values, values)
-    assert found.columns["label"] == labels.tolist()
-    assert found.splits == ["train"] * 8 + ["test"] * 4
-    one = open_collection(tmp_path / ("train-images-idx3-ubyte" + ".gz" * packed))
-    np.testing.assert_array_equal(one.values, values[:8])
+    collection = open_collection(tmp_path)
+    np.testing.assert_array_equal(collection.values, values)
+    assert collection.columns["label"] == labels.tolist()
+    assert collection.splits == ["train"] * 8 + ["test"] * 4
+    training = open_collection(tmp_path / ("train-images-idx3-ubyte" + ".gz" * packed))
+    np.testing.assert_array_equal(training.values, values[:8])
 
 
 @pytest.mark.parametrize("container", ["folder", "tar.gz"])
@@ -197,36 +197,36 @@ def test_cifar(tmp_path, container, hundred, form):
     if container == "folder":
         for name, content in files.items():
             given.write(tmp_path / "cifar-batches" / name, content)
-        found = open_collection(tmp_path)
+        collection = open_collection(tmp_path)
     else:
         given.tarred(tmp_path / "c.tar.gz", {f"cifar-batches/{name}": c for name, c in files.items()}, "w:gz")
-        found = open_collection(tmp_path / "c.tar.gz")
-    np.testing.assert_array_equal(found.values, SMALL)
-    assert found.columns["label"] == SMALL_LABELS.tolist()
-    assert found.columns.get("coarse", (SMALL_LABELS // 2).tolist()) == (SMALL_LABELS // 2).tolist()
-    assert ("coarse" in found.columns) == hundred
-    assert found.classes == tuple(f"c{i}" for i in range(100 if hundred else 10))
+        collection = open_collection(tmp_path / "c.tar.gz")
+    np.testing.assert_array_equal(collection.values, SMALL)
+    assert collection.columns["label"] == SMALL_LABELS.tolist()
+    assert collection.columns.get("coarse", (SMALL_LABELS // 2).tolist()) == (SMALL_LABELS // 2).tolist()
+    assert ("coarse" in collection.columns) == hundred
+    assert collection.classes == tuple(f"c{i}" for i in range(100 if hundred else 10))
     last = len(np.array_split(np.arange(18), len(names))[-1])
-    assert found.splits == ["train"] * (18 - last) + ["test"] * last
+    assert collection.splits == ["train"] * (18 - last) + ["test"] * last
 
 
 def test_npy_and_npz(tmp_path):
     np.save(tmp_path / "a.npy", VALUES)
     np.testing.assert_array_equal(open_collection(tmp_path / "a.npy").values, VALUES)
     np.save(tmp_path / "first.npy", VALUES.transpose(0, 3, 1, 2))
-    found = open_collection(tmp_path / "first.npy")
-    np.testing.assert_array_equal(found.values, VALUES)
-    assert found.notes == ("the channels were first in each example and are now last",)
-    np.savez(tmp_path / "gd.npz", VALUES, LABELS)  # guided-diffusion's arr_0, arr_1
-    found = open_collection(tmp_path / "gd.npz")
-    np.testing.assert_array_equal(found.values, VALUES)
-    assert found.columns["label"] == LABELS.tolist()
+    collection = open_collection(tmp_path / "first.npy")
+    np.testing.assert_array_equal(collection.values, VALUES)
+    assert collection.notes == ("the channels were first in each example and are now last",)
+    np.savez(tmp_path / "gd.npz", VALUES, LABELS)  # guided-diffusion has these names: arr_0, arr_1
+    collection = open_collection(tmp_path / "gd.npz")
+    np.testing.assert_array_equal(collection.values, VALUES)
+    assert collection.columns["label"] == LABELS.tolist()
     np.savez_compressed(
         tmp_path / "keras.npz", x_train=VALUES[:8], y_train=LABELS[:8], x_test=VALUES[8:], y_test=LABELS[8:]
     )
-    found = open_collection(tmp_path / "keras.npz")
-    np.testing.assert_array_equal(found.values, VALUES)
-    assert found.splits == ["train"] * 8 + ["test"] * 4
+    collection = open_collection(tmp_path / "keras.npz")
+    np.testing.assert_array_equal(collection.values, VALUES)
+    assert collection.splits == ["train"] * 8 + ["test"] * 4
     np.savez(tmp_path / "half.npz", x_train=VALUES[:8], y_train=LABELS[:8], x_test=VALUES[8:])
     with pytest.raises(ss.InputError, match="labels in one split only"):
         open_collection(tmp_path / "half.npz")
@@ -249,16 +249,16 @@ def test_huggingface_parquet(tmp_path):
         ("test-0", slice(8, 12)),
     ):
         given.parquet_file(tmp_path / "data" / f"{part}.parquet", VALUES[rows], LABELS[rows], captions[rows])
-    found = open_collection(tmp_path)
-    places = in_order(found)
-    assert found.columns["label"] == [int(LABELS[place]) for place in places]
-    assert found.columns["text"] == [captions[place] for place in places]
-    assert found.classes == given.CLASSES
-    assert [split == "test" for split in found.splits] == [place >= 8 for place in places]
-    assert found.get(3) == found.get(3)
-    one = open_collection(tmp_path / "data" / "test-0.parquet")
-    assert len(one) == 4
-    assert one.splits is None
+    collection = open_collection(tmp_path)
+    places = in_order(collection)
+    assert collection.columns["label"] == [int(LABELS[place]) for place in places]
+    assert collection.columns["text"] == [captions[place] for place in places]
+    assert collection.classes == given.CLASSES
+    assert [split == "test" for split in collection.splits] == [place >= 8 for place in places]
+    assert collection.get(3) == collection.get(3)
+    testing = open_collection(tmp_path / "data" / "test-0.parquet")
+    assert len(testing) == 4
+    assert testing.splits is None
 
 
 def test_tfrecords_of_stylegan_and_of_encoded_pictures(tmp_path):
@@ -268,16 +268,16 @@ def test_tfrecords_of_stylegan_and_of_encoded_pictures(tmp_path):
             given.example(shape=(3, *value.shape[:2]), data=value.transpose(2, 0, 1).tobytes()) for value in values
         ]
         given.write(tmp_path / "sg" / f"faces-r{level:02d}.tfrecords", given.tfrecord(messages))
-    found = open_collection(tmp_path / "sg")
-    np.testing.assert_array_equal(read(found), VALUES)
-    assert found.notes == ("of 2 files only the one of the largest resolution is used",)
+    collection = open_collection(tmp_path / "sg")
+    np.testing.assert_array_equal(read(collection), VALUES)
+    assert collection.notes == ("of 2 files only the one of the largest resolution is used",)
     for part, rows in (("train", slice(0, 8)), ("test", slice(8, 12))):
         messages = [given.example(image=given.png(v), label=(int(i),)) for v, i in zip(VALUES[rows], LABELS[rows])]
         given.write(tmp_path / "tf" / f"set-{part}.tfrecord-00000-of-00001", given.tfrecord(messages))
-    found = open_collection(tmp_path / "tf")
-    places = in_order(found)
-    assert found.columns["label"] == [int(LABELS[place]) for place in places]
-    assert [split == "test" for split in found.splits] == [place >= 8 for place in places]
+    collection = open_collection(tmp_path / "tf")
+    places = in_order(collection)
+    assert collection.columns["label"] == [int(LABELS[place]) for place in places]
+    assert [split == "test" for split in collection.splits] == [place >= 8 for place in places]
 
 
 def test_crc_against_the_known_value():
@@ -294,8 +294,8 @@ def test_lmdb(tmp_path):
     with lmdb.open(str(tmp_path / "church_lmdb"), map_size=2**24) as store, store.begin(write=True) as writing:
         for i, value in enumerate(VALUES):
             writing.put(f"{i:040x}".encode(), given.png(value))
-    found = open_collection(tmp_path / "church_lmdb")
-    np.testing.assert_array_equal(read(found), VALUES)
+    collection = open_collection(tmp_path / "church_lmdb")
+    np.testing.assert_array_equal(read(collection), VALUES)
 
 
 @pytest.mark.parametrize("form", ["array_record", "parquet"])
@@ -306,11 +306,11 @@ def test_a_builder_of_tensorflow_datasets(tmp_path, form, monkeypatch):
     Drawn.values, Drawn.labels = VALUES, LABELS
     builder = Drawn(data_dir=tmp_path, file_format=form)
     builder.download_and_prepare()
-    found = open_collection(builder.data_dir)
-    order = in_order(found)
-    assert found.columns["label"] == [int(LABELS[place]) for place in order]
-    assert found.classes == given.CLASSES
-    assert [split == "test" for split in found.splits] == [place >= 8 for place in order]
+    collection = open_collection(builder.data_dir)
+    order = in_order(collection)
+    assert collection.columns["label"] == [int(LABELS[place]) for place in order]
+    assert collection.classes == given.CLASSES
+    assert [split == "test" for split in collection.splits] == [place >= 8 for place in order]
 
 
 def test_what_cannot_be_found_or_known(tmp_path):
@@ -344,14 +344,14 @@ def test_an_archive_that_unpacks_to_more_than_it_says(tmp_path):
         tmp_path / "bomb.zip", {"a.png": content, "b.png": given.png(VALUES[0])}, compression=zipfile.ZIP_DEFLATED
     )
     raw = bytearray((tmp_path / "bomb.zip").read_bytes())
-    for place in range(len(raw) - 4):  # both directories say 100 bytes instead
+    for place in range(len(raw) - 4):  # both directories state 100 bytes
         if raw[place : place + 4] == (5_000_000).to_bytes(4, "little"):
             raw[place : place + 4] = (100).to_bytes(4, "little")
     (tmp_path / "bomb.zip").write_bytes(raw)
-    found = open_collection(tmp_path / "bomb.zip")
+    collection = open_collection(tmp_path / "bomb.zip")
     with pytest.raises(ss.InputError, match=r"a\.png"):
-        found.get(0)
-    assert found.get(1) == given.png(VALUES[0])
+        collection.get(0)
+    assert collection.get(1) == given.png(VALUES[0])
     import gzip
 
     given.write(tmp_path / "bomb.tar.gz", gzip.compress(given.idx(np.zeros((900, 300, 300), np.uint8))))
@@ -397,7 +397,7 @@ def test_a_pickle_of_cifar_that_asks_for_more(tmp_path):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """One small file or folder of each form."""
+    """Return one small file of each form."""
     root = tmp_path_factory.mktemp("originals")
     values, labels = given.pictures(5, 6, 6)
     grey = values[..., :1]
@@ -434,9 +434,9 @@ def test_mutated_files_are_read_or_refused(originals, tmp_path, which, changes, 
     path = tmp_path / source.name
     path.write_bytes(mutated[: int(keep * len(mutated))])
     try:
-        found = open_collection(path)
-        for number in range(min(len(found), 5)):
-            found.get(number)
+        collection = open_collection(path)
+        for number in range(min(len(collection), 5)):
+            collection.get(number)
     except ss.InputError as error:
         refused = str(error)
     else:
@@ -464,12 +464,12 @@ def test_shards_of_equal_names_and_of_parts(tmp_path):
         messages = [given.example(image=given.png(value)) for value in VALUES[rows]]
         given.write(tmp_path / "c" / part / "a.tfrecord", given.tfrecord(messages))
     for name in "abc":
-        found = open_collection(tmp_path / name)
-        places = in_order(found)
+        collection = open_collection(tmp_path / name)
+        places = in_order(collection)
         assert sorted(places) == list(range(12))
-        assert len(set(found.names)) == 12
-        assert [split == "test" for split in found.splits] == [place >= 8 for place in places]
-        assert not found.classes
+        assert len(set(collection.names)) == 12
+        assert [split == "test" for split in collection.splits] == [place >= 8 for place in places]
+        assert not collection.classes
 
 
 def test_a_file_rewritten_in_a_sub_folder_is_noticed(tmp_path):
@@ -491,13 +491,13 @@ def test_pictures_of_no_part_are_refused_and_of_no_class_said(tmp_path):
         open_collection(tmp_path / "p")
     given.class_folders(tmp_path / "q", VALUES, LABELS)
     given.write(tmp_path / "q" / "stray.png", given.png(VALUES[0]))
-    found = open_collection(tmp_path / "q")
-    assert "label" not in found.columns
-    assert found.notes == ("no classes: stray.png and 0 more are in no class folder",)
+    collection = open_collection(tmp_path / "q")
+    assert "label" not in collection.columns
+    assert collection.notes == ("no classes: stray.png and 0 more are in no class folder",)
 
 
 def test_a_parquet_file_may_name_pictures_of_its_own_folder_and_of_no_other(tmp_path):
-    """The library datasets writes paths and no bytes, where it was given a folder of pictures."""
+    """Paths are read in the file's own folder only; the library datasets writes paths for a folder of pictures."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -533,10 +533,10 @@ def test_parquet_columns_that_files_do_not_share(tmp_path):
     rows = pyarrow.array([given.png(value) for value in VALUES[8:]], pyarrow.large_binary())
     names = pyarrow.array(["one", "two", "one", "two"], pyarrow.large_string()).dictionary_encode()
     parquet.write_table(pyarrow.table({"image": rows, "caption": names}), tmp_path / "b-test.parquet")
-    found = open_collection(tmp_path)
-    places = in_order(found)
-    assert found.columns["label"] == [int(LABELS[place]) if place < 8 else None for place in places]
-    assert found.columns["text"] == [None] * 8 + ["one", "two", "one", "two"]
+    collection = open_collection(tmp_path)
+    places = in_order(collection)
+    assert collection.columns["label"] == [int(LABELS[place]) if place < 8 else None for place in places]
+    assert collection.columns["text"] == [None] * 8 + ["one", "two", "one", "two"]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -549,9 +549,9 @@ def test_cifar_pickled_again_by_python_3(tmp_path, protocol):
 
     files, _ = given.cifar_files(SMALL, SMALL_LABELS, binary=False, dump=dump)
     given.tarred(tmp_path / "c.tar", files)
-    found = open_collection(tmp_path / "c.tar")
-    np.testing.assert_array_equal(found.values, SMALL)
-    assert found.columns["label"] == SMALL_LABELS.tolist()
+    collection = open_collection(tmp_path / "c.tar")
+    np.testing.assert_array_equal(collection.values, SMALL)
+    assert collection.columns["label"] == SMALL_LABELS.tolist()
 
 
 def test_tables_as_spreadsheets_and_pandas_write_them(tmp_path):
@@ -562,8 +562,8 @@ def test_tables_as_spreadsheets_and_pandas_write_them(tmp_path):
         "\ufefffile_name; label; text\r\n0.png; 1; 2024\r\n1.png; 0; 1e3\r\n2.png; 1; nan\r\n",
     ):
         given.write(tmp_path / "metadata.csv", text)
-        found = open_collection(tmp_path)
-        assert found.columns == {"label": [1, 0, 1], "text": ["2024", "1e3", "nan"]}
+        collection = open_collection(tmp_path)
+        assert collection.columns == {"label": [1, 0, 1], "text": ["2024", "1e3", "nan"]}
     (tmp_path / "metadata.csv").unlink()
     given.write(tmp_path / "metadata.jsonl", json.dumps({"file_name": "0.png", "text": "a\u2028b"}, ensure_ascii=False))
     assert open_collection(tmp_path).columns["text"] == ["a\u2028b", None, None]
@@ -577,9 +577,9 @@ def test_arrays_under_other_usual_names(tmp_path):
         val_images=VALUES[8:],
         val_labels=LABELS[8:, None],
     )
-    found = open_collection(tmp_path / "med.npz")
-    assert found.splits == ["train"] * 8 + ["test"] * 4
-    assert found.columns["label"] == LABELS.tolist()
+    collection = open_collection(tmp_path / "med.npz")
+    assert collection.splits == ["train"] * 8 + ["test"] * 4
+    assert collection.columns["label"] == LABELS.tolist()
     np.savez(tmp_path / "alone.npz", X_train=VALUES)
     assert open_collection(tmp_path / "alone.npz").splits is None
     values, labels = given.pictures(12, 28, 28, 1)

@@ -1,4 +1,4 @@
-"""Conditions: what is declared, what is refused on the host, what is absent; and streams of keys that share none."""
+"""Conditions are declared, are refused on the host if invalid, and may be absent; streams of keys share no key."""
 
 import ast
 import itertools
@@ -73,7 +73,7 @@ def test_what_can_be_read_comes_in_the_declared_form():
 
 
 def test_what_a_person_asks_for():
-    """One value for all, a list in turn, None for absent, and defaults for what nobody mentions."""
+    """One value is for all samples, a list is used in turn, None is absent, and other conditions have defaults."""
     reads, numbers = ss.Conditions(label=ss.Label(3), caption=ss.Text(3)), np.arange(4, 9)
     assert given_.asked_for({}, reads, numbers).keys() == {"label"}
     assert given_.asked_for({}, reads, numbers)["label"].tolist() == [1, 2, 0, 1, 2]
@@ -117,7 +117,7 @@ def test_declarations_are_values():
 
 
 class Named(ss.SDE):
-    """Never used as an SDE: a place for tests of `Guide`."""
+    """`Named` is an SDE for tests of refused conditions; no test solves the SDE."""
 
     def alpha(self, t):
         return 1 - 0.5 * t
@@ -144,16 +144,16 @@ def test_every_public_function_refuses_what_the_denoiser_does_not_read():
 
 
 def test_two_purposes_of_a_seed_share_no_key():
-    """STREAMS lists them; each call of `stream` in the package names one of them, and nothing uses the root itself."""
-    used = set()
+    """Two streams share no key; each call of `stream` names an entry of STREAMS, and no code uses the root key."""
+    streams = set()
     for path in (ROOT / "score_sde").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 if node.func.attr in ("stream", "host_stream"):
                     assert isinstance(node.args[1], ast.Constant), path
-                    used.add(node.args[1].value)
+                    streams.add(node.args[1].value)
                 assert node.func.attr != "root", f"{path}: draws come from keys.stream"
-    assert used == set(keys_.STREAMS)
+    assert streams == set(keys_.STREAMS)
     data = {tuple(np.asarray(jax.random.key_data(keys_.stream(0, name)))) for name in keys_.STREAMS}
     data.add(tuple(np.asarray(jax.random.key_data(keys_.root(0)))))
     assert len(data) == len(keys_.STREAMS) + 1
@@ -163,19 +163,19 @@ def test_two_purposes_of_a_seed_share_no_key():
     assert len(set(draws.values())) == len(draws)
 
 
-# What is folded into an example's key, by name.
+# The package folds the numbers of these names into an example's key.
 NAMES = {"noise", "dropout", "times", "encode", "condition", "drop", "component", "mixture", "probes"}
 
 
 def test_what_is_folded_into_an_examples_key_is_named():
-    found = set()
+    folded = set()
     for path in (ROOT / "score_sde").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("keys_.fold", "folded"):
-                found |= {
+                folded |= {
                     arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
                 }
-    assert found == NAMES
+    assert folded == NAMES
     keys = keys_.examples(keys_.stream(0, "train"), np.arange(3))
     for a, b in itertools.combinations(sorted(NAMES), 2):
         ours, theirs = (np.asarray(jax.random.key_data(keys_.fold(keys, name))) for name in (a, b))
@@ -201,7 +201,7 @@ def test_workdirs_and_caches_of_version_0_1_are_refused(tmp_path):
 
 
 def test_an_experiment_gives_a_network_what_it_takes():
-    """The shape, the conditions that data.given names, and the levels of a chain; nothing is stated twice."""
+    """A network gets the shape, the conditions of data.given and the levels of a chain; a config states each once."""
     config = digits.get_config("smld")
     config.network = dict(name="NCSN", channels=4)
     assert Experiment.from_config(config).network.levels == 1000
@@ -215,7 +215,7 @@ def test_an_experiment_gives_a_network_what_it_takes():
 
 @pytest.mark.parametrize("words", ["sde.sigma_max", "sde.sigma_min"])
 def test_a_noise_level_is_stated_once(words):
-    """Another sigma of a discrete VE config changes what the output is divided by."""
+    """Another sigma of a discrete VE config changes the divisor of the output."""
     from configs import cifar10
 
     config = cifar10.get_config("ve,ncsnpp,discrete")

@@ -1,4 +1,4 @@
-"""Configs: names to things, JSON and back, and what is refused."""
+"""A config names classes, survives a round trip through JSON, and is refused if invalid."""
 
 import contextlib
 import inspect
@@ -21,7 +21,7 @@ from score_sde.sampling import time_grid
 
 
 class Slow(ss.VP):
-    """A user's own SDE, reached by its dotted path."""
+    """`Slow` is a user's SDE, which a config names by its dotted path."""
 
     rate: float = 1.0
 
@@ -36,7 +36,7 @@ def test_a_spec_is_a_constructor_with_arguments():
 
 
 class Still(ss.Corrector):
-    """A user's own corrector."""
+    """`Still` is a user's corrector, which changes nothing."""
 
     def correct(self, keys, denoiser, x, t, cond=None):
         return x, jnp.zeros(len(x), jnp.int32)
@@ -175,11 +175,12 @@ def test_a_file_states_what_differs_and_the_rest_has_defaults():
     assert (config.train.steps, config.train.keep.last, config.train.keep.every) == (7, 3, 0)
     assert config.version == config_.VERSION and config.train.log_every == config_.DEFAULTS["train"]["log_every"]
     assert config.network.to_dict() == dict(name="MLP", width=8) and config.sde.to_dict() == dict(name="VP")
-    assert config_.to_dict(config_.complete(config)) == config_.to_dict(config)  # once more changes nothing
+    assert config_.to_dict(config_.complete(config)) == config_.to_dict(config)  # `complete` is idempotent
     back = config_.complete(config_.from_json(config_.to_json(config)))
     assert config_.differences(back, config) == {}
     other = config_.complete(small | dict(optimizer=dict(schedule=dict(name="linear_schedule", init_value=1.0))))
-    assert other.optimizer.schedule.to_dict() == dict(name="linear_schedule", init_value=1.0)  # not of the default's
+    # The default schedule adds no entry.
+    assert other.optimizer.schedule.to_dict() == dict(name="linear_schedule", init_value=1.0)
     assert other.optimizer.clip == 1.0 and other.averages.ema.decay == 0.999
     given = config_.complete(small | dict(averages=dict(slow=dict(name="Constant", decay=0.5))))
     assert given.averages.to_dict() == dict(slow=dict(name="Constant", decay=0.5))
@@ -254,7 +255,7 @@ def test_specs_as_a_person_writes_them():
 @example("a=1)(b=2")
 @example("x\x00y")
 def test_text_of_specs_is_read_as_literals_or_refused(text):
-    """Whatever it is, nothing is executed: the outcome is plain values, or one error."""
+    """The reader executes no text: the outcome is plain values, or one error."""
     for read in (config_.read_specs, config_.read_arguments):
         with contextlib.suppress(ss.InputError):
             json.dumps(config_.to_dict({"found": read("eval.what", text)}), default=repr)

@@ -1,4 +1,4 @@
-"""Langevin correctors and predictor-corrector samplers: stationary laws in closed form, and the original's formulas."""
+"""Langevin correctors have the stationary distributions of closed forms, and follow the formulas of the original."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ def correct(corrector, model, x, t):
 
 
 def step_size(snr, ratio=1.0):
-    """2 rho (snr ratio)^2 on VP at t = 1, rho = exp of minus the integral of beta over the last thousandth."""
+    """Return 2 rho (snr ratio)^2 on VP at t = 1; rho = exp of minus the integral of beta over the last thousandth."""
     width = (1 - 1e-5) / 1000
     rho = np.exp(-(0.1 * width + 19.9 * (1 - (1 - width) ** 2) / 2))
     return 2 * rho * (snr * ratio) ** 2
@@ -39,9 +39,9 @@ def step_size(snr, ratio=1.0):
 @pytest.mark.parametrize(("d", "n"), [(2, 20_000), (8, 8_000), (64, 2_000)])
 @pytest.mark.parametrize("norms", ["expected", "batch"])
 def test_stationary_law_of_a_gaussian(d, n, norms):
-    """On N(0, I_d) x <- (1 - e) x + sqrt(2 e) z: from variance 2.25 it goes to 1 / (1 - e / 2), within 4 errors.
+    """The variance of samples goes from 2.25 to 1 / (1 - e / 2) on N(0, I_d), within 4 standard errors.
 
-    On VP at t = 1, with data of unit variance, the marginal is N(0, I).
+    One step is x <- (1 - e) x + sqrt(2 e) z. On VP at t = 1, with data of unit variance, the marginal is N(0, I).
     """
     model = ss.GaussianMixture(ss.VP(), [1.0], np.zeros((1, d)), 1.0)
     snr, steps = 0.2, 60
@@ -56,7 +56,7 @@ def test_stationary_law_of_a_gaussian(d, n, norms):
 
 @pytest.mark.parametrize("d", [8, 64])
 def test_norms_of_each_sample_have_the_stated_bias(d):
-    """(1 + 2 / d)^2 instead of 1 as snr goes to 0."""
+    """As snr goes to 0, the variance is (1 + 2 / d)^2 instead of 1."""
     model = ss.GaussianMixture(ss.VP(), [1.0], np.zeros((1, d)), 1.0)
     n = 80_000 // d
     x, _ = correct(ss.Langevin(0.05, 800, "sample"), model, jax.random.normal(jax.random.key(1), (n, d)), 1.0)
@@ -65,7 +65,7 @@ def test_norms_of_each_sample_have_the_stated_bias(d):
 
 @pytest.mark.slow
 def test_norms_of_each_sample_in_the_plane():
-    """|x|^2 / 2 is chi-squared with 4 degrees of freedom there, with median 3.36; of N(0, I) it is 0.69."""
+    """|x|^2 / 2 is chi-squared with 4 degrees of freedom and median 3.36; the median of N(0, I) is 0.69."""
     model = ss.GaussianMixture(ss.VP(), [1.0], np.zeros((1, 2)), 1.0)
     x, _ = correct(ss.Langevin(0.02, 8000, "sample"), model, jax.random.normal(jax.random.key(1), (4_000, 2)), 1.0)
     assert float(jnp.median(jnp.sum(x**2, axis=1))) / 2 == pytest.approx(3.357, rel=0.05)
@@ -77,7 +77,7 @@ def test_norms_of_each_sample_in_the_plane():
     ids=str,
 )
 def test_stationary_law_of_a_mixture(name, corrector):
-    """Where two modes are one hill, from all mass at one point: within Monte-Carlo error and the bias of snr = 0.16."""
+    """Samples from one point reach two overlapping modes, up to Monte-Carlo error and the bias of snr = 0.16."""
     sde, n = SDES[name], 4000
     t = float(sde.nearest(np.asarray([0.6])).item())
     model = mixture(sde)
@@ -91,7 +91,7 @@ def test_stationary_law_of_a_mixture(name, corrector):
 
 
 def test_one_step_is_the_original():
-    """grad, noise and step size of Langevin and of ALD in the original code, alpha = 1 - beta_i on VP and 1 on VE."""
+    """A step has grad, noise and step size of the original code; alpha = 1 - beta_i on VP and 1 on VE."""
     n, snr = 6, 0.3
     x = np.random.default_rng(0).standard_normal((n, 2))
     with jax.enable_x64(True):
@@ -117,7 +117,7 @@ def test_one_step_is_the_original():
 
 @dataclasses.dataclass(frozen=True)
 class Add(ss.Corrector):
-    """Adds the time, so that order shows."""
+    """`Add` adds the time, so that the result depends on the order of the steps."""
 
     def correct(self, keys, denoiser, x, t, cond=None):
         return x + t, jnp.full(len(x), 3, jnp.int32)
@@ -139,7 +139,7 @@ def test_the_corrector_comes_first():
 
 
 def test_predictor_and_corrector_draw_apart():
-    """With one normal number for both, x would have no variance here, or four times what it has."""
+    """The two parts draw independent numbers; one number for both would give x no variance, or four times as much."""
 
     @dataclasses.dataclass(frozen=True)
     class Draw(ss.Sampler):
@@ -161,26 +161,29 @@ def test_predictor_and_corrector_draw_apart():
 
 @pytest.mark.slow
 def test_either_part_may_be_missing():
-    """With no corrector it is the predictor, but for its keys; nfe is what was evaluated (the original's defect 3)."""
+    """A sampler without a corrector is the predictor, except for the keys.
+
+    nfe is the number of network evaluations (defect 3 of the original).
+    """
     model, grid = mixture(ss.VP()), time_grid.uniform(ss.VP(), 7)
     options = {"n": 4, "seed": 0, "denoise": False}
     alone = ss.sample(model, ss.Heun(), grid, (2,), **options)
     wrapped = ss.sample(model, ss.PredictorCorrector(ss.Heun(), None), grid, (2,), **options)
     np.testing.assert_allclose(wrapped.x, alone.x, rtol=1e-6)
     assert wrapped.nfe.tolist() == alone.nfe.tolist() == [14] * 4
-    for predictor, corrector, each in (
+    for predictor, corrector, evaluations in (
         (ss.Ancestral(), None, 1),
         (ss.Ancestral(), ss.Langevin(), 2),
         (ss.Heun(), ss.Langevin(steps=3), 5),
         (None, ss.AnnealedLangevin(0.1, 4), 4),
     ):
         out = ss.sample(model, ss.PredictorCorrector(predictor, corrector), grid, (2,), **(options | {"denoise": True}))
-        assert out.nfe.tolist() == [7 * each + 1] * 4
+        assert out.nfe.tolist() == [7 * evaluations + 1] * 4
 
 
 @pytest.mark.parametrize("predictor", [ss.DPMSolverPP(), ss.LMS()], ids=str)
 def test_multistep_predictors_keep_their_memory(predictor):
-    """A corrector of all but no size leaves the walk of a multistep predictor as it is."""
+    """A corrector with a step size near 0 does not change the result of a multistep predictor."""
     model, grid = mixture(ss.VP()), time_grid.log_snr(ss.VP(), 10)
     options = {"n": 8, "seed": 0}
     alone = ss.sample(model, predictor, grid, (2,), **options).x
@@ -199,7 +202,10 @@ def test_multistep_predictors_keep_their_memory(predictor):
     ids=str,
 )
 def test_every_sde_has_correctors(sde, corrector):
-    """The original raises AttributeError for sub-VP (defect 1); RectifiedFlow starts without signal."""
+    """The mean is right on every SDE; for sub-VP the original raises AttributeError (defect 1).
+
+    RectifiedFlow has no signal at the start.
+    """
     grid = time_grid.uniform(sde, 30)
     x = ss.sample(mixture(sde), ss.PredictorCorrector(ss.Ancestral(), corrector), grid, (2,), n=2000, seed=0).x
     assert np.abs(x.mean(axis=0) - [0.3 * 1.5 - 0.7 * 0.8, 0.7 * 0.6]).max() < 0.15
@@ -207,7 +213,7 @@ def test_every_sde_has_correctors(sde, corrector):
 
 @pytest.mark.slow
 def test_samples_depend_neither_on_the_batch_nor_on_devices():
-    """Defect 4 of the original; norms='batch' is it, and says so."""
+    """Samples depend neither on the batch nor on devices (defect 4 of the original), except with norms='batch'."""
     model, grid = mixture(ss.SubVP()), time_grid.uniform(ss.SubVP(), 12)
 
     def run(corrector, rows=slice(None), **options):
@@ -237,7 +243,7 @@ def test_a_corrector_step_helps_at_50_steps_of_ve(predictor):
 
 
 def test_annealed_langevin_dynamics_of_a_chain():
-    """NCSN: 10 levels, 100 steps each, from uniform noise, no predictor; the law is that of level 1."""
+    """NCSN (10 levels, 100 steps each, uniform noise at the start, no predictor) has the distribution of level 1."""
     chain, n = ss.SMLD(10, sigma_min=0.1, sigma_max=3.0), 4000
     model = mixture(chain)
     start = np.random.default_rng(0).uniform(-4, 4, (n, 2)).astype(np.float32)
@@ -247,7 +253,7 @@ def test_annealed_langevin_dynamics_of_a_chain():
     )
     assert out.nfe.tolist() == [1000] * n
     exact = np.asarray(model.marginal(1 / 10).sample(keys_of(n, 3)), np.float64)
-    # Steps of 0.2 sigma_1^2 leave 10 % too much of sigma_1^2 at the least, a tenth of the narrow mode's own variance.
+    # Steps of 0.2 sigma_1^2 add at least 10 % to sigma_1^2, which is a tenth of the variance of the narrow mode.
     assert energy_distance(out.x.astype(np.float64), exact) < 4 * 2 * 1.7 / n
     assert energy_distance(start.astype(np.float64), exact) > 0.3
 

@@ -1,4 +1,4 @@
-"""The digits against scikit-learn, codecs by change of variables, conditions, and the order of reading."""
+"""The digits equal scikit-learn's, codecs obey the change of variables, and each batch is a function of the seed."""
 
 import concurrent.futures
 import itertools
@@ -77,7 +77,7 @@ def test_the_cache_is_the_users(monkeypatch):
 
 
 class Numbers:
-    """Image i is an image of i, not symmetric."""
+    """`Numbers` has image i with the number i; the image is not symmetric."""
 
     def __init__(self, n=10):
         self.n = n
@@ -113,7 +113,7 @@ def test_batch_k_is_a_function_of_seed_and_k():
 
 @pytest.mark.parametrize("rows", [[0, 1], [2, 3], [3], [1, 2]])
 def test_a_process_reads_its_rows_and_no_others(rows):
-    """Before anything is decoded, and as they stand in the whole batch, flips too."""
+    """A process decodes its own rows only; the rows equal the rows of the whole batch, flips included."""
     seen = []
 
     class Watched(Numbers):
@@ -125,7 +125,7 @@ def test_a_process_reads_its_rows_and_no_others(rows):
     for whole, mine in zip(take(7, seed=1, flip=True), itertools.islice(part, 7)):
         jax.tree.map(lambda ours, theirs: np.testing.assert_array_equal(ours, theirs[rows]), mine, whole)
     part.close()
-    ahead = 8 + 4  # batches that are read in the background
+    ahead = 8 + 4  # this number of batches is read in the background
     assert 7 * len(rows) <= len(seen) <= (7 + ahead) * len(rows)
 
 
@@ -166,8 +166,8 @@ def test_whole_numbers_survive_the_round_trip(maximum, fractions, centered):
     np.testing.assert_array_equal(codec.quantize(codec.decode(x)), values)
     np.testing.assert_allclose(codec.decode(x), values, atol=1e-4 * maximum)
     noisy = codec.decode(codec.encode(values, jax.random.split(jax.random.key(0), 2))[0])
-    off = np.abs(np.asarray(noisy) - values)
-    assert np.all(off <= 0.5 + 1e-6 * maximum)
+    distance = np.abs(np.asarray(noisy) - values)
+    assert np.all(distance <= 0.5 + 1e-6 * maximum)
     np.testing.assert_array_equal(codec.quantize(noisy), values)
     codec.check(values)
 
@@ -176,8 +176,9 @@ def test_every_draw_of_16_bits_rounds_back_and_more_levels_are_refused():
     codec, values = QuantizedCodec((1000,), 65_535), np.random.default_rng(0).integers(0, 65_536, (200, 1000))
     x, _ = codec.encode(values, jax.random.split(jax.random.key(0), 200))
     np.testing.assert_array_equal(codec.quantize(codec.decode(x)), values)
-    off = np.asarray(x, np.float64) * 65_535 / 2 + 65_535 / 2 - values  # the variance of the uniform law on [-1/2, 1/2)
-    assert abs(off.var() * 12 - 1) < 0.01 and abs(off.mean()) < 0.01
+    # The uniform distribution on [-1/2, 1/2) has variance 1/12.
+    noise = np.asarray(x, np.float64) * 65_535 / 2 + 65_535 / 2 - values
+    assert abs(noise.var() * 12 - 1) < 0.01 and abs(noise.mean()) < 0.01
     for maximum in (65_536, 1.5, 0, -1, None):
         with pytest.raises(ss.InputError, match="whole number from 1 to 65535"):
             QuantizedCodec((2,), maximum)
@@ -205,16 +206,16 @@ def test_the_scale_term_by_differentiation(x64, centered):
 
 def test_samples_outside_the_range_are_clipped():
     codec = QuantizedCodec((4,), 16)
-    got = codec.quantize(codec.decode(jnp.array([[-3.0, -1.0, 1.0, 1.2]])))
-    assert got.tolist() == [[0, 0, 16, 16]]
-    assert got.dtype == np.uint8
+    pixels = codec.quantize(codec.decode(jnp.array([[-3.0, -1.0, 1.0, 1.2]])))
+    assert pixels.tolist() == [[0, 0, 16, 16]]
+    assert pixels.dtype == np.uint8
     for maximum in (0, 1.5, -3):
         with pytest.raises(ss.InputError, match=f"maximum={maximum}"):
             QuantizedCodec((4,), maximum)
 
 
 def test_examples_are_joined_with_the_conditions_that_are_read():
-    """Others are left out, text is parsed as the reader declares it, and what an example lacks is said."""
+    """Other conditions are left out, text is parsed as declared, and a missing condition is marked as absent."""
     source = [
         {"values": np.zeros(2), "label": i, "caption": word, "absent": {"caption": i == 1}}
         for i, word in enumerate(["red", "", "blüe"])
@@ -234,7 +235,7 @@ def test_examples_are_joined_with_the_conditions_that_are_read():
 
 
 def test_the_digest_of_data_sees_every_change():
-    """One source by number or in memory has one digest; another value, label, order or dtype another one."""
+    """A source has one digest, by number or in memory; another value, label, order or dtype changes the digest."""
     examples = all_examples(Numbers())
     digests = {data.digest(Numbers()), data.digest(Arrays(**examples))}
     assert len(digests) == 1
@@ -249,7 +250,7 @@ def test_the_digest_of_data_sees_every_change():
 
 
 class Scaled(data.ComputedCondition):
-    """The mean of the values, times a number that is drawn for each example."""
+    """`Scaled` is the mean of the values times a random number, plus the label, of each example."""
 
     conditions = ss.Conditions(level=ss.Condition())
     needs = ("label",)
@@ -271,12 +272,12 @@ def test_conditions_are_computed_and_left_out_example_by_example():
     absent = {name: np.asarray(flags) for name, flags in cond["absent"].items()}
     for name, rate in (("level", 0.25), ("label", 0.1)):
         assert abs(absent[name].mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / n)
-    both = (absent["level"] & absent["label"]).mean()  # each by itself
+    both = (absent["level"] & absent["label"]).mean()  # independent of each other
     assert abs(both - 0.025) < 4 * np.sqrt(0.025 / n)
     _, some = conditioning(values[5:9], {"label": label[5:9]}, keys[5:9], train=True)
     jax.tree.map(lambda part, whole: np.testing.assert_array_equal(part, whole[5:9]), some, dict(cond))
     assert "absent" not in conditioning(values, {"label": label}, keys, train=False)[1]
-    # What the data lack stays absent.
+    # A condition that is absent in the data stays absent.
     lacking = {"label": label, "absent": {"label": label == 3}}
     assert np.asarray(conditioning(values, lacking, keys, train=True)[1]["absent"]["label"])[
         np.asarray(label) == 3
@@ -298,7 +299,7 @@ def test_what_cannot_be_left_out(drop, words):
 
 
 def test_caches_of_another_version_are_refused(tmp_path, monkeypatch):
-    """A folder whose records have other names, as those of version 0.1 would."""
+    """A folder whose records have other names, as in version 0.1, is refused."""
     digits = Digits(tmp_path)
     digits.source("train")
     folder = tmp_path / "digits" / "2.0.0"
@@ -331,7 +332,7 @@ def test_conditions_of_examples_are_checked():
     with pytest.raises(ss.InputError, match="dtype float64; expected"):
         data.as_batch({"values": values, "label": np.array([0, 1, 3.7])}, reads)
     columns = {"values": values, "label": np.array([0, -1, 2]), "absent": {"label": np.array([False, True, False])}}
-    assert data.as_batch(columns, reads)["cond"]["label"].tolist() == [0, -1, 2]  # the second has none
+    assert data.as_batch(columns, reads)["cond"]["label"].tolist() == [0, -1, 2]  # the second has no label
     texts = np.array([b"row", "row", "column"], object)
     tokens = data.as_batch({"values": values, "t": texts}, ss.Conditions(t=ss.Text(3)))["cond"]["t"]["tokens"]
     np.testing.assert_array_equal(tokens[0], tokens[1])

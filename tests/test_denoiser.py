@@ -1,4 +1,4 @@
-"""Denoisers and parametrisations against log densities differentiated by JAX and against SciPy."""
+"""Denoisers and parametrisations agree with log densities differentiated by JAX, and with SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,12 @@ def mixture(sde):
 
 
 def points(sde, t, n=6):
-    """Points where the marginal lives at time t."""
+    """Return n points drawn from the marginal at time t."""
     return mixture(sde).marginal(t).sample(jax.random.split(jax.random.key(0), n))
 
 
 def marginal_log_prob(sde, x, t):
-    """log p_t(x) of one point by its definition, with SciPy's formula written out."""
+    """Return log p_t(x) of one point from the formula of a Gaussian mixture."""
     alpha, variance = sde.alpha(t), sde.variance(t)
     v = alpha**2 * STDS**2 + variance
     squares = jnp.sum((x - alpha * MEANS) ** 2, axis=1)
@@ -51,7 +51,7 @@ def test_halves_add_up_and_velocity_is_the_probability_flow(x64, sde, t):
 
 
 def test_posterior_mean_by_numerical_integration(x64, sde):
-    """E[x_0 | x_t] in one dimension, by quadrature over x_0."""
+    """The denoised value is E[x_0 | x_t], here in one dimension by quadrature over x_0."""
     model = ss.GaussianMixture(sde, [0.4, 0.6], [[-1.0], [0.7]], [0.3, 0.2])
     t, x = 0.2, 0.4
     x0 = np.linspace(-6, 6, 200_001)
@@ -62,7 +62,7 @@ def test_posterior_mean_by_numerical_integration(x64, sde):
 
 
 def test_mixture_density_moments_and_draws(x64):
-    density = ss.Mixture(WEIGHTS * 7, MEANS, STDS)  # weights are normalised
+    density = ss.Mixture(WEIGHTS * 7, MEANS, STDS)  # `Mixture` normalises weights
     x = np.random.default_rng(0).standard_normal((5, 2))
     parts = [stats.multivariate_normal(m, s**2).logpdf(x) for m, s in zip(MEANS, STDS, strict=True)]
     expected = special.logsumexp(parts, axis=0, b=WEIGHTS[:, None])
@@ -88,17 +88,15 @@ def test_mixture_of_images_and_of_scalars(x64, sde):
 def test_a_label_chooses_a_component_and_an_absent_one_none(x64, sde):
     x, t = points(sde, 0.4), 0.4
     labels, absent = jnp.array([0, 1, 2, 0, 2, 1]), jnp.array([False, False, False, True, True, False])
-    got = mixture(sde).score(x, t, {"label": labels, "absent": {"label": absent}})
+    score = mixture(sde).score(x, t, {"label": labels, "absent": {"label": absent}})
     for i, label in enumerate(labels):
         pick = slice(None) if absent[i] else slice(label, label + 1)
         part = ss.GaussianMixture(sde, WEIGHTS[pick], MEANS[pick], STDS[pick])
-        np.testing.assert_allclose(got[i], part.score(x[i : i + 1], t)[0], rtol=1e-9)
-
-
-# A network that outputs exactly what each parametrisation asks for, told by the time label alone.
+        np.testing.assert_allclose(score[i], part.score(x[i : i + 1], t)[0], rtol=1e-9)
 
 
 def ideal(sde, meaning):
+    """Return a denoiser whose network has the exact output; the network gets the time as the time label only."""
     exact = mixture(sde)
 
     def apply(params, scaled, label, cond=None, *, keys=None):
@@ -121,27 +119,27 @@ def test_parametrisations_of_an_ideal_network_are_exact(x64, sde, t, make):
     if isinstance(sde, ss.VE):
         meanings.append(make(time_label="log_sigma"))
     for meaning in meanings:
-        got, exact = ideal(sde, meaning).predict(x, t), mixture(sde).predict(x, t)
-        np.testing.assert_allclose(got.noise, exact.noise, rtol=1e-8, atol=1e-8)
-        np.testing.assert_allclose(got.x0, exact.x0, rtol=1e-6, atol=1e-6 / float(sde.alpha(t)))
+        predicted, exact = ideal(sde, meaning).predict(x, t), mixture(sde).predict(x, t)
+        np.testing.assert_allclose(predicted.noise, exact.noise, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(predicted.x0, exact.x0, rtol=1e-6, atol=1e-6 / float(sde.alpha(t)))
 
 
 @pytest.mark.parametrize("make", [ss.Noise, ss.Score])
 def test_float32_keeps_both_halves_near_the_data(sde, make):
-    """At t_min the two halves differ by a factor of up to a million in size; neither may be lost."""
+    """float32 keeps both halves at t_min, where their sizes differ by a factor of up to a million."""
     t = sde.t_min
     x = points(sde, t)
     with jax.enable_x64(True):
         exact = mixture(sde).predict(jnp.asarray(np.asarray(x, np.float64)), t)
         noise, x0 = np.asarray(exact.noise), np.asarray(exact.x0)
-    given = jnp.asarray(noise if make is ss.Noise else -noise / float(sde.sigma(t)), jnp.float32)
-    got = ss.NetworkDenoiser(sde, make(), lambda params, *_, keys: params, given).predict(x, t)
-    np.testing.assert_allclose(got.noise, noise, rtol=1e-5)
-    np.testing.assert_allclose(got.x0, x0, rtol=1e-5, atol=1e-6)
+    output = jnp.asarray(noise if make is ss.Noise else -noise / float(sde.sigma(t)), jnp.float32)
+    predicted = ss.NetworkDenoiser(sde, make(), lambda params, *_, keys: params, output).predict(x, t)
+    np.testing.assert_allclose(predicted.noise, noise, rtol=1e-5)
+    np.testing.assert_allclose(predicted.x0, x0, rtol=1e-5, atol=1e-6)
 
 
 def test_the_input_has_unit_variance(sde):
-    """With data_std the network sees data of that standard deviation at unit variance, at every time."""
+    """The network input has unit variance at every time if data_std is the standard deviation of the data."""
     data_std, t = 0.7, np.array([1e-5, 0.1, 0.6, 1.0], np.float32)
     scale = ss.Noise(data_std=data_std).input_scale(sde, jnp.asarray(t))
     total = np.asarray(sde.alpha(t)) ** 2 * data_std**2 + np.asarray(sde.sigma(t)) ** 2
@@ -169,16 +167,16 @@ def test_a_bfloat16_network_does_not_coarsen_the_rest(sde):
 def test_predictions_of_ones_own(x64, sde):
     x, t = points(sde, 0.3), 0.3
     exact = mixture(sde).predict(x, t)
-    for made in (
+    for prediction in (
         ss.Prediction.from_x0(sde, x, t, exact.x0),
         ss.Prediction.from_score(sde, x, t, mixture(sde).score(x, t)),
     ):
-        np.testing.assert_allclose(made.x0, exact.x0, rtol=1e-9, atol=1e-10)
-        np.testing.assert_allclose(made.noise, exact.noise, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(prediction.x0, exact.x0, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(prediction.noise, exact.noise, rtol=1e-9, atol=1e-10)
 
 
 class Faint(ss.VP):
-    """No signal to speak of at t = 1."""
+    """`Faint` has almost no signal at t = 1."""
 
     beta_max: float = 60.0
 

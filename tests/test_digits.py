@@ -1,7 +1,7 @@
-"""Digits of a short run, judged by a classifier that has seen only the real ones.
+"""A classifier that was trained on real digits recognises the samples of a short run.
 
-It takes ten minutes on two busy cores: `python -m pytest -m long tests/test_digits.py`, before a release;
-`python -m tests.test_digits` has other variants.
+The test takes ten minutes on two busy cores: `python -m pytest -m long tests/test_digits.py`, before a release.
+`python -m tests.test_digits` runs other variants.
 """
 
 import json
@@ -26,32 +26,32 @@ PIXELS, LABELS = REAL.data[:1500], REAL.target[:1500]
 
 
 def sure(images):
-    """(class, probability) of each image under logistic regression on the real training digits."""
+    """Return (class, probability) of each image under logistic regression on the real training digits."""
     model = LogisticRegression(C=0.01, max_iter=5000).fit(PIXELS, LABELS)
     probabilities = model.predict_proba(images)
     return probabilities.argmax(axis=1), probabilities.max(axis=1)
 
 
 def the_likelihood_is_right(workdir):
-    """At most 2.20 bits/dim (ten class Gaussians: 2.59), known to 0.03; exact trace and probes agree."""
-    found = json.loads((workdir / "eval" / "likelihood.json").read_text())
-    assert found["n"] == 297
-    assert 1.0 < found["bits_per_dim"] <= 2.20
-    assert found["stderr"] < 0.03
+    """Assert at most 2.20 bits/dim (ten class Gaussians: 2.59), known to 0.03; exact trace and probes agree."""
+    result = json.loads((workdir / "eval" / "likelihood.json").read_text())
+    assert result["n"] == 297
+    assert 1.0 < result["bits_per_dim"] <= 2.20
+    assert result["stderr"] < 0.03
     model = ss.load(workdir)
     images = REAL.images[1500:1502, ..., None]
     keys = jax.random.split(jax.random.key(0), 2)
     options = {"codec": model.codec, "rtol": 1e-3, "atol": 1e-3}
     exact = ss.bits_per_dim(model.denoiser, images, keys, trace="exact", **options)
     estimated = ss.bits_per_dim(model.denoiser, images, keys, probes=16, **options)
-    # Student's t with 15 degrees of freedom exceeds 4.07 once in a thousand; 0.005 is the solver's part.
+    # Student's t with 15 degrees of freedom exceeds 4.07 once in a thousand; 0.005 allows for the error of the solver.
     assert (np.abs(exact.value - estimated.value) < 4.07 * estimated.stderr + 0.005).all()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("variant", "steps"), [("edm", 500)])
 def test_a_person_would_read_digits(tmp_path, variant, steps):
-    keep = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "NPROC")}
     conditional = "conditional" in variant
     subprocess.run(
         [sys.executable, "main.py", f"--config=configs/digits.py:{variant}", f"--workdir={tmp_path}"]
@@ -59,7 +59,7 @@ def test_a_person_would_read_digits(tmp_path, variant, steps):
         + [f"--config.train.steps={steps}", "--config.train.eval_every=0", "--config.train.sample_every=0"]
         + ["--config.eval.what=Likelihood(rtol=1e-3, atol=1e-3)"],
         cwd=ROOT,
-        env=keep,
+        env=environment,
         check=True,
     )
     if not conditional:
@@ -68,17 +68,17 @@ def test_a_person_would_read_digits(tmp_path, variant, steps):
         images = arrays["images"].reshape(200, 64).astype(float)
         labels = arrays.get("labels")
 
-    # As sure of the samples as it is of real digits it has not seen, less a margin.
-    found, probability = sure(images)
+    # The classifier is as certain of the samples as of unseen real digits, less a margin.
+    classes, probability = sure(images)
     _, real = sure(REAL.data[1500:])
     assert (probability > 0.9).mean() > (real > 0.9).mean() - 0.15
-    assert np.bincount(found, minlength=10).min() >= 5
+    assert np.bincount(classes, minlength=10).min() >= 5
     neighbours = KNeighborsClassifier(1).fit(PIXELS, LABELS).predict(images)
-    assert (neighbours == found).mean() > 0.8  # two classifiers read the same digit
+    assert (neighbours == classes).mean() > 0.8  # two classifiers read the same digit
     if labels is not None:
-        assert (found == labels).mean() > 0.85
+        assert (classes == labels).mean() > 0.85
 
-    # Not copies: samples keep a distance from the training images, as unseen real digits do.
+    # Samples are not copies: samples have a distance from the training images, as unseen real digits have.
     def nearest(points):
         return np.sqrt(((points[:, None] - PIXELS[None]) ** 2).sum(axis=2)).min(axis=1)
 

@@ -1,13 +1,12 @@
-"""What the documents show is executed: code blocks, notebooks, and the commands of the README."""
+"""The code blocks and notebooks of the documents run, and the files that the documents name exist."""
 
-import os
 import pathlib
 import re
 
-import nbclient
 import nbformat
 import pytest
 
+from colabs.execute import executed
 from configs import digits
 from score_sde.jobs import train
 
@@ -31,14 +30,27 @@ def test_there_are_blocks_to_run():
 
 
 def execute(name, folder, **environment):
-    """Run a notebook in a fresh kernel; returns its outputs."""
-    notebook = nbformat.read(ROOT / "colabs" / name, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
-    client.execute(env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"} | environment)
+    """Run a notebook in a fresh kernel; return the text and the number of pictures of the outputs."""
+    notebook = executed(ROOT / "colabs" / name, folder, **environment)
+    return text_and_pictures(notebook)
+
+
+def text_and_pictures(notebook):
+    """Return the printed text of a notebook and the number of its pictures."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = sum("image/png" in output.get("data", {}) for output in outputs)
     return "".join(output.get("text", "") for output in outputs), pictures
+
+
+@pytest.mark.parametrize(("name", "count"), [("quickstart.ipynb", 6), ("likelihood.ipynb", 3)])
+def test_the_notebooks_are_kept_with_outputs_of_a_trained_workdir(name, count):
+    """The site shows the outputs: all pictures, no error, no warning, and no path of the machine."""
+    notebook = nbformat.read(ROOT / "colabs" / name, as_version=4)
+    text, pictures = text_and_pictures(notebook)
+    assert pictures == count and "runs/digits: found" in text and "/tmp" not in text
+    kinds = {output.output_type for cell in notebook.cells for output in cell.get("outputs", [])}
+    assert kinds <= {"stream", "display_data"}
+    assert "Warning" not in text and "Traceback" not in text
 
 
 @pytest.mark.slow
@@ -51,7 +63,7 @@ def test_quickstart_with_a_workdir(tmp_path):
     text, pictures = execute("quickstart.ipynb", tmp_path, SCORE_SDE_WORKDIR=str(tmp_path))
     assert ": found" in text
     assert pictures == 6
-    assert float(re.search(r"held-out points: (\S+) nats", text).group(1)) > -1.05  # the law itself has -0.80
+    assert float(re.search(r"held-out points: (\S+) nats", text).group(1)) > -1.05  # the distribution has -0.80
     before, after, least = map(float, re.search(r"loss (\S+) -> (\S+); of the exact denoiser: (\S+)", text).groups())
     assert before > 1.3 * least and 0.99 * least < after < 1.08 * least
     assert abs(float(re.search(r"centre ([\d.]+)", text).group(1)) - 1) < 0.05

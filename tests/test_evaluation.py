@@ -1,4 +1,4 @@
-"""The evaluation job: every example exactly once, results that say what they are of, and none mixed up."""
+"""An evaluation uses each example exactly once, states its settings, and never overwrites another result."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ WHAT = f"HeldOutLoss, LossPerLevel, {LIKELIHOOD}"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A workdir of a very small conditional model, and its config."""
+    """Return the config and the workdir of a very small conditional model."""
     config = digits.get_config("vp,conditional")
     config.data.update(name="tests.few_digits.FewDigits", dir=str(tmp_path_factory.mktemp("data")), batch_size=16)
     config.network = dict(name="tests.few_digits.Affine")
@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of the workdir without results, and the config."""
+    """Return the config and a copy of the workdir without results."""
     config, workdir = trained
     shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
     return config.copy_and_resolve_references(), tmp_path / "run"
@@ -50,33 +50,33 @@ def read(workdir, name="likelihood"):
 def test_what_an_evaluation_writes(run, capsys):
     config, workdir = run
     evaluate(config, workdir)
-    told = capsys.readouterr().out
-    assert "bits/dim over 7 examples" in told
-    found, model = read(workdir), ss.load(workdir)
+    printed = capsys.readouterr().out
+    assert "bits/dim over 7 examples" in printed
+    result, model = read(workdir), ss.load(workdir)
     codec = model.codec
     with np.load(workdir / "eval" / "likelihood.npz") as arrays:
-        each = {name: arrays[name] for name in arrays}
-    assert each["index"].tolist() == list(range(7))
-    assert found["n"] == 7
-    assert found["bits_per_dim"] == pytest.approx(each["bits_per_dim"].mean())
-    assert found["stderr"] == pytest.approx(each["bits_per_dim"].std(ddof=1) / math.sqrt(7))
-    assert found["bits_per_dim"] == pytest.approx(sum(found["terms"].values()))
-    assert set(found["terms"]) == {"prior", "divergence", "scale", "dequantization"}
-    assert found["is"] == "an upper bound"
-    assert found["terms"]["scale"] == pytest.approx(3)
-    parts = found["stderr_parts"]
-    assert parts["data"] ** 2 == pytest.approx(max(found["stderr"] ** 2 - parts["probes"] ** 2, 0))
-    assert parts["probes"] == pytest.approx(np.sqrt((each["stderr"] ** 2).sum()) / 7)
-    assert (found["checkpoint_step"], found["checkpoint_digest"]) == (20, model.digest)
-    assert (found["rtol"], found["atol"], found["probes"], found["seed"]) == (1e-3, 1e-3, 2, 0)
-    assert found["data"] == data.digest(FewDigits(config.data.dir).source("test"))
-    assert found["seconds"] > 0 and found["nfe"] == pytest.approx(each["nfe"].mean())
-    assert found["conditional"] is True
+        columns = {name: arrays[name] for name in arrays}
+    assert columns["index"].tolist() == list(range(7))
+    assert result["n"] == 7
+    assert result["bits_per_dim"] == pytest.approx(columns["bits_per_dim"].mean())
+    assert result["stderr"] == pytest.approx(columns["bits_per_dim"].std(ddof=1) / math.sqrt(7))
+    assert result["bits_per_dim"] == pytest.approx(sum(result["terms"].values()))
+    assert set(result["terms"]) == {"prior", "divergence", "scale", "dequantization"}
+    assert result["is"] == "an upper bound"
+    assert result["terms"]["scale"] == pytest.approx(3)
+    parts = result["stderr_parts"]
+    assert parts["data"] ** 2 == pytest.approx(max(result["stderr"] ** 2 - parts["probes"] ** 2, 0))
+    assert parts["probes"] == pytest.approx(np.sqrt((columns["stderr"] ** 2).sum()) / 7)
+    assert (result["checkpoint_step"], result["checkpoint_digest"]) == (20, model.digest)
+    assert (result["rtol"], result["atol"], result["probes"], result["seed"]) == (1e-3, 1e-3, 2, 0)
+    assert result["data"] == data.digest(FewDigits(config.data.dir).source("test"))
+    assert result["seconds"] > 0 and result["nfe"] == pytest.approx(columns["nfe"].mean())
+    assert result["conditional"] is True
 
     loss, levels = read(workdir, "loss"), read(workdir, "loss_per_level")
     records = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
     last = [record["heldout_loss"] for record in records if "heldout_loss" in record][-1]
-    assert loss["loss"] == pytest.approx(last, rel=1e-4)  # the number of the training log
+    assert loss["loss"] == pytest.approx(last, rel=1e-4)  # the training log has this number
     assert loss["n"] == 7 and loss["stderr"] > 0
     assert len(levels["t"]) == len(levels["loss"]) == len(levels["log_snr"]) == 25
     assert (levels["t"][0], levels["t"][-1]) == (1e-5, 1.0)
@@ -85,11 +85,11 @@ def test_what_an_evaluation_writes(run, capsys):
     cond = {"label": np.repeat(example["label"], 32).astype(np.int32)}
     for k in (6, 12, 24):
         draws = jax.random.split(jax.random.key(k), len(x0))
-        other = ss.denoising_loss(model.denoiser, x0, draws, t=levels["t"][k], cond=cond, train=False)
-        assert abs(levels["loss"][k] - float(other.mean())) < 5 * levels["stderr"][k] + 0.02
+        reference = ss.denoising_loss(model.denoiser, x0, draws, t=levels["t"][k], cond=cond, train=False)
+        assert abs(levels["loss"][k] - float(reference.mean())) < 5 * levels["stderr"][k] + 0.02
     assert (workdir / "eval" / "loss_per_level.png").stat().st_size > 1000
 
-    # The likelihood of an example is that of bits_per_dim with its own key, computed alone and given its label.
+    # The likelihood of an example equals bits_per_dim of this example alone, with the key and label of the example.
     key = jax.random.fold_in(keys_.stream(0, "likelihood"), 6)
     alone = ss.bits_per_dim(
         model.denoiser,
@@ -101,8 +101,8 @@ def test_what_an_evaluation_writes(run, capsys):
         rtol=1e-3,
         atol=1e-3,
     )
-    assert each["bits_per_dim"][6] == pytest.approx(alone.value[0], abs=0.02)
-    assert each["prior"][6] == pytest.approx(alone.prior[0], abs=0.02)
+    assert columns["bits_per_dim"][6] == pytest.approx(alone.value[0], abs=0.02)
+    assert columns["prior"][6] == pytest.approx(alone.prior[0], abs=0.02)
 
     before = (workdir / "eval" / "likelihood.json").read_text()
     evaluate(config, workdir)
@@ -152,7 +152,7 @@ def test_batches_are_about_equal(n, most, size):
 
 @dataclasses.dataclass(frozen=True)
 class Count(Evaluation):
-    """Counts to n; a result of NumPy's types."""
+    """`Count` counts to n; the result has NumPy's types."""
 
     n: int = 1
     sampler: ss.Sampler = dataclasses.field(default_factory=ss.Heun)
@@ -170,8 +170,8 @@ def test_two_evaluations_of_one_name_have_a_place_each(run, capsys):
     config, workdir = run
     config.eval.what = f"{__name__}.Count(n=1), {__name__}.Count(n=2), {__name__}.Count(n=2, sampler=DPMSolverPP())"
     evaluate(config, workdir)
-    found = [json.loads(path.read_text()) for path in (workdir / "eval").rglob("count.json")]
-    assert sorted((one["n"], one["counted"], one["sampler"]["name"]) for one in found) == [
+    results = [json.loads(path.read_text()) for path in (workdir / "eval").rglob("count.json")]
+    assert sorted((result["n"], result["counted"], result["sampler"]["name"]) for result in results) == [
         (1, 1.0, "Heun"),
         (2, 2.0, "DPMSolverPP"),
         (2, 2.0, "Heun"),
@@ -185,7 +185,7 @@ def test_two_evaluations_of_one_name_have_a_place_each(run, capsys):
 
 
 def test_results_of_something_else_are_not_touched(run, monkeypatch, capsys):
-    """Of another seed, other data, another checkpoint: each has a place of its own, and is found there again."""
+    """Results of another seed, other data or another checkpoint have their own folders, and are found there again."""
     config, workdir = run
     config.eval.update(what="HeldOutLoss")
     evaluate(config, workdir)
@@ -210,7 +210,7 @@ def test_results_of_something_else_are_not_touched(run, monkeypatch, capsys):
     config.eval.seed = 0
     before = [(workdir / "eval" / name / "loss.json").read_text() for name in others()]
     evaluate(config, workdir)
-    assert len(others()) == 4  # of seed 0 and step 24
+    assert len(others()) == 4  # the fourth has seed 0 and step 24
     capsys.readouterr()
     config.eval.seed = 5
     evaluate(config, workdir)
@@ -285,7 +285,7 @@ def test_data_outside_the_declared_range_is_refused(run, monkeypatch):
 
 
 def test_a_likelihood_that_cannot_be_computed_names_its_examples(run, monkeypatch):
-    """By their numbers in the split, and none for the padding."""
+    """The error has the numbers of the examples in the split, and no number of the padding."""
     config, workdir = run
     config.eval.update(what=LIKELIHOOD)
     original = data.QuantizedCodec.encode

@@ -1,4 +1,4 @@
-"""What docs/extending.md adds from outside: each one file of at most 40 lines, by its dotted path, and nothing else."""
+"""Each extension of docs/extending.md is one file of at most 40 lines; a config names its dotted path."""
 
 import json
 import re
@@ -29,7 +29,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The files of the page, in a folder from which they can be imported."""
+    """Yield a folder with the files of the page; Python imports from this folder."""
     folder = tmp_path_factory.mktemp("mine")
     for title, name in FILES.items():
         (folder / f"{name}.py").write_text(BLOCKS[title])
@@ -39,7 +39,7 @@ def files(tmp_path_factory):
 
 
 def small(**changes):
-    """A config of a run of seconds."""
+    """Return the config of a run that takes seconds."""
     return dict(
         data=dict(name="tests.few_digits.FewDigits", batch_size=16, dir=""),
         network=dict(name="tests.few_digits.Affine"),
@@ -62,7 +62,7 @@ def test_a_condition_of_ones_own(files, tmp_path):
     evaluate(config, tmp_path)
     model = ss.load(tmp_path)
     assert set(model.conditions) == {"brightness"}
-    # Every part of the network has learned, the bias of the absent condition too.
+    # Training has changed every parameter, also the bias of the absent condition.
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(model.denoiser.params))
     config["sample"]["cond"] = "brightness=[0.2, 0.8]"
     draw_samples(config, tmp_path)
@@ -75,7 +75,7 @@ def test_a_condition_of_ones_own(files, tmp_path):
     assert out.nfe.tolist() == [2 * (2 * 4 + 1)] * 2
     with pytest.raises(ss.InputError, match=r"cond has 'label', which is not read; conditions read: brightness"):
         ss.sample(model.denoiser, ss.Heun(), [1.0, 1e-5], model.shape, n=2, seed=0, cond={"label": np.zeros(2, int)})
-    # What is optional, and the data do not have, is absent for all.
+    # An optional condition that the data do not have is absent for all examples.
     assert not Experiment.from_config(small(network=dict(name="mycolours.Told"))).reads
 
 
@@ -84,12 +84,12 @@ def test_a_data_set_with_captions(files):
     config = small(data=dict(name="mypackage.Stripes", given=("caption",), batch_size=16))
     config["network"] = dict(name=f"{__name__}.Reader")
     experiment = Experiment.from_config(config)
-    assert experiment.network.conditions == ss.Conditions(caption=ss.Text(24))  # as the data set declares it
+    assert experiment.network.conditions == ss.Conditions(caption=ss.Text(24))  # the data set declares 24
     assert experiment.reads["caption"] == ss.Text(24) and dict(experiment.dataset.conditions) != reads
 
 
 class Reader(ss.networks.Network):
-    """A network that takes whatever conditions it is given."""
+    """`Reader` is a network that accepts all conditions."""
 
     def __init__(self, shape, conditions=None):
         self.shape, self.conditions = shape, ss.Conditions(conditions)
@@ -102,11 +102,11 @@ class Reader(ss.networks.Network):
 
 
 def test_a_codec_of_ones_own(files):
-    __import__("mycodecs")  # its own assertions hold
+    __import__("mycodecs")  # the import runs the file's assertions
 
 
 class Grey(ss.Guide):
-    """Moves x_0 towards a grey that each example asks for."""
+    """`Grey` replaces x_0 by the grey level of the condition."""
 
     @property
     def reads(self):
@@ -118,7 +118,7 @@ class Grey(ss.Guide):
 
 
 def test_a_guide_of_ones_own(tmp_path):
-    """It is named by a config, reads its own condition, and has it when samples are drawn."""
+    """A config names the guide, and the guide reads its own condition when samples are drawn."""
     config = small()
     train(config, tmp_path)
     config["sample"] |= dict(guidance=f"{__name__}.Grey", cond="grey=[-1.0, 0.0, 1.0]")
@@ -129,7 +129,7 @@ def test_a_guide_of_ones_own(tmp_path):
 
 
 def run_of_two(config, workdir, stop):
-    """Train to the end, at once or in two parts."""
+    """Train to step `stop`, then to the end; return the trained run."""
     for steps in (stop, config["train"]["steps"]):
         train(config | dict(train=config["train"] | dict(steps=steps)), workdir)
     return load_trained(workdir)
@@ -137,7 +137,7 @@ def run_of_two(config, workdir, stop):
 
 @pytest.mark.slow
 def test_an_objective_with_state(files, tmp_path):
-    """It moves with what it sees, is the same on one device as on two, under fsdp, and after a stop, bit for bit."""
+    """Training changes the state of the objective; fsdp and pmap give the same state, and a stop the same bits."""
     config = small(objective=dict(name="mylosses.Balanced", target="noise"))
     train(config, tmp_path / "whole")
     whole, parts = load_trained(tmp_path / "whole"), run_of_two(config, tmp_path / "parts", 4)
@@ -156,16 +156,16 @@ def test_an_evaluation_that_asks_for_samples(files, tmp_path, capsys):
     train(config, tmp_path)
     config["eval"] = dict(what="myevaluations.Brightness(n=6)", batch_size=8)
     evaluate(config, tmp_path)
-    found = json.loads((tmp_path / "eval" / "brightness.json").read_text())
+    result = json.loads((tmp_path / "eval" / "brightness.json").read_text())
     with np.load(tmp_path / "samples" / "samples.npz") as arrays:
-        assert found["drawn"] == pytest.approx(arrays["images"].mean())
-    assert found["n"] == 6 and found["sample"]["seed"] == 0
+        assert result["drawn"] == pytest.approx(arrays["images"].mean())
+    assert result["n"] == 6 and result["sample"]["seed"] == 0
     capsys.readouterr()
-    draw_samples(config, tmp_path)  # they are there
+    draw_samples(config, tmp_path)  # the samples exist
     evaluate(config, tmp_path)
-    said = capsys.readouterr().out
-    assert "nothing left to sample" in said and "nothing left to evaluate" in said
-    config["sample"] = config["sample"] | dict(seed=1)  # other samples are another result
+    printed = capsys.readouterr().out
+    assert "nothing left to sample" in printed and "nothing left to evaluate" in printed
+    config["sample"] = config["sample"] | dict(seed=1)  # other samples have another result
     evaluate(config, tmp_path)
     assert len(list((tmp_path / "eval").glob("brightness-*/brightness.json"))) == 1
 

@@ -1,4 +1,4 @@
-"""A part of the fault suite; all of it is `python tests/faults.py`."""
+"""The tests run a part of the fault suite; `python tests/faults.py` runs the whole suite."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ from tests import faults
 killed = functools.partial(faults.kills, sign=signal.SIGKILL)
 stopped = functools.partial(faults.kills, sign=signal.SIGTERM)
 
-# What has no test within one process comes first: CI makes it.
+# The faults of the first group have no test within one process, so CI runs this group.
 FAULTS = [
     pytest.param((killed, stopped, faults.full_disk, faults.unwritable), id="whole", marks=pytest.mark.slow),
     pytest.param((faults.not_a_number, faults.damaged_data, faults.second_run), id="rest", marks=pytest.mark.long),
@@ -28,9 +28,9 @@ def test_no_run_is_lost(tmp_path, made):
     assert sum(tried for tried, _ in suite.table.values()) >= 3
 
 
-@pytest.mark.long  # CI has kills in test_no_run_is_lost, without another number of steps
+@pytest.mark.long  # CI kills runs in test_no_run_is_lost, with an unchanged number of steps
 def test_60_steps_killed_then_120_are_120_at_once(tmp_path):
-    """Every array of the last checkpoint, bit for bit."""
+    """Every array of the last checkpoint is equal, bit for bit."""
     suite = faults.Suite(tmp_path, seed=2, steps=120, every=15)
     killed = suite.start(tmp_path / "parts", "--config.train.steps=60")
     while len(faults.steps(tmp_path / "parts")) < 2:

@@ -1,4 +1,4 @@
-"""The data set of a user's own files: what is chosen, prepared, held out and kept."""
+"""The data set `Files` chooses settings for a user's files, and prepares, holds out and keeps examples."""
 
 import errno
 import json
@@ -62,7 +62,7 @@ def test_what_is_held_out_does_not_depend_on_the_other_pictures(folder, tmp_path
 
 def test_duplicates_fall_on_one_side(tmp_path):
     root = tmp_path / "pictures"
-    for i in range(60):  # each picture three times, under other names and in other formats
+    for i in range(60):  # each picture has three files here and a fourth as BMP
         given.write(root / f"{i}.png", given.png(VALUES[i % 20]))
     for i in range(20):
         Image.fromarray(VALUES[i]).save(root / f"again {i}.bmp")
@@ -79,7 +79,7 @@ def test_a_share_is_held_out_and_every_class_stays_in_training():
     firsts, labels = np.arange(5000), np.arange(5000) % 1200
     labels[labels > 900] = 0
     chosen = held_out(names, firsts, labels, 0.2)
-    assert abs(chosen.mean() - 0.2) < 0.03  # 5 standard deviations of a binomial
+    assert abs(chosen.mean() - 0.2) < 0.03  # 0.03 is 5 standard deviations of a binomial
     assert set(labels[~chosen]) == set(labels)
     assert held_out(["a", "b"], np.arange(2), None, 0.001).sum() == 1
     assert held_out(["a", "b"], np.arange(2), None, 0.999).sum() == 1
@@ -104,8 +104,8 @@ def test_a_cache_of_other_settings_or_other_files_is_not_used(folder, tmp_path):
     first = both(files(folder, tmp_path))
     other = both(files(folder, tmp_path, size=12, filter="box"))
     assert other["train"]["values"].shape[1:] == (12, 12, 3)
-    wanted = np.asarray(Image.fromarray(first["train"]["values"][0]).resize((12, 12), Image.Resampling.BOX))
-    np.testing.assert_array_equal(other["train"]["values"][0], wanted)
+    expected = np.asarray(Image.fromarray(first["train"]["values"][0]).resize((12, 12), Image.Resampling.BOX))
+    np.testing.assert_array_equal(other["train"]["values"][0], expected)
     given.write(folder / "cat" / "000.png", given.png(VALUES[1]))
     os.utime(folder / "cat" / "000.png", ns=(5, 5))
     again = both(files(folder, tmp_path))
@@ -163,7 +163,7 @@ def test_a_damaged_cache_is_told(folder, tmp_path):
 
 def test_the_digest_is_of_what_is_read(folder, tmp_path):
     dataset, other = files(folder, tmp_path), files(folder, tmp_path, size=12)
-    digests = {data.digest(one.source(split)) for one in (dataset, other) for split in ("train", "test")}
+    digests = {data.digest(variant.source(split)) for variant in (dataset, other) for split in ("train", "test")}
     assert len(digests) == 4
     assert data.digest(files(folder, tmp_path).source("train")) == data.digest(dataset.source("train"))
 
@@ -231,7 +231,7 @@ def test_captions_and_numbers_are_conditions(tmp_path):
         {"file_name": f"{i}.png", "text": f"words {i} ü", "weight": i / 2, "box": [1, i], "url": f"http://{i}"}
         for i in range(9)
     ]
-    for i in range(10):  # the last has none
+    for i in range(10):  # the last picture has no row
         given.write(tmp_path / "p" / f"{i}.png", given.png(VALUES[i]))
     given.write(tmp_path / "p" / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
     dataset = files(tmp_path / "p", tmp_path)
@@ -364,7 +364,7 @@ def test_fashion_mnist_is_read_where_it_is(tmp_path):
 
 @pytest.mark.skipif(not data.FashionMNIST().dir.is_dir(), reason="Debian's package dataset-fashion-mnist is not here")
 def test_fashion_mnist_of_debian():
-    """The counts and the mean that its authors give."""
+    """The counts and the mean equal the figures of the data set's authors."""
     dataset = data.FashionMNIST()
     train, test = dataset.source("train").columns, dataset.source("test").columns
     assert (len(train["values"]), len(test["values"])) == (60_000, 10_000)
@@ -409,7 +409,7 @@ def test_classes_keep_their_numbers_when_folders_are_renamed(folder, tmp_path):
 
 
 def test_both_parts_have_an_example(tmp_path):
-    given.class_folders(tmp_path / "single", VALUES[:3], np.arange(3))  # a picture for each class
+    given.class_folders(tmp_path / "single", VALUES[:3], np.arange(3))  # each class has one picture
     parts = both(files(tmp_path / "single", tmp_path))
     assert (len(parts["train"]["values"]), len(parts["test"]["values"])) == (2, 1)
     for i in range(4):

@@ -1,4 +1,4 @@
-"""fit: arrays to a model in one call, kept and opened again."""
+"""`fit` makes a model from arrays in one call; the model is saved and loaded."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SMALL = ss.networks.DDPMpp((8, 8, 1), channels=8, multipliers=(1,), blocks=1, at
 
 
 def spirals(n, rng):
-    """Two spirals of one and a half turns under noise of standard deviation 0.03."""
+    """Return points of two spirals of one and a half turns, without and with noise of standard deviation 0.03."""
     turn = np.sqrt(rng.random(n)) * 3 * np.pi
     angle = turn + np.pi * rng.integers(2, size=n)
     curve = (2 * turn / (3 * np.pi))[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -39,7 +39,7 @@ def test_a_model_is_saved_loaded_and_the_same(tmp_path):
         jobs.train(config_.complete(loaded.config.to_dict() | {"train": {"steps": 5}}), tmp_path / "kept")
 
 
-@pytest.mark.long  # CI fits points with labels, and digits
+@pytest.mark.long  # other tests in CI fit points with labels, and digits
 def test_images_with_labels(tmp_path):
     images = RNG.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
     model = ss.fit(images, ss.VP(), SMALL, label=np.arange(40) % 3, **QUICK)
@@ -54,7 +54,7 @@ def test_images_with_labels(tmp_path):
 
 @pytest.mark.slow
 def test_a_data_set_is_fitted_and_known_by_its_workdir(tmp_path):
-    """Its workdir trains on and is evaluated, for its config makes the data set again."""
+    """Training continues in the workdir, because the config makes the data set again."""
     model = ss.fit(ss.data.TwoMoons(), data=dict(given=("label",)), **QUICK)
     assert model.config.data.name == "TwoMoons" and model.conditions["label"].classes == 2
     model.save(tmp_path)
@@ -75,25 +75,25 @@ def test_a_data_set_is_fitted_and_known_by_its_workdir(tmp_path):
 
 @pytest.mark.slow
 def test_density_on_the_scale_of_real_data():
-    """Data of another size are standardised inside, and the density is that of the data: log p(x) - D log std."""
+    """`fit` standardises data of another scale; the density is that of the original data: log p(x) - D log std."""
     far = 1000 + 50 * POINTS
     model = ss.fit(far, **QUICK)
     x = far[:6].astype(np.float32)
-    got = model.log_prob(x, trace="exact", rtol=1e-4, atol=1e-4).value
+    log_probs = model.log_prob(x, trace="exact", rtol=1e-4, atol=1e-4).value
     inside, _ = model.codec.encode(x, None)
     assert abs(np.asarray(inside).mean()) < 1.5
     direct = ss.log_prob(model, inside, None, trace="exact", rtol=1e-4, atol=1e-4).value
-    np.testing.assert_allclose(got, direct - 2 * np.log(far.std()), rtol=1e-4)
+    np.testing.assert_allclose(log_probs, direct - 2 * np.log(far.std()), rtol=1e-4)
 
 
 def test_an_exact_gaussian_is_learned():
-    """300 steps on a Gaussian: its log-density, within what so short a training leaves."""
+    """300 steps on a Gaussian give the log-density, up to the error of such short training."""
     points = np.random.default_rng(1).normal(size=(4000, 2)).astype(np.float32)
     model = ss.fit(points, steps=300, progress=False, network=ss.networks.MLP((2,), width=32, blocks=1))
     x = points[:50]
     exact = -0.5 * (x**2).sum(axis=1) - np.log(2 * np.pi)
-    got = model.log_prob(x, trace="exact", rtol=1e-3, atol=1e-3).value
-    assert np.abs(got - exact).mean() < 0.3
+    log_probs = model.log_prob(x, trace="exact", rtol=1e-3, atol=1e-3).value
+    assert np.abs(log_probs - exact).mean() < 0.3
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_two_spirals_are_learned():
     fine, _ = spirals(50_000, np.random.default_rng(2))
 
     def density(x):
-        """Of the data's law, by a sum over 50,000 points of the curve."""
+        """Return the log-density of the data's distribution, a sum over 50,000 points of the curve."""
         squares = ((fine - x) ** 2).sum(axis=1)
         return logsumexp(-squares / (2 * 0.03**2)) - np.log(len(fine) * 2 * np.pi * 0.03**2)
 
     far = np.array([np.sqrt(((fine - x) ** 2).sum(axis=1).min()) for x in drawn])
-    assert (far > 0.12).mean() < 0.05  # four standard deviations of the noise
+    assert (far > 0.12).mean() < 0.05  # 0.12 is four standard deviations of the noise
     out = model.log_prob(test, probes=4, rtol=1e-4, atol=1e-4)
     assert np.mean(np.asarray(out.value) - [density(x) for x in test]) > -0.4
     assert np.isfinite(out.stderr).all()

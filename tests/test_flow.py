@@ -1,4 +1,4 @@
-"""The adaptive solve, encoding and decoding, interpolation, and the sampler ProbabilityFlow: against closed forms."""
+"""The adaptive solver, encoding, decoding, interpolation and the sampler ProbabilityFlow agree with closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ KEYS = jax.random.split(jax.random.key(0), 16)
 
 @pytest.mark.parametrize(("t0", "t1"), [(0.25, 2.0), (2.0, 0.25)])
 def test_solve_is_the_closed_form_in_both_directions(x64, t0, t1):
-    """y' = rate y, and z' = cos t, each example with its own rate and its own steps."""
+    """The solver solves y' = rate y and z' = cos t; each example has its own rate and its own steps."""
     rates = np.asarray([0.1, -1.0, 4.0]) * (1 if t1 > t0 else -1)
     y0 = (np.ones((3, 2)), np.zeros(3))
     errors = []
@@ -32,7 +32,7 @@ def test_solve_is_the_closed_form_in_both_directions(x64, t0, t1):
 
 
 def gaussian_flow(sde, denoiser, x, start, end):
-    """The flow of a Gaussian is linear: along each eigenvector, whitened coordinates stay as they are."""
+    """Return the linear flow of a Gaussian: along each eigenvector, whitened coordinates are constant."""
     spread = [np.sqrt(float(sde.alpha(t)) ** 2 * denoiser.values[0] + float(sde.variance(t))) for t in (start, end)]
     vectors, mean = denoiser.vectors[0], denoiser.means[0]
     whitened = (np.asarray(x, np.float64) - float(sde.alpha(start)) * mean) @ vectors / spread[0]
@@ -70,7 +70,7 @@ def test_samples_of_the_adaptive_sampler_follow_the_mixture(sde):
     x = ss.sample(mixture, ss.ProbabilityFlow(1e-3, 1e-3), [sde.t_max, sde.t_stop], (2,), n=4000, seed=0).x
     covariance = np.asarray(mixture.data.covariance())
     bound = 4 * np.sqrt(np.diag(covariance) / 4000)
-    # Beyond the Monte-Carlo error, the prior's width is not the marginal's: worst for VE with sigma_max 20.
+    # The bound exceeds the Monte-Carlo error as the prior differs from the marginal, most for VE with sigma_max 20.
     assert (np.abs(x.mean(axis=0) - np.asarray(mixture.data.mean())) < bound + 0.06).all()
     np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.25)
 

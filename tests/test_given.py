@@ -1,4 +1,4 @@
-"""What a user gives: data that are not what they say, settings without effect, and nothing lost to what was known."""
+"""Data that are not as declared and settings without effect are refused, and no earlier result is lost."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def test_real_numbers_that_are_not_finite_are_named():
 
 
 class Half(data.Digits):
-    """The digits with a test split that fails, as `wrong` says."""
+    """`Half` has 32 digits in each split, and the test split has the defect `wrong`."""
 
     def __init__(self, dir=None, wrong=""):
         super().__init__(dir)
@@ -124,8 +124,8 @@ def test_a_checkpoint_comes_before_what_may_fail_and_the_loss_is_made_up_for(con
     jobs.train(config, tmp_path / "run")
     jobs.train(config, tmp_path / "whole")
     ours, theirs = (read_records(tmp_path / name / "train.jsonl") for name in ("run", "whole"))
-    named = [record["heldout_loss"] for record in ours if "heldout_loss" in record]
-    assert named == [record["heldout_loss"] for record in theirs if "heldout_loss" in record] and len(named) == 1
+    losses = [record["heldout_loss"] for record in ours if "heldout_loss" in record]
+    assert losses == [record["heldout_loss"] for record in theirs if "heldout_loss" in record] and len(losses) == 1
     before = (tmp_path / "run" / "train.jsonl").read_bytes()
     jobs.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "train.jsonl").read_bytes() == before
@@ -143,7 +143,7 @@ def test_a_run_starts_from_the_weights_of_another(config, tmp_path):
     jobs.train(again, tmp_path / "b")
     weights, drawn = ss.load(tmp_path / "a").denoiser.params, ss.load(tmp_path / "b", average=None).denoiser.params
     for name, value in weights.items():
-        np.testing.assert_allclose(drawn[name], value, atol=3e-5)  # two steps of 1e-5
+        np.testing.assert_allclose(drawn[name], value, atol=3e-5)  # each of two steps adds about 1e-5
     experiment = ss.Experiment.from_config(again)
     other = first.copy_and_resolve_references()
     other.data.given = ()

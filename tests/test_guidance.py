@@ -1,4 +1,4 @@
-"""Guidance of a mixture whose conditional scores are known."""
+"""Guidance follows its formula on a mixture whose conditional scores are known."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +17,9 @@ def test_weights_interpolate_and_extrapolate_both_halves(x64, sde):
     for weight, from_given in ((0.0, 0), (1.0, 1), (3.0, 3), (-1.0, -1)):
         guided = ss.ClassifierFree(model, weight).predict(x, t, cond)
         for half in ("x0", "noise"):
-            got, c, u = (getattr(each, half) for each in (guided, given, without))
+            got, c, u = (getattr(prediction, half) for prediction in (guided, given, without))
             np.testing.assert_allclose(got, u + from_given * (c - u), rtol=1e-10, atol=1e-12)
-        # A guided prediction is still two halves of one x_t.
+        # The halves of a guided prediction add up to x_t.
         np.testing.assert_allclose(sde.alpha(t) * guided.x0 + sde.sigma(t) * guided.noise, x, rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(ss.ClassifierFree(model, 3.0).score(x, t), model.score(x, t), rtol=1e-10)
     np.testing.assert_array_equal(ss.ClassifierFree(model, 1.0).score(x, t, cond), model.score(x, t, cond))
@@ -36,15 +36,15 @@ def test_guided_samples_have_the_class_asked_for(sde):
 
 
 def test_evaluations_are_counted_through_guides():
-    """Two networks a prediction, four inside two guides; a sampler adds them up, and the last denoising too."""
+    """One guide makes two network evaluations per prediction, two guides make four; nfe includes the last denoising."""
     sde = ss.VP()
     model = ss.GaussianMixture(sde, *MIXTURE)
     once, twice = ss.ClassifierFree(model, 2.0), ss.ClassifierFree(ss.ClassifierFree(model, 2.0), 1.5)
     cond, grid = {"label": np.arange(3) % 2}, ss.time_grid.uniform(sde, 5)
-    for sampler, each in ((ss.Ancestral(), 1), (ss.Heun(), 2), (ss.DPMSolverPP2S(), 2), (ss.LMS(), 1)):
+    for sampler, evaluations in ((ss.Ancestral(), 1), (ss.Heun(), 2), (ss.DPMSolverPP2S(), 2), (ss.LMS(), 1)):
         for denoiser, cost in ((model, 1), (once, 2), (twice, 4)):
             nfe = ss.sample(denoiser, sampler, grid, (2,), n=3, seed=0, cond=cond).nfe
-            assert nfe.tolist() == [cost * (5 * each + 1)] * 3
+            assert nfe.tolist() == [cost * (5 * evaluations + 1)] * 3
     pair = ss.PredictorCorrector(ss.DDIM(), ss.Langevin(steps=3))
     assert ss.sample(once, pair, grid, (2,), n=3, seed=0, cond=cond).nfe.tolist() == [2 * (5 * 4 + 1)] * 3
 
@@ -67,7 +67,7 @@ def test_the_adaptive_solves_count_guides_too():
 
 
 def test_a_guide_leaves_out_what_it_is_told(sde):
-    """Names that the denoiser can do without, by default all of them; others are refused."""
+    """A guide leaves out optional conditions, by default all of them; other names are refused."""
     model = ss.GaussianMixture(sde, *MIXTURE)
     x, cond = jnp.ones((2, 2)), {"label": jnp.array([0, 1])}
     by_default, by_name = (ss.ClassifierFree(model, 3.0, drop=drop).score(x, 0.4, cond) for drop in (None, ["label"]))

@@ -1,4 +1,4 @@
-"""Pictures are what was put in, and files are whole or absent."""
+"""A picture shows the values of its images, and a file is whole or absent."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Wrong input to every public call: one line of InputError, whatever it is."""
+"""Every public call answers wrong input with an InputError of one line."""
 
 import copy
 import functools
@@ -131,7 +131,7 @@ WRONG = [
 CASES = [(call, name) for call, names in CALLS.items() for name in names]
 
 
-# Of these arguments of `fit` most values make a training of their own.
+# For these arguments of `fit` most of the values start a training run.
 TRAINING = {"cond": "slow", "label": "slow", "network": "slow", "sde": "slow", "learning_rate": "long", "seed": "long",
             "steps": "long"}  # fmt: skip
 
@@ -141,15 +141,15 @@ def case(call, name):
     return pytest.param(call, name, id=f"{call.__name__}-{name}", marks=marks)
 
 
-@pytest.mark.parametrize(("call", "name"), [case(*each) for each in CASES])
+@pytest.mark.parametrize(("call", "name"), [case(*arguments) for arguments in CASES])
 def test_wrong_input(call, name):
-    """Whatever stands for an argument: the call succeeds, or says in one line what was expected."""
-    told = [outcome(lambda wrong=wrong: call(**{name: wrong}), wrong) for wrong in WRONG]
-    assert not any(told), "\n".join(filter(None, told))
+    """For any value of an argument the call succeeds, or says in one line what was expected."""
+    faults = [outcome(lambda wrong=wrong: call(**{name: wrong}), wrong) for wrong in WRONG]
+    assert not any(faults), "\n".join(filter(None, faults))
 
 
 def outcome(call, wrong):
-    """What is wrong with how a call answers; '' where it succeeds, or refuses in one line."""
+    """Return the fault in the answer of a call; '' if the call succeeds, or refuses in one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -174,8 +174,8 @@ PLAIN = st.one_of(
 )  # fmt: skip
 THINGS = st.sampled_from([ss.VP, ss.VP(), ss.Heun(), ss.Noise(), ss.Label(3), MIXTURE, ss, len, 1j, object()])
 ANYTHING = PLAIN | ARRAYS | THINGS
-# The tests below try the same examples each time (derandomize), so that CI says of a commit what it said before; others
-# are tried by hand, without it.
+# The tests below use the same examples each time (derandomize), so that CI gives one answer for a commit. Developers
+# try other examples without derandomize.
 
 
 @pytest.mark.slow
@@ -186,7 +186,7 @@ def test_random_input(chosen, wrong):
     assert not outcome(lambda: call(**{name: wrong}), (call.__name__, name, wrong))
 
 
-# What the constructors of public classes cannot do without.
+# The constructors of public classes require these arguments.
 GIVEN = dict(
     denoiser=MIXTURE, sde=SDE, shape=(8, 8, 1), weights=[1.0], means=[[0.0, 0.0]], stds=1.0, weight=1.0,
     predictor=ss.DDIM(), corrector=ss.Langevin(), maximum=255, classes=3, alpha=[0.9, 0.5], variance=[0.1, 0.5],
@@ -197,17 +197,26 @@ SPACES = (ss, ss.networks, ss.data, ss.losses, ss.time_sampling, ss.weighting, a
 
 
 def constructors():
-    """(class, the arguments that it needs, one of its parameters) of every public class that needs no more."""
+    """Return (class, required arguments, a parameter) of every public class whose required arguments are in GIVEN."""
     cases = {}
     for kind in {value for space in SPACES for value in vars(space).values() if isinstance(value, type)}:
         ours = kind.__module__.startswith("score_sde") and not issubclass(kind, tuple | Exception)
         parameters = inspect.signature(kind).parameters if ours and not inspect.isabstract(kind) else {}
         needed = [
-            name for name, one in parameters.items() if one.default is one.empty and one.kind < one.VAR_POSITIONAL
+            name
+            for name, parameter in parameters.items()
+            if parameter.default is parameter.empty and parameter.kind < parameter.VAR_POSITIONAL
         ]
-        for name, one in parameters.items():
-            if all(each in GIVEN for each in needed) and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
-                cases[kind.__module__, kind.__name__, name] = (kind, {each: GIVEN[each] for each in needed}, name)
+        for name, parameter in parameters.items():
+            if all(argument in GIVEN for argument in needed) and parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            ):
+                cases[kind.__module__, kind.__name__, name] = (
+                    kind,
+                    {argument: GIVEN[argument] for argument in needed},
+                    name,
+                )
     return [cases[key] for key in sorted(cases)]
 
 
@@ -225,11 +234,11 @@ def test_random_arguments_of_constructors(chosen, wrong):
     assert not outcome(lambda: kind(**needed | {name: wrong}), (kind.__name__, name, wrong))
 
 
-CONFIGS = [config_.complete(each.get_config()).to_dict() for each in (toy, digits)]
+CONFIGS = [config_.complete(module.get_config()).to_dict() for module in (toy, digits)]
 
 
 def entries(section, path=()):
-    """The paths of all entries of a config, sections too."""
+    """Yield the paths of all entries of a config, sections included."""
     for name, value in section.items():
         yield (*path, name)
         if isinstance(value, dict):
@@ -246,7 +255,7 @@ SPECS = st.sampled_from(
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 1), st.data())
 def test_random_settings(which, data):
-    """All that a run checks before its first step."""
+    """The checks of a run before its first step accept a random setting, or refuse it in one line."""
     config = copy.deepcopy(CONFIGS[which])
     path, wrong = data.draw(st.sampled_from(list(entries(config)))), data.draw(PLAIN | SPECS)
     section = config

@@ -1,4 +1,4 @@
-"""The job room: every example exactly once, however a job is cut, stopped or damaged."""
+"""A job computes each example exactly once, even after an interruption, a stop or damage."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def check(folder, n=23):
 
 
 def stop_at(call, error=KeyboardInterrupt):
-    """As squares, but its call number `call` fails."""
+    """Return a function like `squares`; its call number `call` fails."""
     calls = iter(range(1000))
 
     def compute(numbers):
@@ -55,7 +55,7 @@ def stop_at(call, error=KeyboardInterrupt):
 def test_a_job_in_one_go(tmp_path, size):
     parts = run(tmp_path, size=size)
     check(tmp_path)
-    # What other tools read.
+    # Other tools read these entries.
     with np.load(sorted(parts.folder.iterdir())[-1]) as part:
         assert part["index"][-1] == 22 and part["square"][-1] == 22**2 and part["seconds"] >= 0
     parts.remove()
@@ -146,7 +146,7 @@ def test_a_job_may_want_fewer_than_one_before_it(tmp_path):
 
 
 def test_results_that_are_not_seen_are_waited_for(tmp_path, monkeypatch):
-    """As on a network, where what another host has written may take its time; and not for ever."""
+    """A job waits for results of other hosts, which a network file system may show late, but not for ever."""
     parts = Parts(tmp_path, "squares", {"of": 1})
     parts.write(0, squares(np.arange(4)), 1.0)
     monkeypatch.setattr("time.sleep", lambda _: parts.write(4, squares(np.arange(4, 8)), 1.0))
@@ -176,7 +176,10 @@ def test_batches_cover_what_is_missing_once(done, size):
 
 
 def test_each_process_does_its_share(tmp_path, monkeypatch):
-    """Two processes one after the other here, which do not wait for each other; 23 examples by 4 are 6 batches."""
+    """Two processes compute the 6 batches of 23 examples by 4 alternately.
+
+    The processes run one after the other here, and do not wait for each other.
+    """
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "barrier", lambda name: None)
     monkeypatch.setattr(processes, "from_first", lambda array: np.zeros_like(array))
@@ -195,7 +198,7 @@ def test_each_process_does_its_share(tmp_path, monkeypatch):
     assert asked[1] == [*range(4, 8), *range(12, 16), *range(20, 23)]
     Parts(tmp_path, "squares", {"of": 1}).merge(tmp_path / "squares.npz", 23)
     check(tmp_path)
-    # A batch for each process, where there are examples enough.
+    # Each process has a batch if there are enough examples.
     assert [room.equal_batches(n, 150) for n in (1, 7, 297, 301)] == [1, 4, 149, 76]
 
 
@@ -209,7 +212,7 @@ def test_times_are_told_in_words():
 
 
 def test_progress_is_told_with_the_time_left(tmp_path, monkeypatch, capsys):
-    """A line when a minute has gone by; here every call takes 40 seconds."""
+    """The job prints a line if a minute has passed; here every call takes 40 seconds."""
     now = iter(range(0, 10**6, 40))
     monkeypatch.setattr(progress_.time, "perf_counter", lambda: float(next(now)))
     with progress_.Progress("examples", 100, 20, 80) as progress:
@@ -236,16 +239,16 @@ def test_several_checkpoints_in_one_job(trained, capsys):
     evaluate(config, workdir)
     draw_samples(config, workdir)
     capsys.readouterr()
-    found = {
+    results = {
         step: json.loads((workdir / "eval" / f"step_00000{step}" / "likelihood.json").read_text()) for step in (10, 20)
     }
-    assert [found[step]["checkpoint_step"] for step in (10, 20)] == [10, 20]
-    assert found[10]["bits_per_dim"] != found[20]["bits_per_dim"]
+    assert [results[step]["checkpoint_step"] for step in (10, 20)] == [10, 20]
+    assert results[10]["bits_per_dim"] != results[20]["bits_per_dim"]
     config.eval.checkpoints = config.sample.checkpoints = "newest"
     evaluate(config, workdir)
     draw_samples(config, workdir)
     newest = json.loads((workdir / "eval" / "likelihood.json").read_text())
-    assert newest["bits_per_dim"] == pytest.approx(found[20]["bits_per_dim"], abs=1e-6)
+    assert newest["bits_per_dim"] == pytest.approx(results[20]["bits_per_dim"], abs=1e-6)
     with np.load(workdir / "samples" / "samples.npz") as a, np.load(workdir / "samples/step_0000020/samples.npz") as b:
         np.testing.assert_array_equal(a["images"], b["images"])
     with np.load(workdir / "samples/step_0000010/samples.npz") as b:
@@ -254,7 +257,7 @@ def test_several_checkpoints_in_one_job(trained, capsys):
     draw_samples(config, workdir)
     assert "nothing left to sample" in capsys.readouterr().out
     before = (workdir / "samples" / "samples.json").read_text()
-    config.sample.seed = 1  # samples of other settings have a place of their own
+    config.sample.seed = 1  # samples of other settings have their own folder
     draw_samples(config, workdir)
     assert "sampled 11 images" in capsys.readouterr().out
     assert (workdir / "samples" / "samples.json").read_text() == before

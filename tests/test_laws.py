@@ -1,4 +1,4 @@
-"""Every sampler on every SDE and chain: mean, covariance and energy distance of a mixture, whose law is known."""
+"""Every sampler gives the known mean, covariance and distribution of a mixture on every SDE and chain."""
 
 import functools
 
@@ -44,10 +44,10 @@ SAMPLERS = {
     "dpm2_ancestral": ss.DPM2Ancestral(),
     "probability_flow": ss.ProbabilityFlow(1e-3, 1e-3),
 }
-# Euler's method in the SDE's own time is the least exact of all.
+# Euler's method in the SDE's own time is the least exact of all samplers, so it has more steps.
 N, COMPARED, STEPS = 20_000, 2_000, {"euler": 1200}
-# The quick tests try one SDE or another with each kind of sampler. Of all pairs, less those that
-# `python tests/test_verify.py` walks, CI has time for every second one, so that each SDE and each sampler is in some.
+# The quick tests try each kind of sampler with one SDE. `python tests/test_verify.py` runs the pairs of VERIFIED. CI
+# has time for every second pair of the other pairs; each SDE and each sampler is in some pair.
 VERIFIED = ("vp", "subvp", "ve", "straight", "discrete_vp")
 QUICK = {
     ("vp", "ancestral"),
@@ -62,7 +62,7 @@ QUICK = {
 
 
 def defined():
-    """The pairs that are defined: a chain has no times between its levels and no derivatives."""
+    """Yield the pairs that are defined: a chain has no times between its levels and no derivatives."""
     for row, (name, sde) in enumerate(SDES.items()):
         for column, (which, sampler) in enumerate(SAMPLERS.items()):
             quick = (name, which) in QUICK
@@ -73,7 +73,7 @@ def defined():
 
 
 def is_defined(sampler, sde):
-    if sde.levels is None:  # asking compiles programs, each time that tests are collected
+    if sde.levels is None:  # `check` would compile programs at each collection of tests
         return True
     try:
         sampler.check(sde, time_grid.uniform(sde, sde.levels - 1))
@@ -83,7 +83,7 @@ def is_defined(sampler, sde):
 
 
 def grid_of(name, which):
-    """Even in log-SNR, all levels of a chain; on a straight line from just after alpha = 0."""
+    """Return times even in log-SNR, or all levels of a chain; RectifiedFlow starts just after alpha = 0."""
     return grid_with(name, STEPS.get(which, 200))
 
 
@@ -101,7 +101,7 @@ def grid_with(name, steps):
 
 @functools.cache
 def ends_of(name):
-    """Exact draws where the walk starts, and where it ends."""
+    """Return exact draws at the start and at the end of the sampling loop."""
     model, grid = mixture(SDES[name]), grid_of(name, "")
     keys = jax.random.split(jax.random.key(11), N), jax.random.split(jax.random.key(12), N)
     return tuple(np.asarray(model.marginal(t).sample(k)) for t, k in zip((grid[0], grid[-1]), keys, strict=True))
@@ -109,10 +109,10 @@ def ends_of(name):
 
 @pytest.mark.parametrize(("name", "which"), list(defined()))
 def test_the_law_of_a_mixture(name, which):
-    """Within 4 standard errors, and 2 % of the spread for the bias of the steps.
+    """The moments are exact within 4 standard errors, and 2 % of the spread for the bias of the steps.
 
-    Under one law the energy distance of n points and n points is on average 2 E|X - Y| / n, and more than
-    4 times that far less often than once in a thousand.
+    The energy distance between n points and n points of one distribution is on average 2 E|X - Y| / n. The distance
+    exceeds 4 times this average far less often than once in a thousand.
     """
     sde, sampler = SDES[name], SAMPLERS[which]
     start, exact = ends_of(name)
@@ -131,12 +131,12 @@ def test_the_law_of_a_mixture(name, which):
 
 
 def test_the_energy_distance_tells_laws_apart():
-    """Of two normal laws that are a shift d apart: against its closed form, and under one law within the bound."""
+    """The distance of two normal distributions has a closed form in their shift d; without a shift the bound holds."""
     rng = np.random.default_rng(0)
     x, y, z = (rng.standard_normal((COMPARED, 2)) + shift for shift in (0.0, 0.0, [1.0, 0.0]))
     bound = 4 * 2 * cdist(x, y).mean() / COMPARED
     assert energy_distance(x, y) < bound < energy_distance(x, z)
-    # E|X - Y| of a difference N(d, 2 I) in the plane has the mean of a Rice law.
+    # X - Y is N(d, 2 I) in the plane, so E|X - Y| is the mean of a Rice distribution.
     exact = 2 * (rice.mean(1 / np.sqrt(2), scale=np.sqrt(2)) - rice.mean(0, scale=np.sqrt(2)))
-    # Its slope in the shift is below 1, and the shift of two sample means has the standard error sqrt(2 / n).
+    # The slope in the shift is below 1, and the shift of two sample means has the standard error sqrt(2 / n).
     assert energy_distance(x, z) == pytest.approx(exact, abs=4 * np.sqrt(2 / COMPARED) + bound)

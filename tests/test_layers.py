@@ -1,4 +1,4 @@
-"""The floors of the house: a module imports from strictly lower floors, and freely inside its own package."""
+"""A module imports from strictly lower floors (docs/architecture.md), and freely inside its own package."""
 
 import ast
 import pathlib
@@ -33,17 +33,17 @@ FLOORS = {
 
 
 def imported_rooms(path: pathlib.Path) -> set[str]:
-    """The top-level names under score_sde that a file imports, wherever in the file."""
-    found = set()
+    """Return the top-level names under score_sde that a file imports anywhere."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "score_sde":
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("score_sde."):
-            found.add(node.module.split(".")[1])
+            names.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("score_sde.")}
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("score_sde.")}
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative imports hide the floor"
-    return found
+    return names
 
 
 MODULES = sorted(p for p in (ROOT / "score_sde").rglob("*.py") if p != ROOT / "score_sde" / "__init__.py")
@@ -51,10 +51,12 @@ MODULES = sorted(p for p in (ROOT / "score_sde").rglob("*.py") if p != ROOT / "s
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(ROOT)) for p in MODULES])
 def test_imports_point_down(path):
-    room = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
-    assert room in FLOORS, f"{room} has no floor: give it one here and in docs/architecture.md"
-    for other in imported_rooms(path) - {room}:
-        assert FLOORS[other] < FLOORS[room], f"{path.name} on floor {FLOORS[room]} imports {other} from {FLOORS[other]}"
+    package = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
+    assert package in FLOORS, f"{package} has no floor: give it one here and in docs/architecture.md"
+    for other in imported_rooms(path) - {package}:
+        assert FLOORS[other] < FLOORS[package], (
+            f"{path.name} on floor {FLOORS[package]} imports {other} from {FLOORS[other]}"
+        )
 
 
 def test_the_check_sees_an_upward_import(tmp_path):
@@ -64,23 +66,23 @@ def test_the_check_sees_an_upward_import(tmp_path):
 
 
 def test_flax_stays_in_the_networks_and_configs_at_the_top():
-    """flax is imported in networks/ only; the mathematics imports no config."""
+    """Only networks/ imports flax, and the mathematics imports no config."""
     for path in MODULES:
-        room = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
+        package = path.relative_to(ROOT / "score_sde").parts[0].removesuffix(".py")
         text = path.read_text()
-        assert room == "networks" or not re.search(r"^\s*(import|from) flax", text, re.MULTILINE), path
-        assert FLOORS[room] >= 6 or room == "config" or "ml_collections" not in text, path
+        assert package == "networks" or not re.search(r"^\s*(import|from) flax", text, re.MULTILINE), path
+        assert FLOORS[package] >= 6 or package == "config" or "ml_collections" not in text, path
 
 
 def test_the_table_in_the_docs_is_this_one():
     text = (ROOT / "docs" / "architecture.md").read_text()
-    for room, floor in FLOORS.items():
+    for package, floor in FLOORS.items():
         row = next((line for line in text.splitlines() if line.startswith(f"| {floor} |")), "")
-        assert f"`{room}" in row, f"docs/architecture.md does not show {room} on floor {floor}"
+        assert f"`{package}" in row, f"docs/architecture.md does not show {package} on floor {floor}"
 
 
 def test_what_is_listed_as_slow_is_there():
-    """tests/slow.txt names tests by file and name; a test that is renamed must not become quick unseen."""
+    """Every test that tests/slow.txt names exists; a renamed test would otherwise become quick unnoticed."""
     for line in (ROOT / "tests" / "slow.txt").read_text().splitlines():
         mark, _, node = line.partition(" ")
         file, _, name = node.partition("::")

@@ -1,4 +1,4 @@
-"""Likelihoods against closed forms: log-densities, error bars, the terms of bits per dimension."""
+"""Log-densities and error bars of likelihoods agree with closed forms."""
 
 import math
 import os
@@ -26,11 +26,11 @@ def in_bits(nats, size):
 
 @pytest.mark.parametrize("size", [2, 64])
 def test_log_prob_is_the_closed_form(sde, size):
-    """A user's own Denoiser, with the true marginal as the prior: within 1e-3 bits/dim of log p at t_min."""
+    """With the true marginal as prior, log_prob of a user's Denoiser is within 1e-3 bits/dim of log p at t_min."""
     rng = np.random.default_rng(size)
     means = rng.standard_normal((3, size))
     covariances = np.stack([random_covariance(rng, size) for _ in means])
-    for weights in ([1.0, 0.0, 0.0], [0.2, 0.3, 0.5]):  # one Gaussian, and a mixture, by one program
+    for weights in ([1.0, 0.0, 0.0], [0.2, 0.3, 0.5]):  # a Gaussian and a mixture share one program
         denoiser = FullMixture(sde, np.asarray(weights), means, covariances)
         x = denoiser.marginal(sde.t_min).sample(rng, 32)
         out = ss.log_prob(denoiser, x, None, trace="exact", prior=denoiser.marginal(sde.t_max))
@@ -41,7 +41,7 @@ def test_log_prob_is_the_closed_form(sde, size):
 
 
 def test_the_sdes_own_prior_is_the_default_and_its_error_the_models(sde):
-    """The difference to log p is that of the two priors at the latent."""
+    """The difference to log p is the difference of the two priors at the latent."""
     denoiser = ss.GaussianMixture(sde, [0.3, 0.7], [[2.0, 0.0], [-1.0, 1.0]], [0.3, 0.5])
     x = denoiser.marginal(sde.t_min).sample(KEYS)
     own = ss.log_prob(denoiser, x, None, trace="exact")
@@ -54,7 +54,7 @@ def test_the_sdes_own_prior_is_the_default_and_its_error_the_models(sde):
 
 @pytest.mark.slow
 def test_the_error_bars_cover_the_truth_at_their_nominal_rate():
-    """16 probes in 64 dimensions: Student's t intervals over 200 repetitions, against the exact trace."""
+    """Student's t intervals of 16 probes in 64 dimensions cover the exact trace at their rate in 200 repetitions."""
     sde, rng = ss.VP(), np.random.default_rng(0)
     denoiser = FullGaussian(sde, np.zeros(64), random_covariance(rng, 64))
     x = denoiser.marginal(sde.t_min).sample(rng, 1)
@@ -73,14 +73,14 @@ def test_what_the_probes_say_of_their_error():
     sde = ss.VP()
     denoiser = FullGaussian(sde, np.zeros(8), random_covariance(np.random.default_rng(1), 8))
     x = np.ones((4, 8), np.float32)
-    one = ss.log_prob(denoiser, x, KEYS[:4])
+    single = ss.log_prob(denoiser, x, KEYS[:4])
     exact = ss.log_prob(denoiser, x, None, trace="exact")
     many = ss.log_prob(denoiser, x, KEYS[:4], probes=64)
-    assert np.isnan(one.stderr).all()
+    assert np.isnan(single.stderr).all()
     assert (np.asarray(exact.stderr) == 0).all()
     assert (np.abs(many.value - exact.value) < 4 * many.stderr).all()
     assert (np.asarray(many.stderr) > 0).all()
-    # Rademacher probes are exact where the Jacobian is diagonal; Gaussian ones are not.
+    # Rademacher probes are exact if the Jacobian is diagonal; Gaussian probes are not exact.
     diagonal = ss.GaussianMixture(sde, [1.0], [np.zeros(8)], [0.5])
     sharp, blurred = (ss.log_prob(diagonal, x, KEYS[:4], probes=4, probe=name) for name in ("rademacher", "gaussian"))
     assert (np.asarray(sharp.stderr) < 1e-3).all()
@@ -112,7 +112,7 @@ def test_the_chunk_changes_nothing():
 
 @pytest.mark.slow
 def test_an_example_is_alone_in_its_batch(x64):
-    """Its value and its steps are a function of itself and its key, beside an easy or a hard neighbour."""
+    """The value and the steps of an example depend on the example and its key, and not on its neighbours."""
     denoiser = ss.GaussianMixture(ss.VP(), [0.5, 0.5], [[1.0, 1.0], [-1.0, -1.0]], [0.05, 0.2])
     x = np.asarray([[1.0, 1.0], [-0.5, 3.0], [0.01, 0.0], [4.0, -4.0]])
     together = ss.log_prob(denoiser, x, KEYS[:4], probes=2)
@@ -124,7 +124,7 @@ def test_an_example_is_alone_in_its_batch(x64):
 
 
 class Counting(ss.Denoiser):
-    """Counts its evaluations on the host."""
+    """`Counting` counts its calls on the host."""
 
     calls: list = None
 
@@ -140,7 +140,7 @@ class Calls(list):
 
 
 def test_nfe_is_what_was_evaluated():
-    """Drift and divergence of all probes in one evaluation of the network each."""
+    """One network evaluation gives the drift and the divergence of all probes."""
     calls = Calls()
     denoiser = Counting(ss.VP(), calls=calls)
     x = np.asarray([[0.3, -0.2]], np.float32)
@@ -162,7 +162,7 @@ def test_a_solve_is_one_program_without_the_host(compiles):
     arguments = (x, KEYS[:4], None, jnp.asarray([1e-5, 1e-5]))
     options = {"trace": "hutchinson", "probes": 2, "probe": "rademacher", "chunk": 4, "precision": "highest"}
     jax.block_until_ready(_solve(denoiser, *arguments, **options))
-    # The module's own floats are handed to the program at the start, as arrays: nothing moves after that.
+    # The floats of the module become arrays on the device first, so that later calls need no transfer.
     denoiser = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, denoiser)
     jax.block_until_ready(_solve(denoiser, *arguments, **options))
     del compiles[:]
@@ -179,7 +179,7 @@ def test_a_solve_is_one_program_without_the_host(compiles):
 
 
 class Broken(ss.Denoiser):
-    """Not a number wherever the first coordinate is above 1."""
+    """`Broken` returns NaN wherever the first coordinate is above 1."""
 
     def predict(self, x, t, cond=None, *, keys=None):
         x0 = jnp.where(x[:, :1] > 1, jnp.nan, 0.5 * x)
@@ -194,7 +194,7 @@ def test_a_failed_solve_is_an_error_that_names_its_examples():
         ss.log_prob(denoiser, x, KEYS[:5])
     with pytest.raises(ss.DivergenceError, match=r"numbers 1, 4"):
         ss.encode(denoiser, x)
-    # Under jit there is nothing to raise: the value is NaN, never a silent number.
+    # A compiled program cannot raise, so the value is NaN and never a wrong number.
     out = jax.jit(lambda x: ss.log_prob(denoiser, x, KEYS[:5]))(x)
     assert np.isnan(out.value).tolist() == [False, True, False, False, True]
     assert np.asarray(out.status).tolist() == [0, 2, 0, 0, 2]
@@ -208,9 +208,9 @@ def test_a_condition_reaches_the_model():
     x = np.asarray([[1.0, 1.2], [-1.0, -0.8], [1.0, 1.2]], np.float32)
     labels = {"label": np.asarray([0, 1, 1]), "absent": {"label": np.asarray([False, False, True])}}
     out = ss.log_prob(mixture, x, None, cond=labels, trace="exact")
-    parts = np.asarray(mixture.marginal(sde.t_min).component_log_prob(jnp.asarray(x)))  # with the weights 1/2
+    parts = np.asarray(mixture.marginal(sde.t_min).component_log_prob(jnp.asarray(x)))  # `parts` has the weights 1/2
     exact = [parts[0, 0] + np.log(2), parts[1, 1] + np.log(2), np.logaddexp(*parts[2])]
-    np.testing.assert_allclose(out.value, exact, atol=2e-2)  # the prior is not quite the marginal at t_max
+    np.testing.assert_allclose(out.value, exact, atol=2e-2)  # the prior differs from the marginal at t_max
 
 
 PRIOR_OF_ANOTHER_SHAPE = type("P", (), {"log_prob": lambda self, x: jnp.zeros((len(x), 1))})()
@@ -243,7 +243,7 @@ def test_bad_input_is_refused(change, words):
 
 
 def products(jaxpr):
-    """The precisions of all matrix products and convolutions, however deep."""
+    """Yield the precisions of all matrix products and convolutions, at any depth."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation.params["precision"]
@@ -256,7 +256,7 @@ def products(jaxpr):
 
 @pytest.mark.slow
 def test_what_is_solved_is_solved_with_full_products():
-    """On GPUs and TPUs float32 products have 10 or 8 bits unless told; this says so whatever the platform."""
+    """Solvers ask for full float32 products on every platform; GPUs and TPUs use 10 or 8 bits by default."""
     network = ss.networks.DDPMpp((4, 4, 1), channels=4, multipliers=(1,), blocks=1, attention=(4,), dropout=0.0)
     params = network.init(jax.random.key(0))
     denoiser = ss.NetworkDenoiser(ss.VP(), ss.Noise(), network, params)
@@ -268,16 +268,16 @@ def test_what_is_solved_is_solved_with_full_products():
         "encode": lambda x: ss.encode(denoiser, x).x,
         "ProbabilityFlow": lambda x: ss.ProbabilityFlow().step(keys, denoiser, x, grid[0], grid[1], ())[0],
     }.items():
-        asked = list(products(jax.make_jaxpr(function)(x).jaxpr))
-        assert len(asked) > 10, name
-        assert all(precision == (jax.lax.Precision.HIGHEST,) * 2 for precision in asked), (name, set(asked))
-    bare = list(products(jax.make_jaxpr(lambda x: network.apply(params, x, jnp.ones(2)))(x).jaxpr))
-    assert any(precision != (jax.lax.Precision.HIGHEST,) * 2 for precision in bare)
+        precisions = list(products(jax.make_jaxpr(function)(x).jaxpr))
+        assert len(precisions) > 10, name
+        assert all(precision == (jax.lax.Precision.HIGHEST,) * 2 for precision in precisions), (name, set(precisions))
+    defaults = list(products(jax.make_jaxpr(lambda x: network.apply(params, x, jnp.ones(2)))(x).jaxpr))
+    assert any(precision != (jax.lax.Precision.HIGHEST,) * 2 for precision in defaults)
 
 
 @pytest.mark.slow
 def test_what_two_devices_solve_is_what_one_solves():
-    """Outside this process, whose XLA has more threads than devices."""
+    """Two devices give the values of one device in a process of its own; XLA has more threads than devices here."""
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
     command = [sys.executable, "-m", "tests.sharded_likelihood"]
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""The loss of an exact denoiser is the posterior variance, which Gaussian data give in closed form."""
+"""The loss of an exact denoiser is the posterior variance, which has a closed form for Gaussian data."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_the_least_loss_is_the_posterior_variance(sde, t):
     expected = {
         "noise": alpha**2 * STD**2 / v,
         "x0": sigma**2 * STD**2 / v,
-        # x_0 - E x_0 and noise - E noise are opposite: alpha (x_0 - E) + sigma (noise - E) = 0.
+        # x_0 - E x_0 and noise - E noise have opposite signs: alpha (x_0 - E) + sigma (noise - E) = 0.
         "velocity": (sigma_rate * alpha - alpha_rate * sigma) ** 2 * STD**2 / v,
     }
     for target, value in expected.items():
@@ -43,7 +43,7 @@ def test_the_least_loss_is_the_posterior_variance(sde, t):
 
 
 def test_a_wrong_denoiser_adds_its_squared_error(sde):
-    """A denoiser of other data is worse by the mean square of the difference (orthogonality)."""
+    """The loss of a denoiser of other data is larger by the mean square of the difference (orthogonality)."""
     t = 0.3
     wrong = ss.GaussianMixture(sde, [1.0], [[1.0, 1.0]], STD)
     right = ss.denoising_loss(gaussian(sde), data(), keys(), t=t)
@@ -61,7 +61,7 @@ def test_an_example_does_not_know_its_batch(sde):
 
 
 def test_data_drawn_with_the_same_keys_do_not_know_the_noise():
-    """Mixture.sample and the loss may be given the same keys: their draws are independent."""
+    """Mixture.sample and the loss draw independent numbers from the same keys."""
     density = ss.Mixture([0.5, 0.5], [[1.0, 0.0], [-1.0, 0.5]], 0.3)
     x0 = np.asarray(density.sample(keys()))
     noise = []

@@ -1,4 +1,4 @@
-"""Every job becomes a program for an accelerator that is not here; likelihoods ask for full float32 products there."""
+"""Every job lowers to a program for an absent accelerator; likelihoods ask for full float32 products there."""
 
 import functools
 import re
@@ -28,7 +28,7 @@ def experiment(dtype, precision="default"):
 
 
 def products(function, platform, *arguments):
-    """The lines of the program's convolutions and matrix products; at least one."""
+    """Return the lines of the program's convolutions and matrix products, of which there is at least one."""
     text = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
     lines = PRODUCT.findall(text)
     assert lines
@@ -36,8 +36,8 @@ def products(function, platform, *arguments):
 
 
 def denoiser():
-    made = experiment("float32")
-    return made.denoiser(made.init_state().params["network"])
+    built = experiment("float32")
+    return built.denoiser(built.init_state().params["network"])
 
 
 def step_products(made, platform):
@@ -62,17 +62,17 @@ def test_a_training_step_multiplies_as_the_config_says(precision, asked):
 
 
 class Lowered(Exception):
-    """The program has been made; nothing is run."""
+    """`Lowered` reports that the program has been made; the program does not run."""
 
 
 @pytest.fixture
 def lowering(monkeypatch):
-    """A function that has a compiled function of a module lowered for a platform where it would be run."""
+    """Return a function that makes a module lower a compiled function for a platform and not run the function."""
 
     def replace(module, compiled, batch, platform):
         def lower(first, *arguments, **static):
-            made = products(functools.partial(batch, first, **static), platform, *arguments)
-            raise Lowered(made)
+            lines = products(functools.partial(batch, first, **static), platform, *arguments)
+            raise Lowered(lines)
 
         monkeypatch.setattr(module, compiled, lower)
 
@@ -90,7 +90,7 @@ def test_samples(lowering, platform, sampler):
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_likelihoods_and_latents_in_full_float32(lowering, platform):
-    """Each product asks for the highest precision: without it a GPU takes TF32, and a TPU bfloat16."""
+    """Each product asks for the highest precision; by default a GPU uses TF32, and a TPU bfloat16."""
     model, keys = denoiser(), jax.random.split(jax.random.key(0), 2)
     x = np.zeros((2, 8, 8, 1), np.float32)
     lowering(density, "_solve", density._solve_batch, platform)
@@ -107,5 +107,5 @@ def test_a_likelihood_is_less_exact_only_where_one_asks(lowering):
     lowering(density, "_solve", density._solve_batch, "tpu")
     with pytest.raises(Lowered) as made:
         ss.log_prob(model, np.zeros((2, 8, 8, 1), np.float32), keys, precision="default")
-    convolutions = [line for line in made.value.args[0] if "convolution" in line]  # products of its own diffrax decides
+    convolutions = [line for line in made.value.args[0] if "convolution" in line]  # diffrax sets its own products
     assert convolutions and not any("HIGH" in line for line in convolutions)

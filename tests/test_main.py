@@ -1,4 +1,4 @@
-"""The command line as a user calls it: what it makes, and one line for what is wrong."""
+"""This module tests the command line: main.py writes the files of a run, and reports bad input in one line."""
 
 import json
 import multiprocessing
@@ -56,7 +56,7 @@ def test_train_and_sample_then_again(cache, tmp_path):
     first = run(cache, *job, "--config.sample.guidance=ClassifierFree(weight=2.0)")
     assert first.returncode == 0, first.stderr
     assert "note: network.attention has 4, and no level has that height (the levels have 8)" in first.stdout
-    assert "%|" not in first.stderr  # no progress bar where there is no terminal
+    assert "%|" not in first.stderr  # The command draws a progress bar on a terminal only.
     for words in (
         "trained to step 4",
         "held-out loss",
@@ -66,7 +66,7 @@ def test_train_and_sample_then_again(cache, tmp_path):
         "samples.png",
     ):
         assert words in first.stdout
-    for made in (
+    for name in (
         "config.json",
         "train.jsonl",
         "checkpoints/4",
@@ -75,21 +75,22 @@ def test_train_and_sample_then_again(cache, tmp_path):
         "samples/samples.png",
         "eval/likelihood.json",
     ):
-        assert (tmp_path / made).exists(), made
+        assert (tmp_path / name).exists(), name
     with np.load(tmp_path / "samples" / "samples.npz") as arrays:
         images, labels, nfe = arrays["images"], arrays["labels"], arrays["nfe"]
     assert images.shape == (12, 8, 8, 1)
     assert images.dtype == np.uint8
     assert images.max() <= 16
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-    assert nfe.tolist() == [6] * 12  # two steps and the last denoising, two networks each
+    assert nfe.tolist() == [6] * 12  # Two steps and the last denoising take two network evaluations each.
     picture = np.asarray(Image.open(tmp_path / "samples" / "samples.png"))
     assert picture.shape[2] == 3
     assert json.loads((tmp_path / "config.json").read_text())["sde"]["name"] == "SubVP"
     model = ss.load(tmp_path)
     assert (model.shape, model.conditions["label"].classes, model.step) == ((8, 8, 1), 10, 4)
 
-    again = run(cache, f"--workdir={tmp_path}", "--mode=train,eval,sample")  # the config is the workdir's
+    # The command reads the config of the workdir, so no config is given.
+    again = run(cache, f"--workdir={tmp_path}", "--mode=train,eval,sample")
     assert again.returncode == 0, again.stderr
     for job_done in ("train", "evaluate", "sample"):
         assert f"nothing left to {job_done}" in again.stdout
@@ -132,7 +133,7 @@ BAD = [
 
 
 def call(arguments, cache, stderr):
-    """main.py with these arguments, in a process that has imported the package before."""
+    """Run main.py with the arguments, in a process that has already imported the package."""
     os.environ["XDG_CACHE_HOME"] = cache
     os.dup2(os.open(stderr, os.O_CREAT | os.O_WRONLY), 2)
     os.chdir(ROOT)
@@ -164,7 +165,7 @@ def test_bad_input_gets_one_clear_line(processes, cache, tmp_path, change, words
 
 @pytest.mark.slow
 def test_a_published_checkpoint_from_the_command_line(cache, tmp_path):
-    """Imported, compared, sampled; and once more."""
+    """The command imports, compares and samples a checkpoint; the repeated command imports nothing."""
     files, workdir = ROOT / "tests" / "fixtures" / "published", tmp_path / "run"
     small = ["channels=4", "multipliers=(1,2)", "blocks=1", "attention=(4,)"]
     job = ["--config=configs/celeba.py:ve,ncsnpp", f"--workdir={workdir}", "--mode=import,sample"]
@@ -180,7 +181,8 @@ def test_a_published_checkpoint_from_the_command_line(cache, tmp_path):
 
 
 def test_too_little_memory_is_one_line(monkeypatch):
-    from score_sde import command as command_line  # it defines flags, which the other processes here do themselves
+    # The import defines flags. The processes of the other tests define the flags by running main.py.
+    from score_sde import command as command_line
 
     def exhausted(argv):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 68719476736 bytes.")

@@ -1,4 +1,4 @@
-"""Networks: published parameter counts, layers against NumPy, and independence of examples."""
+"""This module tests networks: published parameter counts, layers against NumPy, and independence of examples."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("network", "published"), PUBLISHED, ids=[str(n) for _, n in PUBLISHED])
 def test_parameter_counts(network, published):
-    """Counted from the networks published with Song et al. 2021, by building each in their PyTorch port."""
+    """Each network has as many parameters as the network of Song et al. 2021 in their PyTorch port."""
     assert count(network) == published
 
 
@@ -48,7 +48,7 @@ def small(shape=(8, 8, 1), **options):
 
 
 def random_params(network, seed=0):
-    """Parameters none of which is nearly zero, so that every path carries signal."""
+    """Return parameters that are not nearly zero, so that every path of the network carries signal."""
     params = network.init(keys_.stream(seed, "init"))
     leaves, treedef = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_shapes_and_gradients(shape, options):
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(network.apply(p, x, label) ** 2)))(params)
     zero = [jax.tree_util.keystr(k) for k, g in jax.tree_util.tree_leaves_with_path(gradient) if not np.any(g)]
     fixed = [name for name in zero if "frequencies" in name]
-    assert zero == fixed  # all learn, but the Fourier frequencies
+    assert zero == fixed  # The Fourier frequencies are constants.
     assert bool(fixed) == (options.get("embedding") == "fourier")
 
 
@@ -89,29 +89,29 @@ def test_examples_do_not_know_each_other():
     whole = apply(params, x, label, keys=keys)
     part = apply(params, x[order], label[order], keys=keys[order])
     np.testing.assert_allclose(part, whole[order], rtol=1e-4, atol=1e-5)
-    assert not np.allclose(whole, apply(params, x, label), atol=1e-3)  # dropout is on with keys only
+    assert not np.allclose(whole, apply(params, x, label), atol=1e-3)  # Dropout is active with keys only.
 
 
 def test_dropout_keeps_the_mean_at_its_rate():
     x = jnp.ones((4000, 5))
     kept = np.asarray(layers.dropout(x, 0.2, jax.random.split(jax.random.key(0), 4000), layer=3))
-    np.testing.assert_allclose(np.unique(kept), [0, 1.25], rtol=1e-5)  # 0.2 to 16 bits
+    np.testing.assert_allclose(np.unique(kept), [0, 1.25], rtol=1e-5)  # The rate is rounded to 16 bits.
     assert abs((kept == 0).mean() - 0.2) < 4 * np.sqrt(0.16 / kept.size)
     other = np.asarray(layers.dropout(x, 0.2, jax.random.split(jax.random.key(0), 4000), layer=4))
     assert not np.array_equal(kept, other)
 
 
 def test_random_halves_of_words():
-    """Uniform, without correlation between neighbours, halves of a word and examples, and of its key alone."""
+    """The halves are uniform and uncorrelated, and the halves of an example depend on the key of the example only."""
     keys = jax.random.split(jax.random.key(1), 300)
     bits = np.asarray(keys_.halves_of_words(keys, (3, 111)))
     assert bits.dtype == np.uint16 and bits.shape == (300, 3, 111)
     n = bits.size
-    for bins in (bits >> 12, bits & 15):  # chi-squared with 15 degrees of freedom: mean 15, deviation 5.5
+    for bins in (bits >> 12, bits & 15):  # A chi-squared of 15 degrees of freedom has mean 15 and deviation 5.5.
         counts = np.bincount(bins.ravel(), minlength=16)
         assert ((counts - n / 16) ** 2 / (n / 16)).sum() < 15 + 5 * 5.5
     flat = (bits.reshape(300, -1) - 32767.5) / (65536 / np.sqrt(12))
-    for shift in (1, 167):  # the next one, and the other half of the same word
+    for shift in (1, 167):  # Shift 1 pairs neighbours; shift 167 pairs the halves of a word.
         assert abs((flat[:, shift:] * flat[:, :-shift]).mean()) < 4 / np.sqrt(n)
     assert abs((flat[1:] * flat[:-1]).mean()) < 4 / np.sqrt(n)
     np.testing.assert_array_equal(keys_.halves_of_words(keys[7:9], (3, 111)), bits[7:9])
@@ -170,8 +170,8 @@ def test_initialisation():
         np.testing.assert_array_equal(a, c)
     kernel = np.asarray(params["down0_block0"]["conv_in"]["kernel"])
     assert kernel.shape == (3, 3, 64, 64)
-    variance = 1 / (9 * 64)  # 1 / fan_avg
-    assert abs(kernel.var() / variance - 1) < 4 * np.sqrt(0.8 / kernel.size)  # uniform: kurtosis 1.8
+    variance = 1 / (9 * 64)  # The variance of the layers is 1 / fan_avg.
+    assert abs(kernel.var() / variance - 1) < 4 * np.sqrt(0.8 / kernel.size)  # A uniform distribution has kurtosis 1.8.
     assert np.abs(kernel).max() <= np.sqrt(3 * variance)
     assert np.abs(params["conv_out"]["kernel"]).max() < 1e-4
     assert not np.array_equal(kernel, other["down0_block0"]["conv_in"]["kernel"])
@@ -180,10 +180,10 @@ def test_initialisation():
 
 def test_positional_embedding_against_its_formula():
     label = np.array([0.0, 1.0, 250.5])
-    got = embeddings.positional_embedding(jnp.asarray(label, jnp.float32), 8)
+    embedding = embeddings.positional_embedding(jnp.asarray(label, jnp.float32), 8)
     frequencies = 10_000.0 ** -(np.arange(4) / 3)
     angles = label[:, None] * frequencies
-    np.testing.assert_allclose(got, np.hstack([np.sin(angles), np.cos(angles)]), atol=2e-5)
+    np.testing.assert_allclose(embedding, np.hstack([np.sin(angles), np.cos(angles)]), atol=2e-5)
     assert embeddings.positional_embedding(jnp.ones(2), 7).shape == (2, 7)
 
 
@@ -207,7 +207,7 @@ def test_group_norm_and_its_gradients_against_flax(dtype, bound):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(1.0, 2.0, (2, 6, 4, 20)), dtype)
     cotangent = jnp.asarray(rng.normal(size=x.shape), dtype)
-    found = []
+    results = []
     for norm in (layers.group_norm(20, nnx.Rngs(0)), nnx.GroupNorm(20, num_groups=5, epsilon=1e-6, rngs=nnx.Rngs(0))):
         norm.scale[...], norm.bias[...] = (jnp.asarray(np.random.default_rng(s).normal(size=20)) for s in (1, 2))
         graph, params = nnx.split(norm)
@@ -216,9 +216,9 @@ def test_group_norm_and_its_gradients_against_flax(dtype, bound):
             return nnx.merge(graph, params)(x).astype(dtype)
 
         out, back = jax.vjp(apply, params, x)
-        found.append([out, *jax.tree.leaves(back(cotangent))])
-    for ours, theirs in zip(*found, strict=True):
-        ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
+        results.append([out, *jax.tree.leaves(back(cotangent))])
+    for ours, theirs in zip(*results, strict=True):
+        ours, theirs = (np.asarray(array, np.float64) for array in (ours, theirs))
         assert np.abs(ours - theirs).max() < bound * np.abs(theirs).max()
 
 
@@ -263,7 +263,7 @@ def test_bad_settings_are_refused(options, words):
 
 
 def test_the_mlp_by_hand():
-    """With one block and octaves, in NumPy; then classes, dropout and bad settings."""
+    """The MLP agrees with NumPy, reads classes, draws dropout from the keys, and refuses bad settings."""
     network = MLP((2, 3), width=8, octaves=2)
     params = random_params(network)
     x, label = np.random.default_rng(0).standard_normal((4, 2, 3)).astype("f"), np.asarray([0.0, 1.0, 7.0, 999.0], "f")
@@ -291,7 +291,7 @@ def test_the_mlp_by_hand():
     x = jnp.ones((4, 2))
     cond = {"label": jnp.asarray([0, 1, 2, 0]), "absent": {"label": jnp.arange(4) == 3}}
     out = network(params, x, label[:1].repeat(4), cond)
-    assert len(np.unique(np.asarray(out)[:, 0])) == 4  # three classes, and none
+    assert len(np.unique(np.asarray(out)[:, 0])) == 4  # The inputs are three classes and an absent class.
     np.testing.assert_allclose(network(params, x, label[:1].repeat(4))[0], out[3], rtol=1e-6)
     noisy = network(params, x, label, cond, keys=keys)
     np.testing.assert_allclose(
@@ -328,8 +328,9 @@ def value_and_gradient(network, params):
     "network", [pytest.param(NETWORKS[0], marks=pytest.mark.slow), NETWORKS[1]], ids=["ddpmpp", "mlp"]
 )
 def test_rematerialisation_keeps_less_and_changes_nothing(network):
-    """The bytes that the gradient keeps from the forward pass, less the parameters, which it has anyway."""
+    """Rematerialisation reduces the bytes that the gradient keeps, and changes neither the loss nor the gradient."""
     params = random_params(network)
+    # The backward pass needs the parameters in every case.
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     plain, dots, full = (
         value_and_gradient(dataclasses.replace(network, remat=remat), params) for remat in ("none", "dots", "full")
@@ -345,17 +346,19 @@ def test_rematerialisation_keeps_less_and_changes_nothing(network):
     "network", [pytest.param(NETWORKS[0], marks=pytest.mark.slow), NETWORKS[1]], ids=["ddpmpp", "mlp"]
 )
 def test_bfloat16_is_near_float32(network):
-    """Output within 2 % and gradient within 10 % in norm, over time labels from 0.001 to 999."""
+    """In bfloat16 the loss is within 2 % and the gradient within 10 % in norm, for time labels from 0.001 to 999."""
     params = random_params(network)
     low = dataclasses.replace(network, dtype="bfloat16")
-    exact, rounded = (value_and_gradient(each, params) for each in (network, low))
+    exact, rounded = (value_and_gradient(variant, params) for variant in (network, low))
     assert rounded[1].dtype == np.float32
     assert rounded[0] == pytest.approx(exact[0], rel=0.02) and rounded[0] != exact[0]
     assert np.linalg.norm(rounded[1] - exact[1]) < 0.1 * np.linalg.norm(exact[1])
     x, label = jnp.ones((2, *network.shape)), jnp.array([1.0, 999.0])
     text = jax.jit(low.apply).lower(params, x, label).as_text()
-    heavy = [line for line in text.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot_general" in line]
-    assert heavy and not [line for line in heavy if line.rstrip().endswith("f32>")]
+    products = [
+        line for line in text.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot_general" in line
+    ]
+    assert products and not [line for line in products if line.rstrip().endswith("f32>")]
     assert low.apply(params, x, label).dtype == jnp.float32
 
 

@@ -1,4 +1,4 @@
-"""Objectives of one's own: groups that move by themselves, a state, frozen parts, and losses of the whole batch."""
+"""This module tests a user's objectives: parameter groups, a state, frozen parts, and losses of the whole batch."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from score_sde.losses import Objective, Trained
 
 
 class Pair(Objective):
-    """Two groups, one of which sees the other's parameters; a state that counts examples; a frozen number."""
+    """`Pair` has two coupled groups of parameters, a state that counts examples, and a frozen number."""
 
     def __init__(self, parts, pull=2.0):
         super().__init__(parts)
@@ -46,7 +46,7 @@ class Pair(Objective):
 
 
 class Contrast(Objective):
-    """Each example against the mean of the whole batch, and all rows in their order."""
+    """`Contrast` compares each example with the mean of the whole batch, and gathers the row numbers of the batch."""
 
     whole_batch = True
 
@@ -56,10 +56,10 @@ class Contrast(Objective):
     def __call__(self, params, state, batch, key, *, step, averages, frozen, across, train):
         x = batch["values"].reshape(len(batch["index"]), -1) / 16.0
         mean = across.mean(x.mean(axis=0))
-        every = across.gather(batch["index"])
+        rows = across.gather(batch["index"])
         return (
             {"shift": jnp.mean((x - mean - params["shift"]["a"]) ** 2, axis=1)},
-            {"rows": every.astype(jnp.int32)},
+            {"rows": rows.astype(jnp.int32)},
             {},
         )
 
@@ -85,7 +85,7 @@ def batch_of(n=16):
 
 @pytest.mark.parametrize("strategy", ["jit", "fsdp", "pmap"])
 def test_the_loss_of_a_group_moves_that_group_only(strategy):
-    """Against both gradients written out, one step of gradient descent; the second group has a rate of its own."""
+    """A step of gradient descent moves each group by the gradient of the group's loss, with the group's rate."""
     groups = dict(second=dict(schedule=dict(name="constant_schedule", value=0.01)))
     spec = config("Pair")["optimizer"] | dict(groups=groups)
     experiment = Experiment.from_config(config("Pair", optimizer=spec))
@@ -114,7 +114,7 @@ def test_the_loss_of_a_group_moves_that_group_only(strategy):
 
 
 def test_what_load_returns_follows_from_the_objective(tmp_path):
-    """An array here; parameters, averages, optimizers and state come back as they were, and a stop changes nothing."""
+    """`load` returns the array of `Pair.model`, and a stopped run ends with the parameters of a whole run."""
     train(config("Pair"), tmp_path / "whole")
     short = config("Pair")
     short["train"] = short["train"] | dict(steps=2)
@@ -134,13 +134,13 @@ def test_what_load_returns_follows_from_the_objective(tmp_path):
     assert {"loss", "loss_first", "loss_second", "learning_rate_first", "size"} <= records[0].keys()
     held = [record["heldout_loss"] for record in records if "heldout_loss" in record]
     assert len(held) == 1 and np.isfinite(held[0])
-    one = config("Pair") | dict(eval=dict(what="HeldOutLoss"))
-    evaluate(one, tmp_path / "whole")
+    job = config("Pair") | dict(eval=dict(what="HeldOutLoss"))
+    evaluate(job, tmp_path / "whole")
     for call, words in (
-        (lambda: draw_samples(one, tmp_path / "whole"), "Pair trains no denoiser, so there is nothing to sample from"),
-        (lambda: evaluate(one | dict(eval=dict(what="Likelihood")), tmp_path / "whole"), "Pair trains no denoiser"),
-        (lambda: evaluate(one | dict(eval=dict(what="LossPerLevel")), tmp_path / "whole"), "no loss at a given time"),
-        (lambda: train(one | dict(train=dict(steps=9)), tmp_path / "other"), "use train.sample_every=0"),
+        (lambda: draw_samples(job, tmp_path / "whole"), "Pair trains no denoiser, so there is nothing to sample from"),
+        (lambda: evaluate(job | dict(eval=dict(what="Likelihood")), tmp_path / "whole"), "Pair trains no denoiser"),
+        (lambda: evaluate(job | dict(eval=dict(what="LossPerLevel")), tmp_path / "whole"), "no loss at a given time"),
+        (lambda: train(job | dict(train=dict(steps=9)), tmp_path / "other"), "use train.sample_every=0"),
     ):
         with pytest.raises(ss.InputError, match=words):
             call()
@@ -148,13 +148,13 @@ def test_what_load_returns_follows_from_the_objective(tmp_path):
 
 
 def test_frozen_parts_are_arguments_of_the_program(compiles):
-    """Another frozen number compiles nothing, and changes the step."""
+    """Another frozen number changes the step and compiles nothing."""
     experiment, devices = Experiment.from_config(config("Pair")), parallel.Jit()
     state = experiment.init_state()
     function, frozen = make_step(
         experiment, devices=devices, frozen={"codec": experiment.codec, "pull": jnp.asarray(2.0)}
     )
-    assert len(frozen) == 1  # the arrays in a list
+    assert len(frozen) == 1  # The list contains arrays only.
     advance = devices.compile(function, state)
     batch = devices.place_batch(batch_of())
 
@@ -172,7 +172,7 @@ def test_frozen_parts_are_arguments_of_the_program(compiles):
 
 @pytest.mark.parametrize("strategy", ["jit", "fsdp", "pmap"])
 def test_a_loss_of_the_whole_batch(strategy):
-    """The mean and the rows that an example is given are those of all devices, in the batch's own order."""
+    """`across` gives the mean over all devices, and the rows of all devices in the order of the batch."""
     experiment, devices = Experiment.from_config(config("Contrast")), parallel.strategy(strategy)
     state = devices.place_state(experiment.init_state())
     function, frozen = make_step(experiment, devices=devices)
@@ -219,12 +219,12 @@ def test_optimizers_are_those_of_optax():
     gradient = jax.tree.map(lambda leaf: 10 * jnp.ones_like(leaf), params)
     mine = experiment.optimizers["first"]
     theirs = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1e-3, momentum=0.9))
-    ours, other = (each.update(gradient, each.init(params), params)[0] for each in (mine, theirs))
+    ours, other = (optimizer.update(gradient, optimizer.init(params), params)[0] for optimizer in (mine, theirs))
     np.testing.assert_allclose(ours["a"], other["a"])
 
 
 class Weighed(ss.losses.Denoising):
-    """The denoising loss times the mean of a state, plus nothing of a teacher's and of an average's."""
+    """`Weighed` is the denoising loss times the mean of a state, plus the step; teacher and average have factor 0."""
 
     def __init__(self, parts, teacher=""):
         super().__init__(parts)
@@ -259,7 +259,7 @@ def points(**objective):
 
 @pytest.mark.slow
 def test_a_state_averages_and_a_teacher_are_there_when_it_is_evaluated(tmp_path):
-    """On two devices, and with the numbers of training; a teacher's weights are arguments of the step."""
+    """The evaluation repeats the held-out loss of training; the weights of the teacher are arguments of the step."""
     train(points(name="Denoising"), tmp_path / "teacher")
     evaluate(points(name="Denoising"), tmp_path / "teacher")
     config = points(name=f"{__name__}.Weighed", teacher=str(tmp_path / "teacher"))
@@ -276,7 +276,7 @@ def test_a_state_averages_and_a_teacher_are_there_when_it_is_evaluated(tmp_path)
         row["heldout_loss"] for row in read_records(tmp_path / "weighed" / "train.jsonl") if "heldout_loss" in row
     ]
     assert loss == pytest.approx(logged[-1], rel=1e-5)
-    assert loss == pytest.approx(2 * plain + 2, rel=0.05)  # at step 2, of weights that hardly differ
+    assert loss == pytest.approx(2 * plain + 2, rel=0.05)  # The state and the step are 2; the weights differ little.
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_what_an_objective_may_not_return(monkeypatch, tmp_path, returned, words
 
 @dataclasses.dataclass(frozen=True)
 class Half(ss.networks.Network):
-    """One number, kept in bfloat16."""
+    """`Half` has one parameter in bfloat16."""
 
     shape: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""The options of a training run that may change its speed and memory, and nothing else."""
+"""This module tests the options that change the speed and the memory of a training run, and not the result."""
 
 import gc
 import tracemalloc
@@ -37,7 +37,7 @@ def leaves(tree):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """A run with no options: its parameters, average and log, and how far the parameters moved."""
+    """Return the workdir of a run with the default options."""
     config = small_job.get_config()
     config.data.dir = str(tmp_path_factory.mktemp("data"))
     config.train.update(steps=12, log_every=6, eval_every=12, sample_every=0, checkpoint_every=6)
@@ -76,7 +76,7 @@ def test_fused_accumulated_and_cut_runs_are_the_plain_one(config, plain, tmp_pat
 
 @pytest.mark.slow
 def test_a_run_may_go_on_with_other_options(config, plain, tmp_path):
-    """From a step that is no multiple of the fused number too, and with the log of the plain run."""
+    """A run continues with other options from a step that is no multiple of train.fused, and ends as the plain run."""
     config.train.update(steps=6, microbatches=2)
     config.train.eval_every = 0
     train(config, tmp_path)
@@ -94,14 +94,15 @@ def test_under_fsdp_every_device_holds_its_part(config):
     batch = {"values": np.full((4, 8, 8, 1), 5, np.uint8), "cond": cond, "index": np.arange(4)}
     function, frozen = make_step(experiment, devices=devices)
     step = devices.compile(function, state)
-    for _ in range(2):  # after a step as before
+    for _ in range(2):  # A step keeps the layout.
         matrices = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (64, 64)]
-        assert len(matrices) == 4  # parameters, average and the two moments of Adam
+        assert len(matrices) == 4  # Adam has two moments besides parameters and average.
         for leaf in matrices:
             assert {shard.data.shape for shard in leaf.addressable_shards} == {(64, 32)}
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state) if leaf.size < 4096)
         before, (state, _) = state, step(state, devices.place_batch(batch), frozen)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))  # donated: its memory is used again
+        # The step reuses the memory of the old state.
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
     whole = devices.one_copy(state)
     matrix = whole.params["network"]["matrix"]
     assert matrix.shape == (64, 64)
@@ -109,14 +110,14 @@ def test_under_fsdp_every_device_holds_its_part(config):
 
 
 class Cut(Affine):
-    """The network says along which axis its matrix is cut."""
+    """`Cut` declares the axis along which the matrix is cut."""
 
     def traits(self, params):
         return super().traits(params) | {"matrix": ss.networks.Trait(cut=0, decays=False)}
 
 
 def test_a_network_declares_how_it_is_cut_and_what_does_not_decay(config):
-    """The declared axis, of parameters, averages and moments; and weight decay leaves the matrix alone."""
+    """Parameters, averages and moments are cut along the declared axis, and weight decay skips the matrix."""
     config.network = dict(name=f"{__name__}.Cut")
     config.optimizer = dict(name="adamw", weight_decay=0.5, schedule=dict(name="constant_schedule", value=0.1))
     experiment, devices = Experiment.from_config(config), parallel.Fsdp()
@@ -188,36 +189,36 @@ def test_names_of_strategies(name, words):
 
 
 def memory():
-    """Bytes of the arrays on devices, and of what Python and NumPy hold: exact, whatever an allocator keeps."""
+    """Return the bytes that JAX arrays, Python and NumPy use, without memory that an allocator keeps in reserve."""
     gc.collect()
     return sum(array.nbytes for array in jax.live_arrays()) + tracemalloc.get_traced_memory()[0]
 
 
 def test_200_steps_need_no_more_memory_and_compile_nothing(config, tmp_path, monkeypatch, compiles):
-    """Between the second record of the log and the last."""
+    """After the first record of the log nothing is compiled, and after the second record the memory does not grow."""
     config.train.update(steps=200, log_every=20, eval_every=0, checkpoint_every=200)
-    seen = []
+    measurements = []
     write = Log.write
 
-    def looked_at(log, step, **values):
+    def write_and_measure(log, step, **values):
         write(log, step, **values)
-        seen.append((memory(), len(compiles)))
+        measurements.append((memory(), len(compiles)))
 
-    monkeypatch.setattr(Log, "write", looked_at)
+    monkeypatch.setattr(Log, "write", write_and_measure)
     tracemalloc.start()
     try:
         train(config, tmp_path)
     finally:
         tracemalloc.stop()
-    assert len(seen) == 10
-    assert seen[0][1] > 0 and seen[-1][1] == seen[0][1]
-    # Of a leak of one batch a step (1 KB of images) it would be 160 KB.
-    assert seen[-1][0] - seen[1][0] < 1e5
+    assert len(measurements) == 10
+    assert measurements[0][1] > 0 and measurements[-1][1] == measurements[0][1]
+    # A leak of one batch a step (1 KB of images) would add 160 KB.
+    assert measurements[-1][0] - measurements[1][0] < 1e5
 
 
 @pytest.mark.slow
 def test_low_precision_stays_inside_the_network(data_dir):
-    """Parameters, average, moments and losses are float32; the loss is within 1 % and the way within 10 %."""
+    """The state and the loss are float32; the loss is within 1 % and the change of the parameters within 10 %."""
     from configs import digits
 
     config = digits.get_config("vp")
@@ -244,6 +245,6 @@ def test_low_precision_stays_inside_the_network(data_dir):
     exact, low = runs["float32"], runs["bfloat16"]
     np.testing.assert_allclose(low[0], exact[0], rtol=1e-2)
     assert not np.array_equal(low[0], exact[0])
-    apart = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(low[1], exact[1])))
+    distance = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(low[1], exact[1])))
     moved = np.sqrt(sum((b**2).sum() for b in exact[1]))
-    assert apart < 0.1 * moved
+    assert distance < 0.1 * moved

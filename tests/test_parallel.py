@@ -1,4 +1,4 @@
-"""How many devices to ask for, and which batches they divide."""
+"""This module tests the number of requested devices, and the batch sizes that the devices divide."""
 
 import os
 import pathlib
@@ -24,11 +24,11 @@ def test_a_batch_that_does_not_divide(batch, devices, words):
 
 @pytest.mark.parametrize("mine", [[(4, 8)], [(6, 8), (0, 2)], [(0, 2), (0, 2)]])
 def test_a_process_reads_the_rows_of_its_devices(mine):
-    """In whatever order the mesh lists the devices, and once where two of them hold the same."""
+    """The rows are sorted and unique, for every order of the devices and for devices that hold the same rows."""
     devices = parallel.Jit()
 
     class Elsewhere:
-        """A sharding of which this process has some devices."""
+        """`Elsewhere` is a sharding with some of its devices in this process."""
 
         def addressable_devices_indices_map(self, shape):
             return {i: (slice(low, high),) for i, (low, high) in enumerate(mine)}
@@ -39,20 +39,20 @@ def test_a_process_reads_the_rows_of_its_devices(mine):
 
 
 def test_devices_asked_for_leave_room_for_other_processes(monkeypatch):
-    asked = {}
+    settings = {}
     monkeypatch.setattr(host, "usable_cores", lambda: 6)
-    monkeypatch.setattr("jax.config.update", asked.__setitem__)
+    monkeypatch.setattr("jax.config.update", settings.__setitem__)
     for name in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
-    found = []
+    counts = []
     for processes in (1, 2, 4, 5, 100):
-        asked.clear()
+        settings.clear()
         parallel.request_cpu_devices(24, processes)
-        found.append(asked.get("jax_num_cpu_devices"))
-    assert found == [6, 6, 6, 1, None]
+        counts.append(settings.get("jax_num_cpu_devices"))
+    assert counts == [6, 6, 6, 1, None]
     monkeypatch.setenv("SLURM_NTASKS", "8")
     parallel.request_cpu_devices(24)
-    assert asked["jax_num_cpu_devices"] == 3
+    assert settings["jax_num_cpu_devices"] == 3
 
 
 def test_an_unknown_strategy():
@@ -74,7 +74,7 @@ def test_the_quota_of_the_control_group(monkeypatch, text, cores):
 
 
 def devices_of(batch, cores, **environment):
-    """The number of devices in a fresh process that has asked for them."""
+    """Return the number of devices in a new process, which requests devices for the batch."""
     code = (
         "import os; os.sched_getaffinity = lambda _: set(range(CORES))\n"
         "from score_sde import parallel; from score_sde.core import machine; machine._cgroup_quota = lambda: 1e9\n"
@@ -113,7 +113,7 @@ def test_determinism_is_asked_of_xla_unless_the_user_has(monkeypatch, before, af
 
 
 def test_xla_knows_the_flag_for_determinism():
-    """An unknown flag would end the process."""
+    """XLA accepts the flag; an unknown flag would end the process."""
     program = (
         "from score_sde import parallel; parallel.ask_determinism(); import jax; print(jax.numpy.ones(2).sum(), "
         "jax.devices()[0].platform)"

@@ -1,4 +1,4 @@
-"""What a network's output may mean: all of them one and the same on an ideal network."""
+"""This module tests that all parametrisations give the same prediction on an ideal network."""
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,12 @@ def mixture(sde):
 
 
 def output_of(name, sde, t, x0, noise, x):
-    """The network's output by its definition, of both halves."""
+    """Return the output that the parametrisation defines for x_0 and the noise."""
     alpha, sigma = np.asarray(sde.alpha(t)), np.asarray(sde.sigma(t))
     if name == "velocity":
         rates = [np.asarray(rate) for rate in sde.velocity_rates(t)]
         return rates[0] * x0 + rates[1] * noise
-    if name == "karras":  # (x_0 - c_skip x_t) / c_out, of Karras et al. 2022, Eq. (7), on x_t / alpha
+    if name == "karras":  # Karras et al. 2022, Eq. (7), is (x_0 - c_skip x_t) / c_out, here of x_t / alpha.
         level, std = sigma / alpha, 0.6
         c_skip, c_out = std**2 / (level**2 + std**2), level * std / np.sqrt(level**2 + std**2)
         return (x0 - c_skip * x / alpha) / c_out
@@ -59,14 +59,14 @@ def test_all_are_equal_on_an_ideal_network(x64, name, which):
         exact = mixture(sde).predict(x, t)
         x0, noise = exact.x0, exact.noise
         output = output_of(name, sde, t, np.asarray(x0), np.asarray(noise), np.asarray(x))
-        got = meaning.predict(sde, x, jnp.asarray(t), jnp.asarray(output))
-        np.testing.assert_allclose(got.x0, x0, rtol=1e-8, atol=1e-8)
-        np.testing.assert_allclose(got.noise, noise, rtol=1e-7, atol=1e-7)
+        prediction = meaning.predict(sde, x, jnp.asarray(t), jnp.asarray(output))
+        np.testing.assert_allclose(prediction.x0, x0, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(prediction.noise, noise, rtol=1e-7, atol=1e-7)
 
 
-# Each half is a sum of two products, so in float32 it is within some roundings of their sizes; that these sizes do not
-# grow beyond those of x_0, noise and x_t at either end is what the closed forms are for.
-# Noise and Score say x_0 through 1 / alpha and X0 says the noise through 1 / sigma, which is large at one end.
+# x_0 and the noise are sums of two products, so the float32 error is a few roundings of the products. The closed forms
+# of VPrediction, Preconditioned and Velocity keep the products as small as x_0, noise and x_t at both ends of time.
+# Noise and Score multiply by 1 / alpha and X0 multiplies by 1 / sigma, so a product is large at one end of time.
 @pytest.mark.parametrize("which", ["vp", "subvp", "ve", "cosine", "karras", "straight"])
 @pytest.mark.parametrize("name", MEANINGS)
 def test_float32_at_both_ends_of_time(name, which):
@@ -80,17 +80,17 @@ def test_float32_at_both_ends_of_time(name, which):
             parts = meaning.coefficients(sde, jnp.asarray(t))
             sizes = [np.abs(np.asarray(a) * x).max() + np.abs(np.asarray(b) * output).max() for a, b in parts]
         single = [jnp.asarray(np.asarray(value), jnp.float32) for value in (x, output)]
-        got = meaning.predict(sde, single[0], jnp.float32(t), single[1])
-        for found, wanted, size in zip((got.x0, got.noise), (x0, noise), sizes, strict=True):
+        prediction = meaning.predict(sde, single[0], jnp.float32(t), single[1])
+        for half, wanted, size in zip((prediction.x0, prediction.noise), (x0, noise), sizes, strict=True):
             if name in ("v", "karras", "velocity"):
                 assert size < 3 * (1 + max(np.abs(part).max() for part in (x0, noise, x))), t
-            # output_of itself subtracts x from x_0 over sigma, in float64.
+            # The subtraction in output_of, divided by sigma, adds a rounding error of float64.
             bound = 32 * np.finfo(np.float32).eps * size + 1e-15 * np.abs(x).max() / float(sde.sigma(t))
-            assert np.abs(found - wanted).max() < bound, t
+            assert np.abs(half - wanted).max() < bound, t
 
 
 def test_coefficients_of_velocity_on_a_straight_line_are_those_of_flow_matching(x64):
-    """x_0 = x_t - t F and noise = x_t + (1 - t) F, t = 1 included."""
+    """The coefficients give x_0 = x_t - t F and noise = x_t + (1 - t) F, also at t = 1."""
     t = jnp.asarray([0.1, 0.5, 1.0])
     (a, b), (c, d) = ss.Velocity().coefficients(ss.RectifiedFlow(), t)
     np.testing.assert_allclose(a * jnp.ones(3), 1, rtol=1e-12)
@@ -124,7 +124,7 @@ def test_labels_of_published_networks():
     ],
 )
 def test_the_embedding_fits_the_labels(sde, meaning, stated, embedding):
-    """Chosen by the parametrisation, where a config does not state it."""
+    """The parametrisation chooses the embedding if the config states no embedding."""
     config = dict(data=dict(name="TwoMoons"), sde=dict(name=sde), parametrization=meaning)
     config["objective"] = dict(name="Denoising", times="knots" if sde == "DDPM" else "uniform")
     experiment = ss.Experiment.from_config(config | dict(network=dict(name="MLP", width=8) | stated))

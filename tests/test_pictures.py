@@ -1,4 +1,4 @@
-"""One picture as people have them, against Pillow's own operations, pixel for pixel; and what is no picture."""
+"""This module tests that pictures decode to the pixels of Pillow's operations, and that other files are refused."""
 
 import io
 import struct
@@ -73,13 +73,13 @@ def test_exif_orientation_is_applied(orientation):
     exif[0x0112] = orientation
     content = encoded(RGB, "PNG", exif=exif)
     wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    found = header(content)
-    assert (found.width, found.height) == wanted.size
-    np.testing.assert_array_equal(decode(content, Fit(found.height, found.width)), np.asarray(wanted))
+    info = header(content)
+    assert (info.width, info.height) == wanted.size
+    np.testing.assert_array_equal(decode(content, Fit(info.height, info.width)), np.asarray(wanted))
     turns = {1: 0, 3: 2, 6: 3, 8: 1}
-    if orientation in turns:  # numpy's own rotation
+    if orientation in turns:  # NumPy's rotation is independent of Pillow.
         np.testing.assert_array_equal(
-            decode(content, Fit(found.height, found.width)), np.rot90(np.asarray(RGB), turns[orientation])
+            decode(content, Fit(info.height, info.width)), np.rot90(np.asarray(RGB), turns[orientation])
         )
 
 
@@ -110,12 +110,12 @@ def test_grey_with_alpha_palettes_and_a_transparent_colour():
 
 
 def test_sixteen_bits_are_divided_by_257():
-    """Every one of 65,536 grey values goes to the nearest of 256; Pillow's conversion makes all above 255 white."""
+    """Each of 65,536 grey values becomes the nearest of 256; Pillow's conversion makes all values above 255 white."""
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     for form in ("PNG", "TIFF"):
-        found = decode(encoded(Image.fromarray(levels), form), Fit(256, 256, channels=1))[..., 0]
-        np.testing.assert_array_equal(found, np.round(levels / 257).astype(np.uint8))
-    assert abs(found.mean() - 127.5) < 0.01
+        grey = decode(encoded(Image.fromarray(levels), form), Fit(256, 256, channels=1))[..., 0]
+        np.testing.assert_array_equal(grey, np.round(levels / 257).astype(np.uint8))
+    assert abs(grey.mean() - 127.5) < 0.01
 
 
 def test_cmyk_one_bit_and_floats():
@@ -129,8 +129,8 @@ def test_cmyk_one_bit_and_floats():
         decode(encoded(bits), Fit(40, 60, channels=1))[..., 0], np.asarray(bits) * np.uint8(255)
     )
     floats = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
-    found = decode(encoded(floats, "TIFF"), Fit(8, 8, channels=1))
-    np.testing.assert_array_equal(found.ravel(), np.round(np.linspace(0, 1, 64, dtype=np.float32) * 255))
+    values = decode(encoded(floats, "TIFF"), Fit(8, 8, channels=1))
+    np.testing.assert_array_equal(values.ravel(), np.round(np.linspace(0, 1, 64, dtype=np.float32) * 255))
     with pytest.raises(Unreadable, match="values from 0 to 7; expected 0 to 1"):
         decode(encoded(Image.fromarray(np.arange(8, dtype=np.float32).reshape(2, 4)), "TIFF"), Fit(2, 4))
 
@@ -151,7 +151,7 @@ def test_arrays_are_fitted_as_files_are(channels):
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded():
-    """A PNG that says 30,000 x 30,000 pixels; nothing of that size is made."""
+    """A PNG that states 30,000 x 30,000 pixels is refused, and no array of that size is made."""
     head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
 
     def chunk(kind, data):
@@ -177,7 +177,7 @@ def test_what_is_no_picture():
 
 
 def test_nothing_is_started_to_read_a_picture(monkeypatch):
-    """Pillow hands EPS to Ghostscript."""
+    """An EPS file starts no program, although Pillow passes EPS to Ghostscript."""
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     with pytest.raises(Unreadable, match="is not a picture"):
         decode(encoded(RGB, "EPS"), Fit(8, 8))

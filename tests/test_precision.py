@@ -1,4 +1,4 @@
-"""In what numbers are computed: what a platform's default is, what a config says, and what a result records."""
+"""This module tests the precision that a platform sets, that a config states, and that a result records."""
 
 import json
 
@@ -16,7 +16,7 @@ from tests.closed_forms import mixture
 
 
 class Device:
-    """What JAX tells of a device."""
+    """`Device` has the attributes of a JAX device that the library reads."""
 
     def __init__(self, platform, capability=None):
         self.platform = platform

@@ -1,4 +1,4 @@
-"""One run on one device, on eight, and on two processes; and what becomes of it when one of them goes."""
+"""This module tests runs on one device, on eight devices and on two processes, and the loss of a process."""
 
 import json
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("processes")
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """The user's cache of all runs: prepared data and compiled programs."""
+    """Return the cache folder of all runs, for prepared data and compiled programs."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -46,20 +46,20 @@ def free_port():
 
 
 def start_by_slurm(cache, workdir, *arguments, **options):
-    """Two processes that find one another by what Slurm tells its tasks; JAX makes the port from the job's number."""
+    """Start two processes that connect through the variables of Slurm; JAX derives the port from the job number."""
     port = 61440 + free_port() % 4096
-    said = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
-    tasks = [said | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    variables = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    tasks = [variables | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
     return [start(cache, workdir, *arguments, "--distributed", **options, **task) for task in tasks]
 
 
 def start_two(cache, workdir, *arguments, **options):
-    where = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
-    return [start(cache, workdir, *arguments, *where, f"--process={i}", **options) for i in range(2)]
+    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    return [start(cache, workdir, *arguments, *flags, f"--process={i}", **options) for i in range(2)]
 
 
 def finish(*running, seconds=120):
-    """(status, stdout, stderr) of each, once all have ended."""
+    """Return (status, stdout, stderr) of each process after all processes have ended."""
     ended = []
     try:
         for process in running:
@@ -72,23 +72,23 @@ def finish(*running, seconds=120):
 
 
 def complete(*running):
-    """The first one's stdout, after all have ended well and without a word on stderr."""
+    """Return the stdout of the first process; every process must end with status 0 and an empty stderr."""
     ended = finish(*running)
     assert all((status, err) == (0, "") for status, _, err in ended), ended
-    assert all(out == "" for _, out, _ in ended[1:])  # the first process alone speaks
+    assert all(out == "" for _, out, _ in ended[1:])  # Only the first process reports.
     return ended[0][1]
 
 
 @pytest.fixture(scope="module")
 def whole(cache, tmp_path_factory):
-    """The job in one process on one device, and what it says."""
+    """Return the workdir and the stdout of the job in one process on one device."""
     workdir = tmp_path_factory.mktemp("whole")
-    said = complete(start(cache, workdir, "--mode=train,eval,sample"))
-    return workdir, said
+    output = complete(start(cache, workdir, "--mode=train,eval,sample"))
+    return workdir, output
 
 
 def check_same(workdir, whole):
-    """Training, likelihoods and samples of two workdirs are one run's, to rounding."""
+    """Check that training, likelihoods and samples of two workdirs are equal, up to rounding."""
     a, b = ss.load(workdir, average=None), ss.load(whole, average=None)
     start = a.denoiser.apply.init(keys_.stream(0, "init"))
     for name in ("matrix", "classes"):
@@ -104,31 +104,31 @@ def check_same(workdir, whole):
             assert ours.files == theirs.files
             assert ours["index"].tolist() == list(range(len(ours["index"])))
             for name in ours.files:
-                # Where rounding decides whether a step is accepted, there may be one more of 6 evaluations.
+                # Rounding may decide whether a step is accepted, and a step takes 6 network evaluations.
                 bound = 12 if name in ("nfe", "accepted", "rejected") and "eval" in archive else 1e-3
                 np.testing.assert_allclose(ours[name].astype(float), theirs[name].astype(float), atol=bound)
     pictures = [w / "samples" / "step_0000020.png" for w in (workdir, whole)]
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
-    found, other = (json.loads((w / "eval" / "likelihood.json").read_text()) for w in (workdir, whole))
-    assert found["n"] == other["n"] == 7
-    assert found["bits_per_dim"] == pytest.approx(other["bits_per_dim"], abs=1e-4)
-    left = sorted(p.name for folder in ("eval", "samples") for p in (workdir / folder).iterdir())
-    assert left == sorted(p.name for folder in ("eval", "samples") for p in (whole / folder).iterdir())
-    assert not any("parts" in name for name in left)
+    likelihood, other_likelihood = (json.loads((w / "eval" / "likelihood.json").read_text()) for w in (workdir, whole))
+    assert likelihood["n"] == other_likelihood["n"] == 7
+    assert likelihood["bits_per_dim"] == pytest.approx(other_likelihood["bits_per_dim"], abs=1e-4)
+    names = sorted(p.name for folder in ("eval", "samples") for p in (workdir / folder).iterdir())
+    assert names == sorted(p.name for folder in ("eval", "samples") for p in (whole / folder).iterdir())
+    assert not any("parts" in name for name in names)
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(cache, whole, tmp_path):
-    said = complete(*start_two(cache, tmp_path / "two", "--mode=train,eval,sample", devices=2))
-    assert "on 4 cpu device(s) of 2 processes" in said and "on 1 cpu device(s)" in whole[1]
-    assert "bits/dim over 7 examples" in said and "sampled 11 images" in said
+    output = complete(*start_two(cache, tmp_path / "two", "--mode=train,eval,sample", devices=2))
+    assert "on 4 cpu device(s) of 2 processes" in output and "on 1 cpu device(s)" in whole[1]
+    assert "bits/dim over 7 examples" in output and "sampled 11 images" in output
     check_same(tmp_path / "two", whole[0])
 
 
 @pytest.mark.slow
 def test_eight_devices_are_one(cache, whole, tmp_path):
-    said = complete(start(cache, tmp_path / "eight", "--mode=train,eval,sample", devices=8))
-    assert "on 8 cpu device(s)" in said
+    output = complete(start(cache, tmp_path / "eight", "--mode=train,eval,sample", devices=8))
+    assert "on 8 cpu device(s)" in output
     check_same(tmp_path / "eight", whole[0])
 
 
@@ -136,7 +136,7 @@ def test_eight_devices_are_one(cache, whole, tmp_path):
     "first", [pytest.param("one", marks=pytest.mark.long), pytest.param("two", marks=pytest.mark.slow)]
 )
 def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path, first):
-    """Ten steps in one process and ten in two, several in a call, in parts and cut; or the other way round."""
+    """A run of ten steps in one process continues with two processes and other options, or the reverse."""
     two = ["--config.train.fused=5", "--config.train.microbatches=2", "--config.parallel=fsdp"]
     short = "--config.train.steps=10"
     if first == "one":
@@ -145,7 +145,7 @@ def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path, 
     else:
         complete(*start_by_slurm(cache, tmp_path, "--mode=train", short, *two, devices=2))
         complete(start(cache, tmp_path, "--mode=train,eval,sample", devices=2))
-    # A run that ends at step 10 has looked at held-out data and drawn a picture there too.
+    # The run that ends at step 10 evaluates held-out data and draws a picture at step 10; the whole run does not.
     records = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     kept = [record for record in records if record["step"] != 10 or "loss" in record]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -154,7 +154,7 @@ def test_a_run_goes_on_with_other_processes_and_devices(cache, whole, tmp_path, 
 
 
 def wait_for(condition, running, seconds=60):
-    """Until a condition holds, while the processes run."""
+    """Wait until a condition holds; all processes must run until then."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end and all(p.poll() is None for p in running), [p.communicate() for p in running]
@@ -163,18 +163,18 @@ def wait_for(condition, running, seconds=60):
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)])
 def test_sigterm_to_one_saves_all_at_one_step(cache, whole, tmp_path, victim):
-    more = ["--mode=train", "--config.train.steps=20000", "--config.train.checkpoint_every=20000"]
-    running = start_two(cache, tmp_path, *more, "--config.train.log_every=20", "--config.train.eval_every=0")
+    flags = ["--mode=train", "--config.train.steps=20000", "--config.train.checkpoint_every=20000"]
+    running = start_two(cache, tmp_path, *flags, "--config.train.log_every=20", "--config.train.eval_every=0")
     wait_for(lambda: read_records(tmp_path / "train.jsonl"), running)
     running[victim].send_signal(signal.SIGTERM)
     ended = finish(*running)
     assert [(status, err) for status, _, err in ended] == [(0, "")] * 2
     step = ss.load(tmp_path).step
     assert f"stopped by SIGTERM: step {step} is saved" in ended[0][1]
-    # The same step of an uninterrupted run.
+    # An uninterrupted run of the same number of steps gives the expected parameters.
     other = tmp_path / "other"
     complete(
-        start(cache, other, "--mode=train", f"--config.train.steps={step}", *more[2:], "--config.train.eval_every=0")
+        start(cache, other, "--mode=train", f"--config.train.steps={step}", *flags[2:], "--config.train.eval_every=0")
     )
     for ours, theirs in zip(*(jax.tree.leaves(ss.load(w, average=None).denoiser.params) for w in (tmp_path, other))):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
@@ -182,7 +182,7 @@ def test_sigterm_to_one_saves_all_at_one_step(cache, whole, tmp_path, victim):
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), pytest.param(1, marks=pytest.mark.slow)])
 def test_a_job_whose_process_is_killed_ends_the_same(cache, whole, tmp_path, victim):
-    """The other process ends within a minute with one line, and the same command counts nothing twice."""
+    """The other process ends within a minute with one line, and the repeated command draws the same samples."""
     workdir = tmp_path / "run"
     shutil.copytree(whole[0], workdir, ignore=shutil.ignore_patterns("samples", "eval"))
     job = ["--mode=sample", "--config.sample.n=4001", "--config.sample.batch_size=10"]
@@ -224,21 +224,21 @@ def test_flags_that_make_no_run(cache, tmp_path, arguments, words):
 
 @pytest.mark.slow
 def test_processes_must_agree(cache, tmp_path):
-    """On the config, on the checkpoint, and on how many devices each has."""
-    where = ["--mode=train", f"--workdir={tmp_path / 'run'}", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    """Processes with different configs or different numbers of devices end with one line each."""
+    flags = ["--mode=train", f"--workdir={tmp_path / 'run'}", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
     running = [
-        start(cache, tmp_path / "run", *where, "--process=0"),
-        start(cache, tmp_path / "run", *where, "--process=1", "--config.optimizer.schedule.peak_value=0.1"),
+        start(cache, tmp_path / "run", *flags, "--process=0"),
+        start(cache, tmp_path / "run", *flags, "--process=1", "--config.optimizer.schedule.peak_value=0.1"),
     ]
     for status, _, err in finish(*running):
         assert status == 1 and err.count("\n") == 1, err
         assert "Process 1 does not see the config as process 0 does" in err or err == native_output.LOST + "\n"
-    where.append("--config.data.batch_size=15")
-    where[2] = f"--coordinator=127.0.0.1:{free_port()}"
-    running = [start(cache, tmp_path / "run", *where, f"--process={i}", devices=i + 1) for i in range(2)]
-    said = [err for _, _, err in finish(*running)]
-    assert any("different numbers of devices (process 0: 1, process 1: 2)" in err for err in said), said
-    assert all(err.count("\n") == 1 for err in said), said
+    flags.append("--config.data.batch_size=15")
+    flags[2] = f"--coordinator=127.0.0.1:{free_port()}"
+    running = [start(cache, tmp_path / "run", *flags, f"--process={i}", devices=i + 1) for i in range(2)]
+    errors = [err for _, _, err in finish(*running)]
+    assert any("different numbers of devices (process 0: 1, process 1: 2)" in err for err in errors), errors
+    assert all(err.count("\n") == 1 for err in errors), errors
     assert not (tmp_path / "run").exists()
 
 
@@ -264,9 +264,9 @@ def test_what_the_runtime_prints_is_passed_on_but_for_chatter():
         b"W1121 20:31:40.8 2175 preemption_sync_manager.cc:147] Failed to retrieve preemption notice\n",
     ]
     shown = [b"oneDNN is on\n", b"free(): invalid pointer\n", b"12 apples\n"]
-    told = native_output.LOST.encode() + b"\n"
+    message = native_output.LOST.encode() + b"\n"
     assert list(native_output.passed_on([*chatter, *shown])) == shown
-    assert list(native_output.passed_on([shown[0], *chatter, fatal, b"*** stack\n", fatal])) == [shown[0], told]
+    assert list(native_output.passed_on([shown[0], *chatter, fatal, b"*** stack\n", fatal])) == [shown[0], message]
     assert list(native_output.passed_on([shown[0], b"\x01error: why\n", fatal, shown[0]])) == [
         shown[0],
         b"error: why\n",

@@ -1,6 +1,6 @@
-"""Published networks and weights: outputs and gradients of the public implementations, and the job that imports them.
+"""This module tests published networks and weights, and the job `Import`, against the public implementations.
 
-How the fixtures were made is told in fixtures/published/README.md.
+fixtures/published/README.md describes how the fixtures were made.
 """
 
 import dataclasses
@@ -48,8 +48,8 @@ NETWORKS = {
     "ncsnv2_128": NCSNv2(SHAPE, channels=2, depth=128, levels=10),
     "ncsn": NCSN(SHAPE, channels=2, levels=4),
 }
-# What each was trained for: the published code centres images on [0, 1] and divides by sigma inside the network, here
-# the parametrisation does both, from the SDE.
+# The published code centres images on [0, 1] and divides by sigma inside the network. In this library the
+# parametrisation does both, from the SDE.
 UNIT = dict(data_range=(0.0, 1.0))
 VE = ss.VE(sigma_max=50.0), ss.Score("sigma", scale_by_sigma=True, **UNIT)
 VP = ss.VP(), ss.Noise()
@@ -63,14 +63,14 @@ MEANINGS |= {
 
 
 def published(name, network=None):
-    """The function that the public implementation's network is."""
+    """Return the function that the network of the public implementation computes."""
     sde, meaning = MEANINGS[name]
     return as_published(sde, meaning, NETWORKS[name] if network is None else network)
 
 
 CASES = [(path, NETWORKS[path.stem]) for path in sorted(FILES.glob("n*.pth")) + sorted(FILES.glob("d*.pth"))]
 CASES += [(path, NETWORKS[path.stem]) for path in sorted(FILES.glob("n*.msgpack"))]
-# The quick suite keeps one of each kind of network and file.
+# The quick suite tests each kind of network and each kind of file once.
 QUICK = ("ncsnpp_residual.pth", "ncsnpp_ddpm_blocks.msgpack", "ddpm.pth", "ncsnpp_untold.pth")
 
 
@@ -86,17 +86,19 @@ def expected_of(path):
     ("path", "network"), [slow_unless(case[0].name in QUICK, *case, name=case[0].name) for case in CASES]
 )
 def test_outputs_and_gradients_of_the_public_implementations(path, network):
-    """In float32, over noise levels from the least to the most, relative to each example's largest value."""
+    """In float32 outputs and gradients agree at all noise levels, relative to the largest value of each example."""
     weights = read_weights(path)
     matched = match(network, weights)
     count = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(network.init, keys_.stream(0, "init"))))
     assert sum(row.count for row in matched.rows) == count
     assert {row.name for row in matched.rows} | set(matched.ignored) == set(weights.params)
     items = {"params": matched.params} | ({"ema": matched.ema} if matched.ema is not None else {})
-    found = differences(published(path.stem, network), items, expected_of(path))
-    assert {each.what for each in found} == {"outputs", "input gradients"}
-    assert len(found) == (3 if matched.ema is not None else 2)
-    assert max(each.relative for each in found) < (1e-4 if path.stem.startswith("ncsnv2") else 2e-5), found
+    comparisons = differences(published(path.stem, network), items, expected_of(path))
+    assert {comparison.what for comparison in comparisons} == {"outputs", "input gradients"}
+    assert len(comparisons) == (3 if matched.ema is not None else 2)
+    assert max(comparison.relative for comparison in comparisons) < (
+        1e-4 if path.stem.startswith("ncsnv2") else 2e-5
+    ), comparisons
 
 
 def test_every_case_is_there():
@@ -108,7 +110,7 @@ SKIP, KERNEL = dict(skip_rescale=False), dict(fir_kernel=(1, 2, 1))
 
 @pytest.mark.slow
 def test_a_wrong_option_is_seen():
-    """Settings without parameters, which nothing but the outputs tells."""
+    """A wrong setting without parameters changes the outputs."""
     path = FILES / "ncsnpp_residual.pth"
     matched = match(NETWORKS["ncsnpp_residual"], read_weights(path))
     sde, meaning = VE
@@ -139,21 +141,21 @@ def test_every_parameter_is_in_use_and_batches_do_not_mix(name):
     )
     _, gradient = run(params, x, label)
     zero = [jax.tree_util.keystr(k) for k, g in jax.tree_util.tree_leaves_with_path(gradient) if not np.any(g)]
-    assert all("frequencies" in each for each in zero), zero
+    assert all("frequencies" in parameter for parameter in zero), zero
 
 
 @pytest.mark.parametrize("name", ["ncsnpp_residual", "ncsnpp_ddpm_blocks", "ncsnv2_64"])
 def test_float64_agrees(name, x64):
-    """To what float32 leaves of angles of some 100 rad in the Fourier embedding."""
+    """Outputs in float64 agree up to the float32 rounding of angles of some 100 rad in the Fourier embedding."""
     path = FILES / f"{name}.pth"
     matched, expected = match(NETWORKS[name], read_weights(path)), expected_of(path)
     double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), matched.params)
     exact = jax.jit(published(name))(double, jnp.asarray(expected.x, jnp.float64), jnp.asarray(expected.label, float))
     assert exact.dtype == jnp.float64
-    apart = np.abs(exact - expected.output).reshape(len(exact), -1).max(1) / np.abs(exact).reshape(len(exact), -1).max(
+    error = np.abs(exact - expected.output).reshape(len(exact), -1).max(1) / np.abs(exact).reshape(len(exact), -1).max(
         1
     )
-    assert apart.max() < 2e-4
+    assert error.max() < 2e-4
 
 
 def test_rectangles_and_any_channels():
@@ -164,10 +166,10 @@ def test_rectangles_and_any_channels():
 
 
 def spare(network, form="torch"):
-    """Weights of a network as they would come from a file, without its memory."""
+    """Return zero weights of a network in the form that a file gives; the zeros take no memory."""
     zeros = {}
-    for each in tensors(network):
-        name, shape = (each.torch, each.torch_shape) if form == "torch" else (each.flax, each.shape)
+    for tensor in tensors(network):
+        name, shape = (tensor.torch, tensor.torch_shape) if form == "torch" else (tensor.flax, tensor.shape)
         zeros[name] = np.broadcast_to(np.zeros((), np.float32), shape)
     return Weights(pathlib.Path("w.pth"), form, "", zeros)
 
@@ -199,7 +201,7 @@ def test_a_wrong_config_is_told_by_the_field_that_differs(change, words, form):
 
 
 def test_the_size_of_the_images_is_told_with_the_rest():
-    """By where attention is: of the same tensors, images of 256 x 256 with attention at 16 explain the config's 16."""
+    """The levels with attention give the image size: attention at 16, as in the config, needs images of 256 x 256."""
     large = NCSNpp((256, 256, 3), multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, channels=64, progressive="output_skip")
     for form in ("torch", "flax"):
         with pytest.raises(InputError) as caught:
@@ -218,7 +220,7 @@ def test_the_size_of_the_images_is_told_with_the_rest():
         InputError, match=r"images of 64 x 64, or --config\.network\.attention='\(8,\)' for images of 32"
     ):
         match(NCSNPP, spare(deeper))
-    # A network of other sides than powers of two, or not square, keeps its own.
+    # The image size of a network is not inferred if the sides are unequal or no powers of two.
     odd = NCSNpp((48, 32, 3), multipliers=(1, 2), channels=32)
     with pytest.raises(InputError, match=r"attention at the resolutions \(24,\), config says \(\): use --config"):
         match(odd, spare(dataclasses.replace(odd, attention=(24,))))
@@ -246,7 +248,7 @@ def test_another_family_and_what_is_unknown():
 
 
 def test_one_port_s_names_for_two_networks():
-    """DDPM and NCSN++ with its blocks are called the same in a .pth, and one of both was published."""
+    """DDPM and NCSN++ with DDPM blocks have the same names in a .pth file; only DDPM was published."""
     ddpm = DDPM((32, 32, 3))
     for change in (dict(fir=False, progressive_input="none", embedding="positional"), dict()):
         with pytest.raises(InputError, match="file has network DDPM, config says NCSNpp: use variant ddpm"):
@@ -259,17 +261,17 @@ def test_one_port_s_names_for_two_networks():
 @pytest.mark.parametrize("form", ["torch", "flax"])
 @pytest.mark.parametrize("kind", [NCSNpp, DDPM])
 def test_told_the_noise_level_or_not(kind, form):
-    told, untold = (kind((32, 32, 3), noise_conditional=value, channels=32) for value in (True, False))
+    conditional, unconditional = (kind((32, 32, 3), noise_conditional=value, channels=32) for value in (True, False))
     with pytest.raises(InputError, match="file has noise_conditional True, config says False"):
-        match(untold, spare(told, form))
-    weights = spare(untold, form)
-    if form == "torch":  # with what the port makes and never uses
-        weights.params.update(dict.fromkeys(unused(untold), np.zeros((), np.float32)))
-        assert set(match(untold, weights).ignored) == unused(untold)
+        match(unconditional, spare(conditional, form))
+    weights = spare(unconditional, form)
+    if form == "torch":  # The port has parameters without a use.
+        weights.params.update(dict.fromkeys(unused(unconditional), np.zeros((), np.float32)))
+        assert set(match(unconditional, weights).ignored) == unused(unconditional)
     with pytest.raises(
         InputError, match="file has noise_conditional False, config says True: use variant unconditional"
     ):
-        match(told, weights)
+        match(conditional, weights)
 
 
 def test_refinenets_are_told_too():
@@ -287,13 +289,13 @@ def test_refinenets_are_told_too():
         match(NCSNPP, spare(small, "flax"))
     with pytest.raises(InputError, match="file has network NCSNpp, config says NCSNv2: use variant ncsnpp"):
         match(small, spare(NCSNPP))
-    # The network of 2019 has one depth, whatever the size of the images.
+    # The network of 2019 has the same depth for all image sizes.
     assert NCSN((128, 128, 3)).depth == 64 and NCSNv2((128, 128, 3)).depth == 128
 
 
 @pytest.mark.parametrize("name", ["ncsnpp_skips_cat", "ncsnv2_64"])
 def test_bfloat16_is_near_float32(name):
-    """Outputs within 5 % in norm: bfloat16 keeps 8 bits, and these networks are random ones of 30 layers."""
+    """Outputs are within 5 % in norm; bfloat16 keeps 8 bits, and the random networks have 30 layers."""
     network = dataclasses.replace(NETWORKS[name], dtype="bfloat16")
     path = FILES / f"{name}.pth"
     params, expected = match(network, read_weights(path)).params, expected_of(path)
@@ -313,14 +315,14 @@ def small_config(**network):
 
 
 def adam(opt_state):
-    (found,) = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
-    return found
+    (state,) = [s for s in jax.tree.leaves(opt_state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")]
+    return state
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ncsnpp_residual.pth"])
 def test_an_import_is_a_workdir(tmp_path, name, capsys):
-    """load() has the file's model, and training goes on from its step, average and moments."""
+    """`load` returns the model of the file, and training continues from the step, average and moments of the file."""
     config, path = small_config(), FILES / name
     expect = path.with_suffix(".npz" if path.suffix == ".pth" else ".msgpack.npz")
     workdir = tmp_path / "run"
@@ -331,13 +333,14 @@ def test_an_import_is_a_workdir(tmp_path, name, capsys):
     assert f"step {weights.step}" in out.out and "parameters: 12,719\n" in out.out and not out.err
     report = json.loads((workdir / "parity.json").read_text())
     assert report["items"]["params"] == len(report["rows"]) == 157 and report["step"] == weights.step
-    assert max(each["relative"] for each in report["differences"]) < 2e-5
+    assert max(row["relative"] for row in report["differences"]) < 2e-5
 
     model = ss.load(workdir)
     assert model.step == weights.step and model.shape == SHAPE
     sde = model.denoiser.sde
-    later = time_of_label(sde, "sigma", jnp.asarray(expected.label)) >= sde.t_min  # one is sigma_min, that of t = 0
-    x, label, output = (getattr(expected, name)[later] for name in ("x", "label", "output_ema"))
+    # The label sigma_min belongs to t = 0, which is less than t_min.
+    valid = time_of_label(sde, "sigma", jnp.asarray(expected.label)) >= sde.t_min
+    x, label, output = (getattr(expected, name)[valid] for name in ("x", "label", "output_ema"))
     score = model.denoiser.score(jnp.asarray(x), time_of_label(sde, "sigma", jnp.asarray(label)))
     size = np.abs(output).reshape(4, -1).max(1)
     assert (np.abs(score - output).reshape(4, -1).max(1) / size).max() < 1e-4
@@ -384,7 +387,7 @@ def test_what_a_file_leaves_out_is_said(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".msgpack"])
 def test_moments_find_their_parameters(suffix):
-    """Of both formats, Adam's second moments of one convolution, transposed where the port transposes."""
+    """In both formats the second moments of Adam belong to the right convolution, with the axes of this library."""
     weights = read_weights(FILES / f"ncsnpp_residual{suffix}")
     theirs = weights.moments[1]["all_modules.3.weight" if suffix == ".pth" else "Conv_0/kernel"]
     ours = match(NETWORKS["ncsnpp_residual"], weights).moments[1]["conv_in"]["kernel"]
@@ -426,7 +429,7 @@ def test_nothing_is_written_for_what_cannot_be(tmp_path):
     config = small_config(blocks=4)
     config.sde.update(sigma_max=90.0, sigma_min=0.1)
     with pytest.raises(InputError, match=r"1 blocks.*sigma_max 50.*sigma_min 0\.01.*x of shape \(1, 16, 16, 3\)"):
-        import_weights(config, workdir, good, tmp_path / "e.npz")  # all of it at once
+        import_weights(config, workdir, good, tmp_path / "e.npz")  # One message states all errors.
     (tmp_path / "e.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"cannot be read as \.npz"):
         import_weights(small_config(), workdir, good, tmp_path / "e.npz")

@@ -1,4 +1,4 @@
-"""The published configurations: all of them there, under both spellings, with the numbers of the paper."""
+"""This module tests that all published configurations exist under both spellings, with the published figures."""
 
 import csv
 import pathlib
@@ -43,7 +43,7 @@ def test_each_builds_under_all_its_names(module, old, new):
         "half_sum" if old.startswith("ve") and old != "ve/ffhq_ncsnpp_continuous" else "mean"
     )
     assert experiment.codec.centered == (not old.startswith("ve"))
-    # What the network sees and what its output is divided by follow from the codec and the SDE.
+    # The codec and the SDE determine the input of the network and the divisor of the output.
     t, x = np.asarray([experiment.sde.t_max], "f"), np.full((1, 2), 0.25, "f")
     meaning, ve = experiment.parametrization, old.startswith("ve")
     np.testing.assert_allclose(meaning.network_input(experiment.sde, x, t), -0.5 if ve else 0.25, rtol=1e-5)
@@ -64,20 +64,20 @@ CORRECTORS = {"langevin": "Langevin", "ald": "AnnealedLangevin"}
 
 @pytest.mark.parametrize(("module", "old", "new"), ALL, ids=[old for _, old, _ in ALL])
 def test_the_figures_of_2021(module, old, new):
-    """Against a table of what each file said, of github.com/yang-song/score_sde at commit 0acb9e0."""
+    """Each config has the figures of the old file, of github.com/yang-song/score_sde at commit 0acb9e0."""
     config, row = module.get_config(new), FIGURES[old]
-    number = {
+    numbers = {
         name: float(row[name]) for name in ("rate", "ema", "warmup", "clip", "dropout", "batch", "levels", "sigma_max")
     }
     rate = config.optimizer.schedule
-    assert rate.get("peak_value", rate.get("value")) == number["rate"]
-    assert rate.get("warmup_steps", 0) == number["warmup"]
-    assert (config.optimizer.clip or -1) == number["clip"]
+    assert rate.get("peak_value", rate.get("value")) == numbers["rate"]
+    assert rate.get("warmup_steps", 0) == numbers["warmup"]
+    assert (config.optimizer.clip or -1) == numbers["clip"]
     assert (config.optimizer.b1, config.optimizer.eps, config.seed) == (0.9, 1e-8, 42)
-    assert config.averages.ema.decay == number["ema"] and config.data.batch_size == number["batch"]
-    assert config.sample.grid.n == number["levels"] - 1 and config.sde.get("n", number["levels"]) == number["levels"]
+    assert config.averages.ema.decay == numbers["ema"] and config.data.batch_size == numbers["batch"]
+    assert config.sample.grid.n == numbers["levels"] - 1 and config.sde.get("n", numbers["levels"]) == numbers["levels"]
     if old.startswith("ve"):
-        assert config.sde.sigma_max == number["sigma_max"] and config.sde.sigma_min == 0.01
+        assert config.sde.sigma_max == numbers["sigma_max"] and config.sde.sigma_min == 0.01
     sampler, network = config.sample.sampler, config.network
     if row["corrector"] == "none":
         assert sampler.name == SAMPLERS[row["predictor"]]
@@ -87,14 +87,14 @@ def test_the_figures_of_2021(module, old, new):
         assert (sampler.corrector.snr, sampler.corrector.steps) == (float(row["snr"]), int(row["each"]))
     assert network.channels == int(row["channels"])
     if row["blocks"]:
-        assert network.blocks == int(row["blocks"]) and network.dropout == number["dropout"]
+        assert network.blocks == int(row["blocks"]) and network.dropout == numbers["dropout"]
         assert list(network.multipliers) == list(map(int, row["multipliers"].split()))
     if row["progressive"]:
         assert (network.progressive, network.progressive_input) == (row["progressive"], row["progressive_input"])
 
 
 def test_what_the_networks_are_told():
-    """The labels of Song et al. 2021: sigma, 999 t, or an index; and a score that is the output or -output / std."""
+    """The label is sigma, 999 t or an index, and the score is the output or -output / std (Song et al. 2021)."""
     for words, t, label in (
         ("ve,ncsnpp", 0.5, (0.01 * 50) ** 0.5),
         ("vp,ddpmpp", 0.5, 499.5),
@@ -140,7 +140,7 @@ def test_faces_have_no_ncsn():
 
 
 def test_the_table_in_the_docs():
-    """Every old file with its new spelling."""
+    """The table lists every old file with the new spelling."""
     text = (pathlib.Path(__file__).parent.parent / "docs" / "published.md").read_text()
     for module, old, new in ALL:
         assert f"| {old}.py | configs/{module.__name__.split('.')[1]}.py:{new} |" in text, old
@@ -158,7 +158,7 @@ def test_centred_and_not():
 
 
 def test_cifar10_from_its_binary_files(tmp_path):
-    """Records of a label and three planes, as https://www.cs.toronto.edu/~kriz/cifar.html says."""
+    """A record is a label and three planes, as https://www.cs.toronto.edu/~kriz/cifar.html states."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
@@ -172,7 +172,7 @@ def test_cifar10_from_its_binary_files(tmp_path):
     for place in (tmp_path, folder):
         train = data.all_examples(data.CIFAR10(place).source("train"))
     assert train["values"].shape == (20, 32, 32, 3)
-    record = written[2][1]  # example 9
+    record = written[2][1]  # Example 9 is in the third file.
     assert train["label"][9] == record[0]
     assert train["values"][9, 3, 7, 2] == record[1 + 2 * 1024 + 3 * 32 + 7]
     assert len(data.CIFAR10(tmp_path).source("test")) == 4
@@ -187,7 +187,7 @@ def test_folders_of_images(tmp_path):
     folder = tmp_path / "faces" / "train" / "deeper"
     folder.mkdir(parents=True)
     wide = np.zeros((40, 80, 3), np.uint8)
-    wide[:, 20:60] = (10, 200, 30)  # the middle square
+    wide[:, 20:60] = (10, 200, 30)  # The crop keeps the central square.
     Image.fromarray(wide).save(folder / "b.png")
     Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / "a.png")
     source = data.ImageFolder(tmp_path, "faces", size=8).source("train")

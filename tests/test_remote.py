@@ -1,4 +1,7 @@
-"""Workdirs at an address, on fsspec's memory filesystem: nothing half-written counts, and nothing is lost."""
+"""This module tests workdirs at an address: an incomplete checkpoint does not count, and no file is lost.
+
+The address is in fsspec's memory filesystem.
+"""
 
 import json
 import pathlib
@@ -20,7 +23,7 @@ ADDRESS = "memory://bucket/run"
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """An empty store, and a machine without copies of anything."""
+    """Yield an empty store, on a machine without local copies."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fs = fsspec.filesystem("memory")
     fs.store.clear()
@@ -83,25 +86,25 @@ def test_jobs_on_one_machine_after_another_are_as_on_a_disk(store, config, tmp_p
     ours, theirs = ss.load(ADDRESS), ss.load(tmp_path / "local")
     assert (ours.step, ours.digest) == (8, theirs.digest)
     assert {"checkpoints/8.json", "eval/loss.json", "samples/samples.npz", "train.jsonl"} <= names(store)
-    assert not any(name.startswith("checkpoints/4") for name in names(store))  # config.train.keep has one
-    here = np.load(tmp_path / "local" / "samples" / "samples.npz")["images"]
+    assert not any(name.startswith("checkpoints/4") for name in names(store))  # config.train.keep keeps one checkpoint.
+    local_images = np.load(tmp_path / "local" / "samples" / "samples.npz")["images"]
     with store.open("/bucket/run/samples/samples.npz") as file:
-        np.testing.assert_array_equal(np.load(file)["images"], here)
-    evaluate(config, ADDRESS)  # nothing is left: the result was fetched
+        np.testing.assert_array_equal(np.load(file)["images"], local_images)
+    evaluate(config, ADDRESS)  # The fetched result leaves nothing to evaluate.
 
 
 class Broken(Exception):
-    """The store has gone."""
+    """`Broken` is the error of a store that is out of reach."""
 
 
 def breaking(monkeypatch, fs, after):
-    """Let the store take so many files more, and none then."""
-    left = iter(range(after))
+    """Let the store accept `after` more files, and raise `Broken` for all later files."""
+    remaining = iter(range(after))
     put, pipe = type(fs).put_file, type(fs).pipe_file
 
     def counted(write):
         def write_or_break(self, *arguments, **options):
-            if next(left, None) is None:
+            if next(remaining, None) is None:
                 raise Broken("no connection")
             return write(self, *arguments, **options)
 
@@ -119,12 +122,12 @@ def test_a_store_that_goes_away_leaves_whole_checkpoints_alone(store, config, tm
             StorageError, match=r"memory://bucket/run cannot be written \(Broken: no connection\); all files are"
         ):
             train(config, ADDRESS)
-    listed = [name for name in names(store) if name.startswith("checkpoints/") and name.endswith(".json")]
-    listed = [name for name in listed if name.count("/") == 1]
-    for name in listed:  # each checkpoint that has its list has its files
+    lists = [name for name in names(store) if name.startswith("checkpoints/") and name.endswith(".json")]
+    lists = [name for name in lists if name.count("/") == 1]
+    for name in lists:  # A checkpoint with a list must have all listed files.
         for file in json.loads(store.cat_file(f"/bucket/run/{name}")):
             assert f"{name.removesuffix('.json')}/{file}" in names(store)
-    # The copy has all: the same command sends it.
+    # The local copy is complete, so the same command sends the missing files.
     train(config, ADDRESS)
     another_machine(tmp_path)
     assert ss.load(ADDRESS).step == 8
@@ -148,7 +151,7 @@ def test_what_was_not_sent_is_put_aside_where_another_machine_went_on(store, con
         (folder / "a.txt").write_text("one")
     ahead = remote.Copy(ADDRESS, cache)
     ahead.open(writes=True)
-    (ahead.folder / "a.txt").write_text("never sent")  # and the process is killed
+    (ahead.folder / "a.txt").write_text("never sent")  # The process is killed before the file is sent.
     with remote.here(ADDRESS, tmp_path / "other", writes=True) as folder:
         assert (folder / "a.txt").read_text() == "one"
         (folder / "a.txt").write_text("two")
@@ -203,7 +206,7 @@ def test_several_processes_do_not_share_a_job_there(config, monkeypatch):
 
 
 def test_what_is_missing_at_the_end_is_not_taken_for_sent(store, tmp_path, monkeypatch):
-    """A store that has gone may say so by the word for a file that is not there."""
+    """A FileNotFoundError of a store that is out of reach is an error, and the files do not count as sent."""
 
     def gone(*arguments, **options):
         raise FileNotFoundError("no bucket")
@@ -219,7 +222,7 @@ def test_what_is_missing_at_the_end_is_not_taken_for_sent(store, tmp_path, monke
 
 
 def test_a_store_with_folders(tmp_path):
-    """Such as a disk, where an object needs its folder first."""
+    """A store such as a disk, where a file needs an existing folder, holds workdirs too."""
     address = f"file://{tmp_path}/store/run"
     with remote.here(address, tmp_path / "one", writes=True) as folder:
         (folder / "checkpoints" / "5" / "params").mkdir(parents=True)

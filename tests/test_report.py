@@ -1,4 +1,4 @@
-"""The report of a run: its parts against independent ones, and the page in a browser where there is one."""
+"""This module tests the report of a run and its parts, and opens the page in a browser if a browser is installed."""
 
 import base64
 import html.parser
@@ -22,7 +22,7 @@ from tests import small_job
 
 
 class Reader(html.parser.HTMLParser):
-    """The tags of a page, its text, and whatever it refers to outside itself."""
+    """`Reader` collects the tags, the text and the external references of a page."""
 
     VOID = ("meta", "img", "br", "hr")
 
@@ -65,13 +65,13 @@ def test_a_page_is_whole_and_asks_for_nothing():
     page.details("more", "{'<x>': 1}")
     for ys in ([1, 2, 3], [3, 2, 1]):
         page.plot(drawings.curves({"a <c>": ([1, 2, 3], ys)}, "x", "y"), "plot")
-    seen = Reader(page.html())
-    assert not seen.open
-    assert not seen.outside
-    assert "script" not in seen.tags and "i" not in seen.tags and "b" not in seen.tags
-    assert "<script>alert(1)</script> & title" in seen.words
-    assert len(seen.ids) == len(set(seen.ids))
-    for content in seen.pictures:
+    reader = Reader(page.html())
+    assert not reader.open
+    assert not reader.outside
+    assert "script" not in reader.tags and "i" not in reader.tags and "b" not in reader.tags
+    assert "<script>alert(1)</script> & title" in reader.words
+    assert len(reader.ids) == len(set(reader.ids))
+    for content in reader.pictures:
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), picture)
     assert "default-src 'none'" in html.unescape(page.html())
 
@@ -142,28 +142,28 @@ def test_the_report_of_a_run(tmp_path):
     jobs.draw_samples(experiment, workdir)
     jobs.Report().run(experiment, workdir)
     text = (workdir / "report.html").read_text()
-    seen = Reader(text)
-    assert not seen.open and not seen.outside and "script" not in seen.tags
-    on = json.loads((workdir / "machines.jsonl").read_text())
-    assert on["step"] == 0 and f"trained on{on['machine']}" in seen.words
+    reader = Reader(text)
+    assert not reader.open and not reader.outside and "script" not in reader.tags
+    machine_record = json.loads((workdir / "machines.jsonl").read_text())
+    assert machine_record["step"] == 0 and f"trained on{machine_record['machine']}" in reader.words
     for words in ("Samples over training", "Denoising", "Nearest training examples", "Bits per dimension", "Seconds"):
-        assert words in seen.words
-    assert "Not shown" not in seen.words
+        assert words in reader.words
+    assert "Not shown" not in reader.words
     bits = json.loads((workdir / "eval" / "likelihood.json").read_text())
-    assert f"{bits['bits_per_dim']:.4f} ± {bits['stderr']:.4f} bits/dim" in seen.words
+    assert f"{bits['bits_per_dim']:.4f} ± {bits['stderr']:.4f} bits/dim" in reader.words
     for word in (bits["data"], bits["checkpoint_digest"], f"over {bits['n']} held-out examples"):
-        assert word in seen.words
+        assert word in reader.words
     jobs.Report().run(experiment, workdir)
     assert (workdir / "report.html").read_text() == text
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is not None:
         common = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-        made = subprocess.run(
+        browser_run = subprocess.run(
             [*common, "--enable-logging=stderr", "--window-size=500,3000", f"--screenshot={tmp_path / 'page.png'}"]
             + [f"file://{workdir / 'report.html'}"],
             capture_output=True,
             text=True,
             timeout=120,
         )
-        assert "Content Security Policy" not in made.stderr
+        assert "Content Security Policy" not in browser_run.stderr
         assert np.asarray(Image.open(tmp_path / "page.png").convert("L")).std() > 10

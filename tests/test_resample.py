@@ -1,4 +1,4 @@
-"""FIR resampling against zero-stuffing, filtering and decimation written out, and against SciPy."""
+"""This module tests FIR resampling against explicit zero-stuffing, filtering and decimation, and against SciPy."""
 
 import jax
 import jax.export
@@ -16,14 +16,14 @@ KERNELS = [(1, 3, 3, 1), (1, 1), (1, 2, 1), (1, 4, 6, 4, 1), (1, 2, 5), (1, 0, 0
 
 
 def stuffed(x):
-    """Zeros after every pixel of (height, width)."""
+    """Return x of shape (height, width) with a zero after every pixel, along both axes."""
     out = np.zeros((2 * x.shape[0], 2 * x.shape[1]))
     out[::2, ::2] = x
     return out
 
 
 def filtered(x, kernel, before, after, gain):
-    """The valid part of the two-dimensional convolution of the padded image with the outer product of the taps."""
+    """Return the valid part of the 2-D convolution of the padded image with the outer product of the taps."""
     taps = np.asarray(kernel, float) / np.sum(kernel)
     for name, amount in (("before", before), ("after", after)):
         if amount < 0:
@@ -57,7 +57,7 @@ def test_fir_against_stuffing_filtering_and_decimating(kernel, x64):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_convolutions_with_a_filter(kernel, x64):
-    """Against SciPy, channel by channel: 'correlate' is the convolution of networks."""
+    """Filtered convolutions agree with SciPy channel by channel; SciPy's correlation is the convolution of networks."""
     rng = np.random.default_rng(1)
     x, weight = rng.standard_normal((2, 6, 4, 2)), rng.standard_normal((3, 3, 2, 3))
 
@@ -86,7 +86,7 @@ def test_convolutions_with_a_filter(kernel, x64):
 
 
 def test_precisions_are_kept(x64):
-    """In each of the three precisions."""
+    """The output has the dtype of the input, for bfloat16, float32 and float64."""
     for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
         x = jnp.ones((1, 4, 4, 2), dtype)
         for function in (resample.fir_downsample, resample.fir_upsample):
@@ -105,7 +105,7 @@ def test_any_filter_against_scipy(kernel, height, width):
 
 @pytest.mark.parametrize("kernel", [(1, 3, 3, 1), (1, 1), (1, 2, 1), (1, 4, 6, 4, 1)], ids=str)
 def test_up_then_down_preserves_constants(kernel):
-    """Away from the border, behind which there are zeros; with the filter (1, 1) there too."""
+    """A constant is preserved away from the zero-padded border; the filter (1, 1) preserves the border too."""
     x = jnp.full((1, 12, 8, 5), 3.0)
     again = np.asarray(resample.fir_downsample(resample.fir_upsample(x, kernel), kernel))
     edge = 0 if kernel == (1, 1) else len(kernel) // 2

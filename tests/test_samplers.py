@@ -1,4 +1,4 @@
-"""Every sampler on every SDE and chain: identities in float64, orders of convergence, laws of mixtures."""
+"""This module tests the samplers on all SDEs and chains: identities in float64, and orders of convergence."""
 
 import itertools
 
@@ -28,7 +28,7 @@ SDES = {
 
 
 def two_times(sde):
-    """A step in the middle of the way, between levels if there are any."""
+    """Return the two times of a step near the middle of the time range; on a chain both times are levels."""
     return [float(t) for t in sde.nearest(np.asarray([0.6, 0.5]) * sde.t_max)]
 
 
@@ -57,13 +57,13 @@ def test_ddim_is_ancestral_at_1_and_euler_in_the_noise_level_at_0(x64, sde):
     noise = model.noise(jnp.asarray(X), t)
     euler = alpha[1] * (X / alpha[0] + (sigma[1] / alpha[1] - sigma[0] / alpha[0]) * noise)
     for sampler in (ss.DDIM(), ss.DPMSolverPP(order=1), ss.DPMSolverPP(), ss.LMS(order=1), ss.LMS(order=4)):
-        same(step(sampler, sde)[0], euler)  # multistep methods begin with it
+        same(step(sampler, sde)[0], euler)  # The first step of a multistep method has order 1.
     if sde.levels is None:
         same(step(ss.DPM2Ancestral(eta=0.0), sde)[0], step(ss.DPM2(), sde)[0])
 
 
 def test_ancestral_with_eta_by_the_formula_of_k_diffusion(x64, sde):
-    """sigma_up and sigma_down of Karras' ancestral step, in the noise level n = sigma / alpha."""
+    """A step with eta has Karras' sigma_up and sigma_down in the noise level n = sigma / alpha."""
     (t, s), eta = two_times(sde), 0.6
     n_t, n_s = (float(sde.sigma(u) / sde.alpha(u)) for u in (t, s))
     up = min(n_s, eta * np.sqrt(n_s**2 * (n_t**2 - n_s**2) / n_t**2))
@@ -80,7 +80,7 @@ def test_ancestral_with_eta_by_the_formula_of_k_diffusion(x64, sde):
 
 
 def test_reverse_diffusion_on_the_discrete_tables_is_the_original():
-    """x - f + G^2 score + G z with the forward step's f and G (Song et al. 2021, App. E)."""
+    """A step is x - f + G^2 score + G z with the f and G of the forward step (Song et al. 2021, App. E)."""
     with jax.enable_x64(True):
         z = jnp.stack([jax.random.normal(key, (2,), jnp.float64) for key in KEYS])
         for i in (1, 2, 60, 100):
@@ -88,7 +88,7 @@ def test_reverse_diffusion_on_the_discrete_tables_is_the_original():
             beta = np.linspace(0.1 / 100, 20 / 100, 100)[i - 1]
             score = mixture(chain).score(jnp.asarray(X), i / 100)
             f, g = np.sqrt(1 - beta) * X - X, np.sqrt(beta)
-            fresh = z if i > 1 else 0  # the last step returns the mean
+            fresh = z if i > 1 else 0  # The last step returns the mean.
             original = X - (f - g**2 * score) + g * fresh
             same(step(ss.ReverseDiffusion(), chain, times=(i / 100, (i - 1) / 100))[0], original)
             chain = ss.SMLD(100)
@@ -100,7 +100,7 @@ def test_reverse_diffusion_on_the_discrete_tables_is_the_original():
 
 @pytest.mark.parametrize("sde", [ss.EDM(0.02, 20.0), ss.RectifiedFlow(), ss.SubVP()], ids=["karras", "line", "subvp"])
 def test_outside_its_window_churn_adds_nothing(sde):
-    """Compiled too, where the variance between two equal times is what rounding leaves of zero."""
+    """Outside its window churn adds no noise, although a compiled program rounds the variance between equal times."""
     grid = time_grid.default(sde, 12)
     model, x = mixture(sde), np.random.default_rng(0).standard_normal((8, 2)).astype("f")
     for sampler in (ss.Euler, ss.Heun):
@@ -125,7 +125,7 @@ def test_the_family_between_ode_and_sde(x64, name):
 
 
 def test_dpm_solver_and_lms_by_their_papers_formulas(x64):
-    """Two steps on VP: 2M and 2S of Lu et al. 2022 (Algorithms 1 and 2), and Adams-Bashforth's weights."""
+    """Steps on VP agree with 2M and 2S of Lu et al. 2022 (Algorithms 1 and 2), and with Adams-Bashforth's weights."""
     sde, model = ss.VP(), mixture(ss.VP())
     t = [0.8, 0.65, 0.45]
     lam = [float(np.log(sde.alpha(u) / sde.sigma(u))) for u in t]
@@ -137,9 +137,9 @@ def test_dpm_solver_and_lms_by_their_papers_formulas(x64):
     d = (1 + 1 / (2 * r)) * model.denoise(x1, t[1]) - 1 / (2 * r) * x0
     x2 = sigma[2] / sigma[1] * x1 - alpha[2] * np.expm1(-h[1]) * d
     sampler = ss.DPMSolverPP()
-    got, memory, _ = step(sampler, sde, times=t[:2])
-    same(got, x1)
-    same(step(sampler, sde, x=got, memory=memory, times=t[1:])[0], x2)
+    after_one, memory, _ = step(sampler, sde, times=t[:2])
+    same(after_one, x1)
+    same(step(sampler, sde, x=after_one, memory=memory, times=t[1:])[0], x2)
 
     m = float(sde.time_of(2 * (lam[0] + h[0] / 2)))
     u = sde.sigma(m) / sigma[0] * X - sde.alpha(m) * np.expm1(-h[0] / 2) * x0
@@ -150,16 +150,16 @@ def test_dpm_solver_and_lms_by_their_papers_formulas(x64):
     e0 = model.noise(jnp.asarray(X), t[0])
     y1 = X / alpha[0] + (n[1] - n[0]) * e0
     e1 = model.noise(alpha[1] * y1, t[1])
-    # The line through (n_0, e0), (n_1, e1), integrated from n_1 to n_2.
+    # Order 2 integrates the line through (n_0, e0), (n_1, e1) from n_1 to n_2.
     slope, width = (e1 - e0) / (n[1] - n[0]), n[2] - n[1]
     y2 = y1 + width * e1 + slope * width**2 / 2
     sampler = ss.LMS(order=2)
-    got, memory, _ = step(sampler, sde, times=t[:2])
-    same(step(sampler, sde, x=got, memory=memory, times=t[1:])[0], alpha[2] * y2)
+    after_one, memory, _ = step(sampler, sde, times=t[:2])
+    same(step(sampler, sde, x=after_one, memory=memory, times=t[1:])[0], alpha[2] * y2)
 
 
 class Cubic(ss.Denoiser):
-    """noise(x, t) = 1 + 2 n + 3 n^2 + 4 n^3 with n = sigma / alpha, whose integral is known."""
+    """`Cubic` predicts noise(x, t) = 1 + 2 n + 3 n^2 + 4 n^3 with n = sigma / alpha, whose integral is known."""
 
     def predict(self, x, t, cond=None, *, keys=None):
         n = self.sde.sigma(t) / self.sde.alpha(t)
@@ -169,7 +169,7 @@ class Cubic(ss.Denoiser):
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_lms_integrates_polynomials_below_its_order(x64, order):
-    """After its start-up: k-th order is exact on polynomials of degree k - 1, and not on the next."""
+    """After the start-up, order k is exact on polynomials of degree k - 1, so only order 4 is exact on degree 3."""
     sde, sampler = ss.EDM(sigma_max=4.0), ss.LMS(order=order)
     grid = time_grid.karras(sde, 8)
     model, x = Cubic(sde), jnp.zeros((1, 1))
@@ -182,7 +182,7 @@ def test_lms_integrates_polynomials_below_its_order(x64, order):
 
 
 def global_error(sampler, sde, n, start=0.8, end=0.2):
-    """The largest error of the probability flow over part of the way, against Gaussian data's closed form."""
+    """Return the largest error of the probability flow between two times, from the closed form of Gaussian data."""
     model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.5)
     grid = np.asarray(sde.time_of(np.linspace(*np.asarray(sde.log_snr(np.asarray([start, end]) * sde.t_max)), n + 1)))
     v = [float(sde.alpha(t)) ** 2 * 0.25 + float(sde.variance(t)) for t in (grid[0], grid[-1])]
@@ -244,7 +244,7 @@ def test_bad_samplers_are_refused(make, words):
 
 @pytest.mark.slow
 def test_where_alpha_is_0():
-    """Defined: DDIM, Ancestral, Euler, Heun, DPM-Solver++ (2M); refused by name: the others."""
+    """DDIM, Ancestral, Euler, Heun and DPM-Solver++ (2M) start where alpha = 0; the other samplers are refused."""
     sde = ss.RectifiedFlow()
     model, grid = mixture(sde), time_grid.uniform(sde, 8)
     for sampler in (ss.DDIM(), ss.DDIM(1.0), ss.Ancestral(), ss.Euler(), ss.Heun(), ss.DPMSolverPP()):
@@ -255,12 +255,12 @@ def test_where_alpha_is_0():
         with pytest.raises(ss.InputError, match="t = 1"):
             ss.sample(model, sampler, grid, (2,), n=4, seed=0)
         out = ss.sample(mixture(before), sampler, time_grid.log_snr(before, 30), (2,), n=4, seed=0)
-        assert np.abs(out.x).max() < 4  # the remedy that is named
+        assert np.abs(out.x).max() < 4  # The error names the smaller t_max as the remedy.
 
 
 @pytest.mark.parametrize("chain", [ss.DDPM(20), ss.SMLD(20, sigma_max=5.0)], ids=["ddpm", "smld"])
 def test_a_walk_to_level_0_needs_no_last_denoising(chain):
-    """There x is data: the last step gives E[x_0 | x_1], as denoising at level 1 does."""
+    """At level 0 x is data: the last step gives E[x_0 | x_1], as denoising at level 1 does."""
     model, grid = mixture(chain), np.arange(20, -1, -1) / 20
     for sampler in (ss.Ancestral("forward"), ss.DPMSolverPP()):
         whole = ss.sample(model, sampler, grid, (2,), n=4, seed=0)

@@ -1,4 +1,4 @@
-"""Samplers on Gaussians and mixtures, whose laws are known; `sample` and its promises."""
+"""This module tests `sample`, and the samplers on Gaussians and mixtures, whose distributions are known."""
 
 import dataclasses
 import hashlib
@@ -26,15 +26,15 @@ def draw(sde, sampler, steps, n=N, model=None, **options):
 
 
 def gaussian_variance(sde, t, std=0.5):
-    """Var x_t of data N(0, std^2)."""
+    """Return Var x_t for data N(0, std^2)."""
     return float(sde.alpha(t)) ** 2 * std**2 + float(sde.variance(t))
 
 
 def mean_error(sde, sampler, steps):
-    """Relative error of E[x_{t_stop} | x_{t_max}] for data N(0, 0.5^2), all noise turned off by the temperature.
+    """Return the relative error of E[x_{t_stop} | x_{t_max}] for data N(0, 0.5^2); the temperature removes all noise.
 
-    Steps are affine on a Gaussian, so this is their deterministic part. Under the reverse SDE the mean
-    is r V_s / V_t x_t with V the marginal variances; under the probability flow sqrt(V_s / V_t) x_t.
+    Steps are affine on a Gaussian, so the samples without noise are the mean. The mean is r V_s / V_t x_t under the
+    reverse SDE, with V the marginal variances, and sqrt(V_s / V_t) x_t under the probability flow.
     """
     model, start = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.5), np.full((1, 2), float(sde.prior_std))
     x = draw(sde, sampler, steps, n=1, model=model, x=start, denoise=False, temperature=1e-12).x
@@ -51,13 +51,13 @@ def test_order_of_convergence_of_the_mean(x64, sde, sampler, order):
 
 
 def test_ancestral_has_the_exact_mean_on_a_gaussian(x64, sde):
-    """E[x_s | x_t] is linear in E[x_0 | x_t], so no step size biases it."""
+    """E[x_s | x_t] is linear in E[x_0 | x_t], so no step size biases the mean."""
     for sampler in (ss.Ancestral(), ss.Ancestral("forward")):
         assert abs(mean_error(sde, sampler, 4)) < 1e-7
 
 
 def variance_error(sde, sampler, steps):
-    """Relative error of the variance of samples of N(0, 0.5^2), exactly: a step on a Gaussian is a x + b z."""
+    """Return the exact relative error of the variance of samples of N(0, 0.5^2); a step on a Gaussian is a x + b z."""
     model = ss.GaussianMixture(sde, [1.0], [[0.0]], 0.5)
     key = jnp.repeat(jax.random.key(0)[None], 2)
     z = jax.random.normal(key[0], (1,))
@@ -88,14 +88,14 @@ STOCHASTIC = [
 
 @pytest.mark.parametrize(("sampler", "order"), STOCHASTIC, ids=[str(sampler) for sampler, _ in STOCHASTIC])
 def test_order_of_convergence_of_the_variance(x64, sde, sampler, order):
-    # Euler-Maruyama's first-order error on VE is so small that it shows late.
+    # The first-order error of Euler-Maruyama on VE is small, and dominates at many steps only.
     late = isinstance(sde, ss.VE) and sampler == ss.EulerMaruyama()
     coarse, fine = (variance_error(sde, sampler, steps) for steps in ((8192, 16384) if late else (128, 256)))
     assert abs(np.log2(coarse / fine) - order) < 0.15
 
 
 def test_one_step_of_each_by_hand(x64, sde):
-    """The formulas of the docstrings, with the exact score of a Gaussian, in float64."""
+    """A step agrees with the formula of the sampler's docstring, for the exact score of a Gaussian, in float64."""
     t, s, std = 0.6, 0.55, 0.7
     model = ss.GaussianMixture(sde, [1.0], [[0.3]], std)
     x = jnp.asarray([[0.4], [-1.2]])
@@ -126,12 +126,12 @@ def test_one_step_of_each_by_hand(x64, sde):
         (ss.Heun(), heun, 2),
     ]
     for sampler, expected, evaluations in cases:
-        got, memory, nfe = sampler.step(keys, model, x, jnp.asarray(t), jnp.asarray(s), sampler.init(x))
-        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
+        after, memory, nfe = sampler.step(keys, model, x, jnp.asarray(t), jnp.asarray(s), sampler.init(x))
+        np.testing.assert_allclose(after, expected, rtol=1e-9, atol=1e-10)
         assert memory == () and nfe.dtype == jnp.int32 and nfe.tolist() == [evaluations] * 2
 
 
-# Each sampler and each SDE once or more; that a sample keeps to itself is no matter of the pair.
+# The independence of samples is no property of the pair, so each sampler and each SDE occurs once or more.
 ALONE = [("vp", 0), ("vp", 1), ("vp", 2), ("vp", 3), ("subvp", 1), ("ve", 0)]
 
 
@@ -146,22 +146,24 @@ def test_sample_i_is_a_function_of_seed_and_i(name, index):
     together = run(n=16)
     np.testing.assert_allclose(run(n=5, first=3, batch_size=16), together[3:8], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(run(n=5, first=3, batch_size=2), together[3:8], rtol=1e-5, atol=1e-5)
-    spread = Jit().sharded
-    np.testing.assert_allclose(run(n=16, sharding=spread), together, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(run(n=5, first=3, batch_size=16, sharding=spread), together[3:8], rtol=1e-5, atol=1e-5)
+    two_devices = Jit().sharded
+    np.testing.assert_allclose(run(n=16, sharding=two_devices), together, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        run(n=5, first=3, batch_size=16, sharding=two_devices), together[3:8], rtol=1e-5, atol=1e-5
+    )
     assert jax.device_count() == 2
     other = ss.sample(model, sampler, grid, (2,), seed=1, n=16).x
     assert np.abs(other - together).min(axis=1).max() > 1e-3
 
 
 def test_the_keys_are_those_that_are_promised():
-    """Prior: fold_in(key_i, 0); step k: fold_in(key_i, k + 1), of the stream of samples, threefry under any flag."""
+    """The prior uses fold_in(key_i, 0) and step k uses fold_in(key_i, k + 1); the keys are threefry under any flag."""
     sde = ss.VP()
-    seen = []
+    step_keys = []
 
     class Spy(ss.Sampler):
         def step(self, keys, denoiser, x, t, s, state, cond=None):
-            jax.debug.callback(lambda keys: seen.append(np.asarray(keys)), jax.random.key_data(keys), ordered=True)
+            jax.debug.callback(lambda keys: step_keys.append(np.asarray(keys)), jax.random.key_data(keys), ordered=True)
             return x, state, jnp.zeros(len(x), jnp.int32)
 
     grid = ss.time_grid.uniform(sde, 2)
@@ -175,7 +177,7 @@ def test_the_keys_are_those_that_are_promised():
         prior = jax.random.normal(jax.random.fold_in(key, 0), (2,)) * sde.prior_std
         np.testing.assert_allclose(out.x[row], prior, rtol=1e-6)
         for k in range(2):
-            np.testing.assert_array_equal(seen[k][row], jax.random.key_data(jax.random.fold_in(key, k + 1)))
+            np.testing.assert_array_equal(step_keys[k][row], jax.random.key_data(jax.random.fold_in(key, k + 1)))
 
 
 def test_another_seed_or_other_parameters_compile_nothing(compiles):
@@ -219,7 +221,7 @@ def test_evaluations_denoising_and_trajectory():
 
 
 def test_a_walk_may_start_anywhere(sde):
-    """From exact draws at t = 0.5 to t = 0.2: the law there is known."""
+    """A sampling loop that starts from exact draws at t = 0.5 gives the known covariance at t = 0.2."""
     model = mixture(sde)
     x = model.marginal(0.5).sample(jax.random.split(jax.random.key(2), N))
     out = ss.sample(model, ss.Heun(), np.linspace(0.5, 0.2, 21), (2,), n=N, seed=0, x=x, denoise=False, batch_size=N).x
@@ -230,14 +232,14 @@ def test_a_walk_may_start_anywhere(sde):
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
 def test_temperature_scales_the_noise_of_a_gaussian(sde, sampler):
-    """Steps are affine on a Gaussian, so deviations from its mean are multiplied by the temperature."""
+    """Steps are affine on a Gaussian, so the temperature multiplies the deviations from the mean."""
     model = ss.GaussianMixture(sde, [1.0], [[0.0, 0.0]], 0.5)
     warm, cool = (draw(sde, sampler, 10, n=50, model=model, temperature=tau).x for tau in (1.0, 0.25))
     np.testing.assert_allclose(cool, 0.25 * warm, rtol=1e-3, atol=1e-5)
 
 
 def test_starting_points_in_half_precision(sde):
-    """Walked in float32, for a time grid in half precision would be coarse."""
+    """The sampling loop runs in float32, since a time grid in half precision would be coarse."""
     for dtype in (jnp.float16, jnp.bfloat16):
         x = jnp.ones((4, 2), dtype)
         half = draw(sde, ss.Heun(), 20, n=4, x=x).x
@@ -258,7 +260,7 @@ def test_a_sampler_that_is_not_frozen_is_told_so():
 
 @pytest.mark.slow
 def test_a_conditional_network_under_guidance(compiles):
-    """Through all floors: samples 3..7 alone and on two devices, and other weights compile nothing."""
+    """Samples 3..7 do not depend on the batch and the devices, and other weights compile nothing."""
     from score_sde.core import keys
 
     network = ss.networks.DDPMpp(
@@ -276,7 +278,7 @@ def test_a_conditional_network_under_guidance(compiles):
         return ss.sample(model, ss.Ancestral(), grid, (4, 4, 1), cond=cond, **options).x
 
     whole = run(params, 2.0, slice(None))
-    bound = 1e-5 * np.abs(whole).max()  # the guided network's values are large, and so is their rounding
+    bound = 1e-5 * np.abs(whole).max()  # Guidance makes large values, with large rounding errors.
     for part in (run(params, 2.0, slice(3, 8)), run(params, 2.0, slice(3, 8), batch_size=5)):
         np.testing.assert_allclose(part, whole[3:8], atol=bound)
     np.testing.assert_allclose(run(params, 2.0, slice(None), sharding=Jit().sharded), whole, atol=bound)

@@ -1,4 +1,4 @@
-"""The other SDEs and the chains against their papers' formulas, written out in NumPy and SciPy."""
+"""This module tests the other SDEs and the chains against the formulas of their papers, in NumPy and SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ HALF_PI = np.pi / 2
 
 
 def cosine(t, s=0.008):
-    """(f, g^2, alpha, sigma): d/dt of log cos(pi/2 (t + s) / (1 + s)), and beta = -2 f."""
+    """Return (f, g^2, alpha, sigma); f is d/dt of log cos(pi/2 (t + s) / (1 + s)), and g^2 is beta = -2 f."""
     alpha = np.cos(HALF_PI * (t + s) / (1 + s)) / np.cos(HALF_PI * s / (1 + s))
     f = -HALF_PI / (1 + s) * np.tan(HALF_PI * (t + s) / (1 + s))
     return f, -2 * f, alpha, np.sqrt(1 - alpha**2)
@@ -47,7 +47,7 @@ def test_published_coefficients_in_float64(x64, name):
 
 
 def test_schedules_that_reach_0_stop_before():
-    """Where enough signal is left for every parametrisation; the cosine's end is that of Lu et al. 2022, App. D."""
+    """At t_max every parametrisation has enough signal; the t_max of the cosine is from Lu et al. 2022, App. D."""
     assert ss.CosineVP().t_max == 0.9946
     for sde in (ss.CosineVP(), ss.SigmoidVP()):
         assert 1e-3 < float(sde.alpha(sde.t_max)) < 0.02
@@ -61,7 +61,7 @@ def test_float32_is_accurate_at_both_ends(name):
     with jax.enable_x64(True):
         exact = [np.asarray(part(t.astype(np.float64))) for part in (sde.sigma, sde.diffusion)]
     np.testing.assert_allclose(sde.sigma(t), exact[0], rtol=1e-5)
-    # Near the end of a straight line g^2 = 2 t / (1 - t), and 1 - t is rounded.
+    # The last time is left out, since 1 - t of the straight line's g^2 = 2 t / (1 - t) is rounded.
     np.testing.assert_allclose(sde.diffusion(t)[:4], exact[1][:4], rtol=1e-5)
 
 
@@ -102,13 +102,13 @@ def test_grids_are_even_in_what_they_say(x64, sde):
 
 
 def test_the_grid_of_karras_is_the_papers():
-    """Eq. (5) of the paper, with its 18 steps to sigma_min (the last one, to 0, is the last denoising)."""
+    """The default grid is Eq. (5) of the paper with 18 steps; the last denoising is the last step, to 0."""
     n, low, high = 18, 0.002 ** (1 / 7), 80 ** (1 / 7)
     paper = (high + np.arange(n) / (n - 1) * (low - high)) ** 7
     np.testing.assert_allclose(time_grid.default(ss.EDM(), 17), paper, rtol=1e-10)
 
 
-# Chains.
+# The tests below are about chains.
 
 BETAS = np.linspace(1e-4, 0.02, 1000)
 BAR = np.cumprod(1 - BETAS)
@@ -140,9 +140,9 @@ def test_the_other_chains_are_those_of_their_papers(x64):
     sigmas = 0.01 * (50 / 0.01) ** (np.arange(n) / (n - 1))
     chain = ss.SMLD(n)
     np.testing.assert_allclose(chain.sigma(level / n), sigmas, rtol=1e-10)
-    # sigma_0 = 0: the first step of the chain has all of the first variance.
+    # sigma_0 is 0, so the first step of the chain adds the whole first variance.
     np.testing.assert_allclose(chain.transition((level - 1) / n, level / n)[1], np.diff(np.r_[0, sigmas**2]), rtol=1e-8)
-    np.testing.assert_array_equal(chain.label(level / n), np.arange(n)[::-1])  # from the most noise
+    np.testing.assert_array_equal(chain.label(level / n), np.arange(n)[::-1])  # Label 0 has the most noise.
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_smooth_chain_goes_through_the_levels(x64, chain):
 
 @pytest.mark.parametrize(("make", "limit"), [(ss.DiscreteVP, ss.VP()), (ss.SMLD, ss.VE())])
 def test_a_smooth_chain_has_the_limit_of_its_paper(x64, make, limit):
-    """g^2 of the chain's curve goes to the SDE's with its length: of first order, as 1 / N."""
+    """g^2 of a smooth chain of length N converges to g^2 of the SDE, with an error of first order in 1 / N."""
     t = np.linspace(0.1, 0.95, 40)
     errors = [np.abs(make(n).smooth().diffusion_squared(t) / limit.diffusion_squared(t) - 1).max() for n in (500, 2000)]
     assert errors[1] < 0.02
@@ -182,18 +182,18 @@ def test_a_smooth_chain_has_the_limit_of_its_paper(x64, make, limit):
     "sde", [sde for sde in EVERY if float(sde.alpha(sde.t_max)) > 0], ids=lambda sde: type(sde).__name__
 )
 def test_time_of_in_float32(sde):
-    """As exact in log-SNR as float32 times are."""
+    """`time_of` is as accurate in log-SNR as a time in float32."""
     wanted = np.linspace(*np.asarray(sde.log_snr(np.asarray([sde.t_min, sde.t_max]))), 30)[1:-1].astype("f")
     t = sde.time_of(wanted)
     with jax.enable_x64(True):
         slope = np.abs(np.asarray(sde.diffusion_squared(t) / sde.variance(t)))
-        found = np.asarray(sde.log_snr(np.asarray(t, np.float64)))
+        log_snr = np.asarray(sde.log_snr(np.asarray(t, np.float64)))
     digits = np.finfo(np.float32).eps
-    assert np.all(np.abs(found - wanted) < 30 * digits * (10 + np.abs(wanted) + slope * np.asarray(t)))
+    assert np.all(np.abs(log_snr - wanted) < 30 * digits * (10 + np.abs(wanted) + slope * np.asarray(t)))
 
 
 def test_where_schedules_end_at_0():
-    """sigma' of the cosine is 0 there and alpha' finite; alpha' of the sigmoid is not, and what needs it says so."""
+    """At alpha = 0 the cosine has sigma' = 0 and a finite alpha'; the infinite alpha' of the sigmoid is refused."""
     cosine, sigmoid, s = ss.CosineVP(t_max=1.0), ss.SigmoidVP(t_max=1.0), 0.008
     slope = -HALF_PI / (1 + s) / np.cos(HALF_PI * s / (1 + s))
     np.testing.assert_allclose(cosine.velocity_rates(1.0), [slope, 0.0], rtol=1e-5, atol=1e-6)

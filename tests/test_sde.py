@@ -1,4 +1,4 @@
-"""SDEs against the closed forms of Song et al. 2021 and against SciPy."""
+"""This module tests the SDEs against the closed forms of Song et al. 2021 and against SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ T = np.linspace(0.0, 1.0, 41)
 
 
 def integrated_beta(t):
-    """The integral of beta from 0 to t."""
+    """Return the integral of beta from 0 to t."""
     return B0 * t + (B1 - B0) * t**2 / 2
 
 
-# (f, g^2, alpha, sigma) as printed: Eq. (9), (11), (12) and (29).
+# The entries are (f, g^2, alpha, sigma) as printed: Eq. (9), (11), (12) and (29).
 PUBLISHED = {
     "vp": (
         lambda t: -(B0 + t * (B1 - B0)) / 2,
@@ -73,7 +73,7 @@ def test_drift_and_diffusion_act_on_x(sde, published):
 
 
 def test_variance_solves_its_ode(x64, sde, published):
-    """d variance / dt = 2 f variance + g^2, integrated by SciPy from the published f and g^2."""
+    """The variance agrees with d variance / dt = 2 f variance + g^2, solved by SciPy with the published f and g^2."""
     f, g2, _, sigma = published
     solution = integrate.solve_ivp(
         lambda t, v: 2 * f(t) * v + g2(t), (0.1, 1.0), [sigma(0.1) ** 2], rtol=1e-10, atol=1e-14
@@ -82,7 +82,7 @@ def test_variance_solves_its_ode(x64, sde, published):
 
 
 def test_transition_solves_the_forward_sde(x64, sde, published):
-    """From a fixed x_s the mean decays as exp of the integral of f, and the variance obeys the same ODE from 0."""
+    """From a fixed x_s the mean decays as exp of the integral of f, and the variance solves the variance ODE from 0."""
     f, g2, *_ = published
     s, t = 0.3, 0.7
     r = np.exp(integrate.quad(f, s, t)[0])
@@ -112,7 +112,7 @@ def test_perturb_and_prior(sde):
     keys = jax.random.split(jax.random.key(0), 20_000)
     z = np.asarray(sde.sample_prior(keys, (3,)))
     std = float(sde.sigma(sde.t_max))
-    assert abs(z.std() / std - 1) < 4 / np.sqrt(2 * z.size)  # four standard errors
+    assert abs(z.std() / std - 1) < 4 / np.sqrt(2 * z.size)  # The bound is four standard errors.
     assert abs(z.mean()) < 4 * std / np.sqrt(z.size)
     logp = stats.norm(0, std).logpdf(z[:5].astype(np.float64)).sum(axis=1)
     np.testing.assert_allclose(sde.prior_log_prob(z[:5]), logp, rtol=1e-5)
@@ -124,7 +124,7 @@ def test_examples_of_the_prior_do_not_know_each_other(sde):
 
 
 class Ornstein(ss.SDE):
-    """alpha = exp(-t), variance = 1 - exp(-2 t): f = -1, g^2 = 2; only alpha is given."""
+    """`Ornstein` has alpha = exp(-t) and variance = 1 - exp(-2 t), so f = -1 and g^2 = 2; log_alpha is not given."""
 
     t_max = 5.0
 
@@ -170,7 +170,7 @@ def test_derived_attributes_may_be_parameters():
 
 
 class Straight(ss.SDE):
-    """alpha = 1 - t, sigma = t: no signal is left at t = 1."""
+    """`Straight` has alpha = 1 - t and sigma = t, so no signal is left at t = 1."""
 
     def alpha(self, t):
         return 1 - t

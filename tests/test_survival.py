@@ -1,4 +1,4 @@
-"""Runs that are stopped, damaged or crowded out: what they leave, and how they go on (see also tests/faults.py)."""
+"""This module tests the files of stopped and damaged runs, and how the runs continue (see also tests/faults.py)."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory):
-    """An uninterrupted run: checkpoints of the steps 4, 6 and 8."""
+    """Return the workdir of an uninterrupted run, which has checkpoints of the steps 4, 6 and 8."""
     workdir = tmp_path_factory.mktemp("whole")
     train(config, workdir)
     return workdir
@@ -49,7 +49,7 @@ def run(whole, tmp_path):
 
 
 def outcome(workdir):
-    """The digests of the last checkpoint, and the log but for its seconds."""
+    """Return the digests of the last checkpoint, and the log without the seconds."""
     about = json.loads((workdir / "checkpoints" / "8" / "about" / "metadata").read_text())
     log = [{k: v for k, v in r.items() if k != "seconds_per_step"} for r in read_records(workdir / "train.jsonl")]
     return about["digests"], log
@@ -73,7 +73,7 @@ needs_main_thread = pytest.mark.skipif(
 @needs_main_thread
 @pytest.mark.parametrize("at", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_sigterm_saves_at_once_and_the_run_goes_on_as_if_nothing_had_been(config, whole, tmp_path, monkeypatch, at):
-    """Between two records of the log: what it does not hold yet goes with the checkpoint."""
+    """The checkpoint keeps the losses that the log does not contain yet, so the resumed run has the same log."""
     before = signal.getsignal(signal.SIGTERM)
     due = Action.is_due
 
@@ -100,9 +100,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(config, w
     (run / "checkpoints" / "9").mkdir()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert ss.load(run, average=None).step == 6  # its optimizer is not needed
-    told = str(caught[0].message)
-    assert "step 9: its folder is empty" in told and "step 8: params/" in told and "bytes instead of" in told
+        assert ss.load(run, average=None).step == 6  # Loading does not read the damaged optimizer.
+    message = str(caught[0].message)
+    assert "step 9: its folder is empty" in message and "step 8: params/" in message and "bytes instead of" in message
     with pytest.raises(ss.InputError, match=r"checkpoint of step 8 in .* is not whole: params"):
         ss.load(run, step=8, average=None)
     train(config, run)
@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(config, w
 
 
 def test_flipped_bits_are_seen_without_the_list_of_files_too(run):
-    """The list may be missing, where a run was killed at the wrong moment; then the digests decide."""
+    """The digests reveal damage where the list of files is missing, which happens if a run is killed."""
     good = {step: ss.load(run, step=step).digest for step in (4, 6, 8)}
     assert len(set(good.values())) == 3
     rng = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeyp
 
 
 def test_what_the_storage_raises_is_told_in_one_line(tmp_path):
-    """The error of a write in the background comes with the next save, or at the end."""
+    """The next save raises the error of a write in the background."""
     checkpoints = Checkpoints(tmp_path)
 
     wait = checkpoints._manager.wait_until_finished
@@ -218,7 +218,7 @@ def test_a_workdir_belongs_to_one_run(config, run, tmp_path):
     with files.exclusive(run):
         with pytest.raises(ss.InputError, match=r"Another run uses .*run: wait"):
             train(config, run)
-        assert ss.load(run).step == 8  # reading is free
+        assert ss.load(run).step == 8  # Reading needs no lock.
     with files.exclusive(run):
         pass
     with pytest.raises(RuntimeError), files.exclusive(tmp_path / "new"):
@@ -245,7 +245,7 @@ def test_a_record_that_cannot_be_read_is_named(config, tmp_path, monkeypatch):
 
 
 def test_a_log_that_cannot_be_written_is_an_error_at_once(tmp_path, monkeypatch):
-    """TensorBoard's file is written here and not by a thread, which would die unheard."""
+    """The main thread writes the TensorBoard file; an error of another thread would be lost."""
     threads = threading.active_count()
 
     def full():

@@ -1,4 +1,4 @@
-"""The twin in PyTorch is the same network; skipped where PyTorch is not installed."""
+"""This module tests that benchmarks.torch_unet computes the same network; without PyTorch the tests are skipped."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ NETWORKS = {
 
 
 def drawn(network):
-    """Parameters of which none is as silent as the first ones of a last layer are."""
+    """Return random parameters, since the initial parameters of a last layer are nearly zero."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(network.init, keys_.stream(0, "init"))
     return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Points in the plane against the laws they are said to follow, and configs of every variant."""
+"""This module tests the distributions of the toy data sets, and the configs of every variant."""
 
 import itertools
 import json
@@ -54,10 +54,10 @@ def test_moons_and_roll_lie_on_their_curves():
     assert abs(radius.mean() - 1) < 0.01 and abs(radius.std() - 0.07) < 0.003
     x, label = points(data.SwissRoll)
     # A point at the angle a of the roll has the radius a / 7.
-    way, angle = 7 * np.hypot(*x.T), np.arctan2(x[:, 1], x[:, 0])
-    off = (way - angle + np.pi) % (2 * np.pi) - np.pi
-    assert np.abs(off).mean() < 0.5
-    assert np.mean((way > 3 * np.pi) == label) > 0.95
+    roll_angle, angle = 7 * np.hypot(*x.T), np.arctan2(x[:, 1], x[:, 0])
+    difference = (roll_angle - angle + np.pi) % (2 * np.pi) - np.pi
+    assert np.abs(difference).mean() < 0.5
+    assert np.mean((roll_angle > 3 * np.pi) == label) > 0.95
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -93,13 +93,13 @@ def test_a_picture_of_points_shows_them():
 
 
 def parts(config):
-    """All that a run builds before it writes anything."""
+    """Build the objects that a run builds before the run writes any file."""
     experiment = Experiment.from_config(config)
     denoiser = experiment.denoiser(experiment.param_shapes["network"])
     Generator.from_config(config.sample, denoiser, experiment.codec)
 
 
-# x_0 through a division by alpha, and derivatives that a chain has not: refused, each with its remedy.
+# The noise and the score give x_0 by a division by alpha, and the velocity needs derivatives, which a chain lacks.
 REFUSED = {(sde, meaning) for sde in ("rectified_flow", "cosine_ddpm") for meaning in ("noise", "score")} | {
     (chain, "velocity") for chain in variants.CHAINS
 }
@@ -126,7 +126,7 @@ def test_every_variant_builds_or_says_why_not(module, sde):
 
 
 def test_stratified_times_have_one_in_each_part_of_the_whole_batch():
-    """Uniform within its part, and a function of the example's place: shares of a batch draw what the whole does."""
+    """A time is uniform within its part, and depends on the key and the place of the example in the whole batch."""
     config = toy.get_config("vp")
     objective = Experiment.from_config(config).objective
     sde, n = objective.parts.sde, config.data.batch_size
@@ -146,14 +146,14 @@ def test_stratified_times_have_one_in_each_part_of_the_whole_batch():
 
 
 def test_weights_that_are_not_finite_are_refused():
-    """The likelihood's weight is -log_snr', which has no end on a path that ends without signal."""
+    """The likelihood weight is -log_snr', which is infinite at the end of a path without signal, and is refused."""
     config = toy.get_config("rectified_flow,likelihood")
     with pytest.raises(ss.InputError, match=r"finite weights, but RectifiedFlow.*times='uniform'"):
         parts(config)
 
 
 def test_a_small_error_of_x0_stays_small_on_the_straight_line():
-    """With the config's sampler: in the flow's own time it would be divided by the last t."""
+    """The sampler of the config keeps the error small; steps in the time of the flow divide the error by the last t."""
     config = toy.get_config("rectified_flow,x0")
     sde = Experiment.from_config(config).sde
     ring = data.GaussianRing()
@@ -186,7 +186,7 @@ def test_bad_variants_are_named(variant, words):
         toy.get_config(variant)
 
 
-# Each SDE's kind of time, of loss and of sampler once: a chain, the straight line, Karras, and importance.
+# Each kind of time, of loss and of sampler occurs once: a chain, the straight line, Karras, and importance.
 @pytest.mark.parametrize(
     "variant",
     [
@@ -209,9 +209,9 @@ def test_a_toy_learns_its_law(tmp_path, variant):
     law = getattr(data, config.data.name)
     y, z = points(law, "test")[0], points(law)[0][:2000]
 
-    # A law that is moved by a tenth of its spread is about 0.005 away.
+    # The energy distance to a distribution that is moved by a tenth of its spread is about 0.005.
     assert energy_distance(x, y) < energy_distance(z, y) + 0.005
     if "mixture" in variant:
         bits = json.loads((tmp_path / "eval" / "likelihood.json").read_text())
-        entropy = np.log2(8) / 2 + np.log2(2 * np.pi * np.e * 0.1**2) / 2  # of components that do not overlap
+        entropy = np.log2(8) / 2 + np.log2(2 * np.pi * np.e * 0.1**2) / 2  # The components do not overlap.
         assert -3 * bits["stderr"] < bits["bits_per_dim"] - entropy < 0.1 + 3 * bits["stderr"]

@@ -1,4 +1,4 @@
-"""Training: the same run on any devices, resumed or not; what it writes, and how it stops."""
+"""This module tests training: the devices and a stop do not change a run, and bad configs are refused."""
 
 import json
 
@@ -26,7 +26,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def unet(data_dir):
-    """The digits with a very small U-Net, for a few steps."""
+    """Return a config that trains a very small U-Net on the digits for a few steps."""
     config = digits.get_config("vp,conditional")
     config.network.update(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.1)
     config.data.update(dir=data_dir, batch_size=16)
@@ -38,7 +38,7 @@ def unet(data_dir):
 
 @pytest.fixture
 def config(unet):
-    """The same with a network that compiles at once."""
+    """Return the config `unet` with a network that compiles fast."""
     unet.network = dict(name="tests.few_digits.Affine")
     return unet
 
@@ -47,13 +47,13 @@ KEY = jax.random.key(1)
 
 
 def batch_of(values, label):
-    """A batch as it comes to a step."""
+    """Return a batch in the form that a training step receives."""
     index = np.arange(len(label), dtype=np.uint32)
     return {"values": values, "cond": {"label": np.asarray(label, np.int32)}, "index": index}
 
 
 def losses_of(experiment, params, batch, key, train=True, step=0):
-    """The objective's losses of a batch whose conditions have gone through what training does with them."""
+    """Return the losses of a batch, with the conditions processed as in training."""
     keys = keys_.examples(key, batch["index"])
     _, cond = experiment.conditioning(batch["values"], batch["cond"], keys, train=train)
     losses, _, _ = experiment.objective(
@@ -71,7 +71,7 @@ def losses_of(experiment, params, batch, key, train=True, step=0):
 
 
 def lively(network, seed=0):
-    """Parameters under which the output is far from zero, so that a wrong key anywhere shows in the loss."""
+    """Return parameters that give an output far from zero, so that every wrong key changes the loss."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape).astype("f"), network.init(jax.random.key(0)))
 
@@ -101,13 +101,13 @@ def test_one_device_two_devices_and_pmap_are_one_run(unet):
     moved = max(np.abs(a - b).max() for a, b in zip(start, states["one"]))
     for name in ("two", "pmap"):
         np.testing.assert_allclose(losses[name], losses["one"], rtol=1e-4)
-        apart = max(np.abs(a - b).max() for a, b in zip(states[name], states["one"]))
-        # Adam divides by the root of the squared gradient, so rounding shows where gradients vanish.
-        assert apart < 0.02 * moved, name
+        distance = max(np.abs(a - b).max() for a, b in zip(states[name], states["one"]))
+        # Adam divides by the root of the squared gradient, so rounding errors grow where gradients vanish.
+        assert distance < 0.02 * moved, name
 
 
 def test_a_step_is_adam_on_the_mean_loss_and_a_moving_average(config):
-    """Against the same update written out with optax and jax.grad."""
+    """A step equals the update that optax and jax.grad compute."""
     config.seed, config.averages.ema.decay = 3, 0.9
     experiment = Experiment.from_config(config)
     state = experiment.init_state()
@@ -131,9 +131,9 @@ def test_a_step_is_adam_on_the_mean_loss_and_a_moving_average(config):
     adam = optax.adam(lambda count: config.optimizer.schedule.peak_value * jnp.minimum(count / 2, 1))
     updates, _ = adam.update(clipped, adam.init(state.params))
     decay = min(0.9, 6 / 15)
-    for got, average, p, u in zip(leaves(new.params), leaves(new.averages), leaves(state.params), leaves(updates)):
-        np.testing.assert_allclose(got, p + u, rtol=1e-4, atol=1e-7)
-        np.testing.assert_allclose(average, (1 - decay) * got, rtol=1e-5, atol=1e-8)
+    for updated, average, p, u in zip(leaves(new.params), leaves(new.averages), leaves(state.params), leaves(updates)):
+        np.testing.assert_allclose(updated, p + u, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(average, (1 - decay) * updated, rtol=1e-5, atol=1e-8)
 
 
 def test_the_average_warms_up():
@@ -157,7 +157,7 @@ def test_an_example_is_keyed_by_its_place_in_the_whole_batch(unet):
 
 
 def test_the_held_out_loss_counts_every_example_once(config, monkeypatch):
-    """Padding has no weight: the mean does not depend on the batch size. Products are full ones on all platforms."""
+    """The mean does not depend on the batch size, since padding has no weight; products have the highest precision."""
     experiment = Experiment.from_config(config)
 
     class Source:
@@ -173,11 +173,11 @@ def test_the_held_out_loss_counts_every_example_once(config, monkeypatch):
     precisions, kind = set(), type(experiment.network)
     apply = kind.apply
 
-    def asked(*args, **kwargs):
+    def apply_and_record(*args, **kwargs):
         precisions.add(jax.config.jax_default_matmul_precision)
         return apply(*args, **kwargs)
 
-    monkeypatch.setattr(kind, "apply", asked)
+    monkeypatch.setattr(kind, "apply", apply_and_record)
     values = [HeldOut(*common, size, seed=0)(params) for size in (2, 6, 16)]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
     assert precisions == {"highest"}
@@ -185,7 +185,7 @@ def test_the_held_out_loss_counts_every_example_once(config, monkeypatch):
 
 @pytest.mark.slow
 def test_training_learns(unet, tmp_path, capsys):
-    """The loss starts at 1, the variance of the noise, and falls far below it."""
+    """The loss starts near 1, the variance of the noise, and falls far below 1."""
     unet.train.update(steps=120, log_every=20, eval_every=120, sample_every=120, checkpoint_every=120)
     unet.network.update(channels=16, dropout=0.0)
     unet.optimizer.schedule.update(peak_value=3e-3, warmup_steps=10)
@@ -195,8 +195,8 @@ def test_training_learns(unet, tmp_path, capsys):
     assert losses[0] > 0.4
     assert losses[-1] < 0.3
     assert any(record.get("heldout_loss", 1.0) < 0.35 for record in records)
-    for made in ("loss.png", "samples/step_0000120.png", "config.json", "tensorboard"):
-        assert (tmp_path / made).exists(), made
+    for name in ("loss.png", "samples/step_0000120.png", "config.json", "tensorboard"):
+        assert (tmp_path / name).exists(), name
     assert "trained to step 120 on 2 cpu device(s)" in capsys.readouterr().out
 
     train(unet, tmp_path)
@@ -205,7 +205,7 @@ def test_training_learns(unet, tmp_path, capsys):
 
 @pytest.mark.parametrize("devices", ["jit", "pmap"])
 def test_a_resumed_run_is_the_uninterrupted_one(config, tmp_path, devices):
-    """Bit for bit: parameters, average, and the losses in the log."""
+    """A resumed run has the same parameters, average and logged losses as the uninterrupted run, bit for bit."""
     config.parallel = devices
     train(config, tmp_path / "whole")
     short = config.copy_and_resolve_references()
@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     train(config, tmp_path)
     config.train.steps = 20
 
-    # Of the second run the images are not numbers.
+    # The images of the second run are NaN.
     class Poisoned(ss.QuantizedCodec):
         def encode(self, values, keys):
             x, terms = super().encode(values, keys)
@@ -318,18 +318,18 @@ def test_bad_configs_are_refused_and_nothing_is_written(unet, tmp_path, change, 
 
 
 def test_a_checkpoint_written_on_another_platform_loads(config, tmp_path):
-    """orbax records the device of an array that is on one, here made one that this machine has not."""
+    """A checkpoint loads on a machine that lacks the device that orbax recorded."""
     write_config(tmp_path, config)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(Experiment.from_config(config).init_state()._replace(step=jnp.asarray(1)))
     records = list((tmp_path / "checkpoints" / "1").rglob("_sharding"))
     assert records
     for record in records:
-        # Values are base64 of the parameter's name to a description of its sharding.
+        # The file maps the base64 of a parameter's name to a description of the sharding.
         text = json.loads(record.read_text())
         record.write_text(json.dumps({name: value.replace("cpu:0", "cuda:0") for name, value in text.items()}))
     assert "cuda:0" in records[0].read_text()
-    (tmp_path / "checkpoints" / "1" / "about" / "files.json").unlink()  # it would name the altered files
+    (tmp_path / "checkpoints" / "1" / "about" / "files.json").unlink()  # The list of files would reveal the change.
     assert ss.load(tmp_path).step == 1
 
 

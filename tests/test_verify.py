@@ -1,4 +1,4 @@
-"""`verify`: what is right passes, and what is wrong fails for its own reason."""
+"""This module tests `verify`: a right object passes, and a wrong object fails for the expected reason."""
 
 import dataclasses
 import importlib
@@ -20,7 +20,7 @@ QUICK = {"ClaimsTwo", "NotFinite", "OneKey", "Loose", "Raises", "Still", "WrongS
 
 
 def cases(rows, in_ci=5):
-    """A test for each row, named after its first entry: quick, or slow; of these one in `in_ci`, the others long."""
+    """Return a case for each row, named after the first entry; one in `in_ci` of the slow cases is not long."""
     rows = [row if isinstance(row, tuple) else (row,) for row in rows]
     late = [row for row in rows if type(row[0]).__name__ not in QUICK]
     marks = {id(row): [pytest.mark.long if place % in_ci else pytest.mark.slow] for place, row in enumerate(late)}
@@ -28,7 +28,7 @@ def cases(rows, in_ci=5):
 
 
 def own(keys, x):
-    """Noise as it should be drawn."""
+    """Return noise that is drawn with the key of each sample."""
     return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
 
 
@@ -37,7 +37,7 @@ def once(x):
 
 
 class Reciprocal(ss.SDE):
-    """A right one: alpha = 1 / (1 + 9 t), variance = 1 - alpha^2 without loss of digits."""
+    """`Reciprocal` is a right SDE: alpha = 1 / (1 + 9 t), and variance = 1 - alpha^2 without loss of digits."""
 
     def alpha(self, t):
         return 1 / (1 + 9 * t)
@@ -47,7 +47,7 @@ class Reciprocal(ss.SDE):
 
 
 class FromNothing(ss.SDE):
-    """A right one without noise at t_min = 0, with a time of its own and fields that are no numbers."""
+    """`FromNothing` is a right SDE without noise at t_min = 0, with another t_max and fields that are no numbers."""
 
     kind: str = "ou"
     square: bool = True
@@ -64,7 +64,7 @@ class FromNothing(ss.SDE):
 
 
 class Cubic(ss.SDE):
-    """A right one whose alpha is rounded to 1 near the data: alpha = exp(-3 t^3), variance = t^2."""
+    """`Cubic` is a right SDE with alpha = exp(-3 t^3) and variance = t^2; alpha rounds to 1 near the data."""
 
     def alpha(self, t):
         return jnp.exp(-3 * jnp.asarray(t) ** 3)
@@ -113,7 +113,7 @@ class OnePriorKey(ss.VP):
 
 
 class RisingSNR(ss.SDE):
-    """The signal comes back after t = 0.7."""
+    """`RisingSNR` has a signal that rises after t = 0.7."""
 
     def alpha(self, t):
         return 1 - 0.9 * jnp.sin(jnp.pi * t / 1.4)
@@ -131,7 +131,7 @@ class NoSignalOnAStretch(ss.SDE):
 
 
 class LosesDigits(ss.SDE):
-    """1 - alpha^2 by subtraction: nothing is left of it in float32 near the data."""
+    """`LosesDigits` subtracts alpha^2 from 1, which leaves no digits in float32 near the data."""
 
     def alpha(self, t):
         return jnp.cos(1.5 * jnp.asarray(t))
@@ -152,7 +152,7 @@ class OtherRates(ss.VP):
 
 
 class CopiedPrior(ss.VP):
-    """One number for all dimensions."""
+    """`CopiedPrior` draws one number for all dimensions."""
 
     def sample_prior(self, keys, shape):
         x = super().sample_prior(keys, (1,))
@@ -176,7 +176,7 @@ class OtherKernel(ss.VP):
 
 
 class Kinked(ss.SDE):
-    """Continuous, but with a corner in log alpha at t = 0.5."""
+    """`Kinked` has a continuous log alpha with a corner at t = 0.5."""
 
     def log_alpha(self, t):
         return -4 * t - 4 * jnp.maximum(t - 0.5, 0)
@@ -213,18 +213,18 @@ WRONG_IN_SIMULATION = [
 
 
 def check(thing, reasons, sound, **options):
-    """It fails for these reasons; what is sound was there, and did not fail."""
+    """Check that `thing` fails for the reasons, and that the sound checks were made and did not fail."""
     report = verify(thing, **options)
     assert not report.passed and reasons <= set(report.failed), report
     assert not [name for name in report.failed if name.startswith(tuple(sound))], report
     for prefix in sound:
-        assert any(each.name.startswith(prefix) for each in report.checks), prefix
+        assert any(entry.name.startswith(prefix) for entry in report.checks), prefix
     return report
 
 
 @pytest.mark.parametrize(("sde", "reasons", "sound"), WRONG_SDES, ids=lambda value: type(value).__name__)
 def test_a_wrong_sde_fails_for_its_own_reason(sde, reasons, sound, monkeypatch):
-    """In what it states; nothing is simulated, to spare time."""
+    """The first failed check of a wrong SDE is an expected reason; simulations are omitted to save time."""
     monkeypatch.setattr(importlib.import_module("score_sde.verify.sde"), "_of_what_is_simulated", lambda *_: [])
     report = check(sde, reasons, sound)
     assert report.failed[0] in reasons, report
@@ -244,7 +244,7 @@ def test_a_right_sde_passes(sde):
 
 @dataclasses.dataclass(frozen=True)
 class TwoDt(ss.Sampler):
-    """Euler-Maruyama with noise of 2 dt in place of sqrt(2 dt), if g^2 is taken for 2."""
+    """`TwoDt` is Euler-Maruyama with noise of 2 dt in place of sqrt(2 dt), for g^2 = 2."""
 
     def step(self, keys, denoiser, x, t, s, state, cond=None):
         sde, dt = denoiser.sde, t - s
@@ -255,7 +255,7 @@ class TwoDt(ss.Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class AlphaOfTheWrongTime(ss.Sampler):
-    """DDIM with alpha(t) where alpha(s) belongs."""
+    """`AlphaOfTheWrongTime` is DDIM with alpha(t) in place of alpha(s)."""
 
     def step(self, keys, denoiser, x, t, s, state, cond=None):
         predicted = denoiser.predict(x, t, cond)
@@ -265,7 +265,7 @@ class AlphaOfTheWrongTime(ss.Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class OneKey(ss.Sampler):
-    """Ancestral sampling with noise from one key for the whole batch."""
+    """`OneKey` is ancestral sampling with noise from one key for the whole batch."""
 
     def noise(self, keys, x):
         return jax.random.normal(keys[0], x.shape, x.dtype)
@@ -281,14 +281,14 @@ class OneKey(ss.Sampler):
 
 
 class SharedNoise(OneKey):
-    """The same for every example."""
+    """`SharedNoise` draws the same noise for every sample."""
 
     def noise(self, keys, x):
         return jnp.broadcast_to(jax.random.normal(keys[0], x.shape[1:], x.dtype), x.shape)
 
 
 class FixedNoise(OneKey):
-    """The same in every call."""
+    """`FixedNoise` draws the same noise in every call."""
 
     def noise(self, keys, x):
         return jax.random.normal(jax.random.key(3), x.shape[1:], x.dtype) + 0 * x
@@ -305,7 +305,7 @@ class Uncounted(OneKey):
 
 @dataclasses.dataclass
 class Loose(ss.Sampler):
-    """Not frozen."""
+    """`Loose` is not frozen."""
 
     def step(self, keys, denoiser, x, t, s, state, cond=None):
         return x, state, once(x)
@@ -319,7 +319,7 @@ class Raises(ss.Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class Single(ss.Sampler):
-    """DDIM in float32 whatever x is."""
+    """`Single` is DDIM that returns float32 for every dtype of x."""
 
     def step(self, keys, denoiser, x, t, s, state, cond=None):
         out, state, nfe = ss.DDIM().step(keys, denoiser, x, t, s, state, cond)
@@ -328,14 +328,14 @@ class Single(ss.Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class ClaimsTwo(ss.DDIM):
-    """Of order 1."""
+    """`ClaimsTwo` has order 1 and declares order 2."""
 
     convergence_order = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class NotFinite(ss.Sampler):
-    """DDIM that divides by zero below a time: at once, or at the end."""
+    """`NotFinite` is DDIM that divides by zero below a time."""
 
     below: float
 
@@ -369,29 +369,31 @@ def test_a_wrong_sampler_fails_for_its_own_reason(sampler, reasons, sound):
 @pytest.mark.slow
 def test_what_is_not_finite_is_no_question_of_steps():
     report = verify(NotFinite(0.01), on=["VP"])
-    notes = {each.name: each.note for each in report.checks if each.result == "FAIL"}
+    notes = {entry.name: entry.note for entry in report.checks if entry.result == "FAIL"}
     assert {"marginal: moments", "marginal: energy distance"} <= notes.keys() and "use more steps" not in str(report)
     assert "not finite" in notes["marginal: moments"]
 
 
 def test_an_order_that_is_claimed_from_outside():
-    (found,) = [each for each in verify(ss.DDIM(), on=["VP"], order=1.5).checks if each.name.startswith("order")]
-    assert found.result == "FAIL" and found.bound == pytest.approx(1.2) and 0.7 < found.figure < 1.2
+    (order_check,) = [
+        entry for entry in verify(ss.DDIM(), on=["VP"], order=1.5).checks if entry.name.startswith("order")
+    ]
+    assert order_check.result == "FAIL" and order_check.bound == pytest.approx(1.2) and 0.7 < order_check.figure < 1.2
     for thing, order in ((ss.VP(), 2), (ss.DDIM(), 0), (ss.DDIM(), float("nan")), (ss.DDIM(), "2"), (ss.Noise(), 1)):
         with pytest.raises(ss.InputError, match=r"^order is .*expected"):
             verify(thing, order=order)
 
 
 def test_nothing_is_simulated_with_what_is_wrong():
-    checks = {each.name: each for each in verify(OtherKernel()).checks}
+    checks = {entry.name: entry for entry in verify(OtherKernel()).checks}
     assert checks[DERIVED].result == "FAIL"
-    assert {checks[f"time reversal: {each}"].result for each in ("moments", "energy distance")} == {"-"}
+    assert {checks[f"time reversal: {name}"].result for name in ("moments", "energy distance")} == {"-"}
     assert repr(DERIVED) in checks["time reversal: moments"].note
 
 
 @dataclasses.dataclass(frozen=True)
 class Unadjusted(ss.Corrector):
-    """A Langevin step of e = 0.02 sigma^2, with noise as a subclass has it."""
+    """`Unadjusted` is a Langevin step of e = 0.02 sigma^2; a subclass may replace the noise."""
 
     def noise(self, e, keys, x):
         return jnp.sqrt(2 * e) * own(keys, x)
@@ -417,7 +419,7 @@ class Still(Unadjusted):
 
 
 class LessNoise(Unadjusted):
-    """6 % too little."""
+    """`LessNoise` adds noise that is 6 % too small."""
 
     def noise(self, e, keys, x):
         return jnp.sqrt(1.77 * e) * own(keys, x)
@@ -465,7 +467,7 @@ def test_a_wrong_parametrization_fails_for_its_own_reason(meaning, reasons, soun
 
 
 class Signal(ss.Parametrization):
-    """F = alpha x_0, without a word on where alpha = 0."""
+    """`Signal` has F = alpha x_0, and does not check for alpha = 0."""
 
     def coefficients(self, sde, t):
         return (0.0, 1 / sde.alpha(t)), (1 / sde.sigma(t), -1 / sde.sigma(t))
@@ -473,7 +475,7 @@ class Signal(ss.Parametrization):
 
 @dataclasses.dataclass(frozen=True)
 class Varying(ss.Sampler):
-    """Heun's method, whose last step is one of Euler's, with one evaluation (as in EDM)."""
+    """`Varying` is Heun's method with an Euler step at the end, which takes one network evaluation (as in EDM)."""
 
     def step(self, keys, denoiser, x, t, s, state, cond=None):
         def heun(x):
@@ -488,7 +490,7 @@ class Varying(ss.Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class Forgets(ss.Sampler):
-    """DDIM without the condition: right for a model without conditions."""
+    """`Forgets` is DDIM that ignores the condition, which is right for a model without conditions."""
 
     def step(self, keys, denoiser, x, t, s, state, cond=None):
         return ss.DDIM().step(keys, denoiser, x, t, s, state)
@@ -528,7 +530,7 @@ OTHERS = [
 SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thing in SAMPLERS + OTHERS}
 
 
-# Those that CI tries, of each kind one; the others are long.
+# CI tests one object of each kind; the other tests are long.
 IN_CI = [
     *("Heun(gamma=0.05", "corrector Langevin(", "Preconditioned(", "SDE RectifiedFlow("),
 ]
@@ -541,18 +543,18 @@ def built_ins():
 
 @pytest.mark.parametrize("name", built_ins())
 def test_built_ins_pass(name):
-    """On VP, to spare CI; `python tests/test_verify.py` tries all there are, on all SDEs."""
+    """Every built-in passes on VP; `python tests/test_verify.py` tests every built-in on all SDEs."""
     report = verify(SLOW[name], on=None if name.startswith("SDE") else ["VP"])
     jax.clear_caches()
     assert report.passed, report
 
 
 def test_every_built_in_is_among_them():
-    there = {type(thing).__name__ for thing in SLOW.values()}
+    tested = {type(thing).__name__ for thing in SLOW.values()}
     public = [getattr(ss, name) for name in ss.__all__]
     kinds = (ss.SDE, ss.Sampler, ss.Corrector, ss.Parametrization)
-    classes = {each.__name__ for each in public if isinstance(each, type) and issubclass(each, kinds)}
-    assert classes - there == {"SDE", "Chain", "Sampler", "Corrector", "Parametrization"}
+    classes = {value.__name__ for value in public if isinstance(value, type) and issubclass(value, kinds)}
+    assert classes - tested == {"SDE", "Chain", "Sampler", "Corrector", "Parametrization"}
 
 
 @pytest.mark.slow
@@ -561,21 +563,23 @@ def test_the_command(capsys):
     text = capsys.readouterr().out
     assert "DDIM(eta=0.0), sampler" in text and "PASS: 12 passed, 0 failed" in text
     assert main([f"{__name__}:OneLabel", "--json", "--on=SubVP"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["kind"] == "parametrization" and found["passed"] is False
-    failed = [check for check in found["checks"] if check["result"] == "FAIL"]
+    result = json.loads(capsys.readouterr().out)
+    assert result["kind"] == "parametrization" and result["passed"] is False
+    failed = [check for check in result["checks"] if check["result"] == "FAIL"]
     assert [check["name"] for check in failed] == ["the label is strictly monotone in t"]
     assert failed[0]["figure"] > failed[0]["bound"] and "rise" in failed[0]["note"]
 
 
 def test_a_condition_that_is_dropped_is_told():
-    (found,) = [each for each in verify(Forgets(), on=["RectifiedFlow"]).checks if each.name.startswith("cond")]
-    assert found.result == "-" and "as if it had no condition" in found.note
+    (condition_check,) = [
+        entry for entry in verify(Forgets(), on=["RectifiedFlow"]).checks if entry.name.startswith("cond")
+    ]
+    assert condition_check.result == "-" and "as if it had no condition" in condition_check.note
 
 
 class Outer:
     class Inner(ss.VP):
-        """Named by a path of three parts."""
+        """`Inner` has a path of three parts."""
 
 
 def test_an_object_and_arguments(capsys):
@@ -640,8 +644,8 @@ def test_another_kind_is_refused():
 
 
 def asked(thing):
-    room = {"SDE": "sde"}.get(target.kind_of(thing), target.kind_of(thing))
-    module = importlib.import_module(f"score_sde.verify.{room}")
+    module_name = {"SDE": "sde"}.get(target.kind_of(thing), target.kind_of(thing))
+    module = importlib.import_module(f"score_sde.verify.{module_name}")
     return module.questions(thing, laws.default_mixture(), module.SDES)
 
 
@@ -659,11 +663,11 @@ def test_a_report_without_a_pass_is_no_pass():
         question.name for thing in (ss.VP(), ss.Ancestral(), ss.Langevin(), ss.Noise()) for question in asked(thing)
     ]
     starts = {report_.rows(dataclasses.replace(good, name=name, on="RectifiedFlow"))[0].index("<=") for name in names}
-    assert len(names) > 40 and len(starts) == 1  # in columns, however long the name
+    assert len(names) > 40 and len(starts) == 1  # The columns do not depend on the length of a name.
 
 
 if __name__ == "__main__":
     for thing in SLOW.values():
-        found = verify(thing)
-        print(found if not found.passed else f"{thing!r}: {report_.summary(found)}", flush=True)
-        jax.clear_caches()  # many compiled programs would exhaust the memory maps that a process may have
+        report = verify(thing)
+        print(report if not report.passed else f"{thing!r}: {report_.summary(report)}", flush=True)
+        jax.clear_caches()  # Many compiled programs would exhaust the memory maps of a process.

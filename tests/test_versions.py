@@ -1,4 +1,4 @@
-"""Wrong versions of required packages are named, with the remedy, before anything is imported."""
+"""This module tests that a wrong version of a required package is reported, with the remedy, before any import."""
 
 import importlib.metadata
 import subprocess
@@ -26,5 +26,5 @@ def test_the_check_comes_before_the_imports():
         "m.requires = lambda name: ['jax<0.1']\n"
         "try:\n    import score_sde\nexcept ImportError as error:\n    print(str(error)[:4], 'jax' in sys.modules)"
     )
-    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert made.stdout == "jax  False\n", made.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.stdout == "jax  False\n", process.stderr

@@ -1,4 +1,6 @@
-"""Weights mean the same for every target; rules of drawing times have the laws they say."""
+"""This module tests that a weight means the same for every target, and that drawn times have their distributions."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 from scipy import integrate, stats
 
 import score_sde as ss
+from score_sde.experiment import Experiment
 from score_sde.losses import time_sampling as times
 from score_sde.losses import weighting as weights
 
@@ -29,7 +32,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_a_weight_means_the_same_for_every_target(x64, sde, name):
-    """alpha error(x_0) + sigma error(noise) = 0, so the three targets' losses are one."""
+    """The three targets have the same loss, since alpha error(x_0) + sigma error(noise) = 0."""
     weight, of = WEIGHTS[name]
     x0 = jax.random.normal(jax.random.key(1), (16, 3))
     keys, t = jax.random.split(jax.random.key(0), 16), jnp.linspace(0.05, 0.9, 16)
@@ -49,7 +52,8 @@ def test_the_weights_are_those_of_their_papers(x64):
     np.testing.assert_allclose(weights.likelihood(sde, t) * sde.variance(t), beta, rtol=1e-10)
     of_x0 = weights.on("x0", weights.MinSNR(5.0), sde, jnp.asarray(t))
     np.testing.assert_allclose(of_x0, np.minimum(snr, 5), rtol=1e-10)
-    # A mean over log-SNR: its slope in t is differenced, log_snr = -log(e^b - 1) with b the beta so far.
+    # The paper's loss is a mean over log-SNR, so the weight in t has the slope of log-SNR in t as a factor. Differences
+    # of log_snr = -log(e^b - 1) give the slope; b is the integral of beta from 0 to t.
     b = [0.1 * u + 19.9 * u**2 / 2 for u in (t - 1e-6, t + 1e-6)]
     slope = np.diff([-np.log(np.expm1(part)) for part in b], axis=0)[0] / 2e-6
     np.testing.assert_allclose(weights.Sigmoid(2.0)(sde, t), -slope / (1 + np.exp(np.log(snr) - 2)), rtol=1e-6)
@@ -59,7 +63,7 @@ def test_the_weights_are_those_of_their_papers(x64):
 
 
 def test_weights_where_alpha_is_0():
-    """At the end of a straight line min-SNR is 1 on the noise and 0 on x_0, its limits."""
+    """At the end of a straight line min-SNR has the limits 1 on the noise, and 0 on x_0 and on the velocity."""
     sde, t = ss.RectifiedFlow(), jnp.asarray([1.0 - 2.0**-24, 1.0])
     np.testing.assert_allclose(weights.on("noise", weights.MinSNR(), sde, t), 1)
     np.testing.assert_allclose(weights.on("x0", weights.MinSNR(), sde, t), 0, atol=1e-12)
@@ -74,21 +78,76 @@ def test_half_the_sum_is_the_original_setting():
 
 
 def test_velocity_matching_on_a_straight_line_is_flow_matching():
-    """The loss of Lipman et al. 2023 written out: |v(x_t, t) - (noise - x_0)|^2."""
+    """The loss is |v(x_t, t) - (noise - x_0)|^2, the loss of Lipman et al. 2023."""
     sde = ss.RectifiedFlow()
     x0, keys = jax.random.normal(jax.random.key(3), (8, 2)), jax.random.split(jax.random.key(0), 8)
-    model, t, seen = ss.GaussianMixture(sde, [1.0], [[0.5, 0.0]], 0.7), jnp.linspace(0.1, 1.0, 8), []
+    model, t, inputs = ss.GaussianMixture(sde, [1.0], [[0.5, 0.0]], 0.7), jnp.linspace(0.1, 1.0, 8), []
 
     class Spy(ss.Denoiser):
         def predict(self, x, t, cond=None, *, keys=None):
-            seen.append(x)
+            inputs.append(x)
             return model.predict(x, t)
 
     loss = ss.denoising_loss(Spy(sde), x0, keys, t=t, target="velocity")
-    x_t = seen[0]
+    x_t = inputs[0]
     noise = (x_t - (1 - t[:, None]) * x0) / t[:, None]
     by_hand = jnp.mean((model.velocity(x_t, t) - (noise - x0)) ** 2, axis=1)
     np.testing.assert_allclose(loss, by_hand, rtol=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Power(weights.Weighting):
+    """`Power` weights the error of x_0 by SNR^power."""
+
+    power: float = 1.0
+    of = "x0"
+
+    def __call__(self, sde, t):
+        return jnp.exp(self.power * sde.log_snr(t))
+
+
+@dataclasses.dataclass(frozen=True)
+class Middle(times.TimeSampling):
+    """`Middle` gives the same time and the same factor for every u."""
+
+    factor: float = 2.0
+
+    def __call__(self, sde, u):
+        return jnp.full_like(u, 0.5), jnp.full_like(u, self.factor)
+
+
+class NotARule:
+    """`NotARule` is a class that a config may not call."""
+
+
+def configured(**objective):
+    network = dict(name="MLP", width=8, blocks=1)
+    return Experiment.from_config(dict(data=dict(name="TwoMoons"), network=network, objective=objective)).objective
+
+
+def test_a_config_names_a_weight_and_a_rule_by_dotted_path():
+    objective = configured(
+        weight=dict(name="tests.test_weights.Power", power=0.5), times="tests.test_weights.Middle", target="noise"
+    )
+    assert objective.weight.power == 0.5 and objective.times.factor == 2
+    t, factor = objective.draw_times(jax.random.split(jax.random.key(0), 3), jnp.arange(3))
+    assert (t == 0.5).all() and (factor == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(weight="tests.test_weights.NotARule"), "is not a subclass of Weighting"),
+        (dict(times="tests.test_weights.Power"), "is not a subclass of TimeSampling"),
+        (dict(times="os.getcwd"), "is not a subclass of TimeSampling"),
+        (dict(weight=dict(name="tests.test_weights.Power", gamma=1.0)), "no argument gamma"),
+        (dict(weight="Weighting"), "expected one of Karras, MinSNR, Sigmoid, likelihood, unit"),
+        (dict(weight=dict(name="unit", gamma=1.0)), "unit: no argument gamma"),
+    ],
+)
+def test_a_config_cannot_call_what_is_no_rule(settings, words):
+    with pytest.raises(ss.InputError, match=words):
+        configured(**settings)
 
 
 U = (np.arange(N) + 0.5) / N
@@ -110,7 +169,7 @@ def test_log_normal_and_logit_normal_times(x64, sde):
 
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
 def test_importance_times_have_the_density_of_the_likelihood_weight(x64, name):
-    """p proportional to g^2 / sigma^2: weight times factor is constant, and means are those of uniform times."""
+    """For p proportional to g^2 / sigma^2, weight times factor is constant, and means equal uniform means."""
     sde = SDES[name]
     t, factor = law(times.importance, sde)
     weighted = factor * np.asarray(weights.likelihood(sde, t))

@@ -1,4 +1,4 @@
-"""Readers of published weights: against other readers, against hostile files, and against damaged ones."""
+"""This module tests the readers of published weights against other readers, and on hostile and damaged files."""
 
 import io
 import os
@@ -28,7 +28,7 @@ TINY = ["tiny.pth", "tiny_legacy.pth", "tiny.msgpack"]
 
 
 class WithPickle(pickle.Unpickler):
-    """Python's own reader, told what PyTorch's names mean, for files that are known to be good."""
+    """`WithPickle` is Python's unpickler with a meaning for PyTorch's names, for files that are known to be good."""
 
     def __init__(self, file, raw):
         super().__init__(file, encoding="latin1")
@@ -71,24 +71,24 @@ def with_pickle(path):
 
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_files_against_python_s_own_pickle(name):
-    known, found = with_pickle(FILES / name), read_weights(FILES / name)
+    known, weights = with_pickle(FILES / name), read_weights(FILES / name)
     model = {k.removeprefix("module."): v for k, v in known.get("model", known).items()}
-    np.testing.assert_array_equal(found.sigmas, model.pop("sigmas"))
-    assert list(found.params) == list(model)
+    np.testing.assert_array_equal(weights.sigmas, model.pop("sigmas"))
+    assert list(weights.params) == list(model)
     for key, value in model.items():
-        np.testing.assert_array_equal(found.params[key], value)
+        np.testing.assert_array_equal(weights.params[key], value)
     if "ema" not in known:
-        assert found.ema is None and found.moments is None and found.step is None
+        assert weights.ema is None and weights.moments is None and weights.step is None
         return
     trained = [key for key, value in model.items() if not key.endswith(".W") or value.ndim > 1]
     for key, value in zip(trained, known["ema"]["shadow_params"], strict=True):
-        np.testing.assert_array_equal(found.ema[key], value)
+        np.testing.assert_array_equal(weights.ema[key], value)
     order = list(model)
     for i, state in known["optimizer"]["state"].items():
-        np.testing.assert_array_equal(found.moments[0][order[i]], state["exp_avg"])
-        np.testing.assert_array_equal(found.moments[1][order[i]], state["exp_avg_sq"])
-        assert found.adam_step == int(state["step"])
-    assert found.step == known["step"]
+        np.testing.assert_array_equal(weights.moments[0][order[i]], state["exp_avg"])
+        np.testing.assert_array_equal(weights.moments[1][order[i]], state["exp_avg_sq"])
+        assert weights.adam_step == int(state["step"])
+    assert weights.step == known["step"]
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,24 @@ def test_torch_files_against_python_s_own_pickle(name):
 def test_flax_files_against_flax(name):
     from flax import serialization, traverse_util
 
-    known, found = serialization.msgpack_restore((FILES / name).read_bytes()), read_weights(FILES / name)
+    known, weights = serialization.msgpack_restore((FILES / name).read_bytes()), read_weights(FILES / name)
     optimizer = known.get("optimizer", {})
     target = traverse_util.flatten_dict(optimizer.get("target", known), sep="/")
-    assert found.params.keys() == target.keys()
+    assert weights.params.keys() == target.keys()
     for key, value in target.items():
-        np.testing.assert_array_equal(found.params[key], value)
+        np.testing.assert_array_equal(weights.params[key], value)
     if "params_ema" in known:
         for key, value in traverse_util.flatten_dict(known["params_ema"], sep="/").items():
-            np.testing.assert_array_equal(found.ema[key], value)
-        assert found.step == int(known["step"])
+            np.testing.assert_array_equal(weights.ema[key], value)
+        assert weights.step == int(known["step"])
     if "state" in optimizer:
         for key, value in traverse_util.flatten_dict(optimizer["state"]["param_states"], sep="/").items():
             name, _, kind = key.rpartition("/")
-            np.testing.assert_array_equal(found.moments[["grad_ema", "grad_sq_ema"].index(kind)][name], value)
+            np.testing.assert_array_equal(weights.moments[["grad_ema", "grad_sq_ema"].index(kind)][name], value)
 
 
 def test_arrays_in_pieces_and_in_bfloat16(tmp_path):
-    """flax cuts what is over a gigabyte; here by hand."""
+    """An array in pieces, as flax writes arrays over a gigabyte, and an array in bfloat16 are read."""
     from flax import serialization
 
     whole = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -122,13 +122,13 @@ def test_arrays_in_pieces_and_in_bfloat16(tmp_path):
     pieces["chunks"] = {"0": whole.ravel()[:5], "1": whole.ravel()[5:]}
     low = whole.astype(ml_dtypes.bfloat16)
     (tmp_path / "x").write_bytes(serialization.msgpack_serialize({"params": {"a": {"b": pieces}, "c": {"d": low}}}))
-    found = read_weights(tmp_path / "x").params
-    np.testing.assert_array_equal(found["a/b"], whole)
-    np.testing.assert_array_equal(found["c/d"].astype("f"), whole)
+    params = read_weights(tmp_path / "x").params
+    np.testing.assert_array_equal(params["a/b"], whole)
+    np.testing.assert_array_equal(params["c/d"].astype("f"), whole)
 
 
 class Calls:
-    """An object whose pickle calls a function."""
+    """`Calls` is an object whose pickle calls a function."""
 
     def __init__(self, function, *arguments):
         self.pair = function, arguments
@@ -162,7 +162,7 @@ def test_what_a_pickle_asks_for_is_refused_by_name(tmp_path, name, protocol):
         read_weights(path)
     text = str(caught.value).replace("__builtin__", "builtins").replace("pathlib._local", "pathlib")
     assert f"asks for {name}" in text and "nothing of it was executed" in text
-    # The same before 1.6: five pickles one after another.
+    # PyTorch before 1.6 wrote five pickles one after another.
     old = tmp_path / "old.pth"
     magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
     old.write_bytes(magic + pickle.dumps(value, protocol) + pickle.dumps([], 2))
@@ -209,9 +209,9 @@ def test_zips_that_are_no_weights(tmp_path):
 
 
 def test_tensors_larger_than_their_numbers(tmp_path):
-    """A view of stride 0 would make a terabyte of four bytes."""
+    """A tensor with more entries than its storage is refused; with stride 0 four bytes would make a terabyte."""
     good = (FILES / "tiny_legacy.pth").read_bytes()
-    shape = b"K\x03K\x08\x86"  # (3, 8) of the linear layer
+    shape = b"K\x03K\x08\x86"  # The linear layer has shape (3, 8).
     assert good.count(shape) >= 1
     for other in (b"K\xffK\x08\x86", b"K\x03K\xff\x86", b"K\x03K\x00\x86"):
         path = tmp_path / "w.pth"
@@ -221,7 +221,7 @@ def test_tensors_larger_than_their_numbers(tmp_path):
 
 
 def repeated(value, call, times=2000):
-    """A pickle that keeps a value and a function, and calls the one on the other again and again."""
+    """Return a pickle that stores a value and a function, and calls the function on the value many times."""
     head = b"\x80\x02" + pickle.dumps(value, 2)[2:-1] + b"\x85q\xf0" + call + b"q\xf1]"
     return head + b"h\xf1h\xf0Ra" * times + b"."
 
@@ -234,7 +234,7 @@ def repeated(value, call, times=2000):
     ],
 )
 def test_a_file_cannot_make_more_than_it_is(tmp_path, value, call, words):
-    """Copies of what a few bytes refer to would take 100 times the file's size."""
+    """Reading keeps no copies of a value that a pickle repeats; the copies would take 100 times the file's size."""
     path = tmp_path / "w.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", repeated(value, call))
@@ -258,7 +258,7 @@ def test_long_arguments_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_deep_nesting_ends_in_one_line(tmp_path):
-    """A million tuples in one another, which hashing or comparing would end the process with."""
+    """A million nested tuples are refused; hashing or comparing the tuples would end the process."""
     deep = b"\x80\x02)" + b"\x85" * 10**6
     for content in (deep + b".", deep + b"q\x00}h\x00K\x01s."):
         with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
@@ -268,7 +268,7 @@ def test_deep_nesting_ends_in_one_line(tmp_path):
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Some bytes changed, or a part cut out, doubled, moved or filled; as damage and malice do."""
+    """Return the content with changed bytes, or with a part cut out, doubled or filled, as damage and attacks do."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         kind, at = rng.integers(7), int(rng.integers(max(1, len(data))))
@@ -291,22 +291,22 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def check_mutation(name, seed, folder):
-    """Read, or refused in one line; within memory that is a few times the file's."""
+    """Check that a mutated file is read, or refused in one line."""
     content, rng, path = (FILES / name).read_bytes(), np.random.default_rng(seed), folder / "w.pth"
     if content[:2] == b"PK" and rng.random() < 0.7:
-        # Inside the zip, whose checksums would else tell every change.
+        # The checksums of the zip would reveal every later change.
         with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(path, "w") as new:
             for part in old.namelist():
                 inner = old.read(part)
                 new.writestr(part, mutated(inner, rng) if part.endswith(".pkl") or rng.random() < 0.02 else inner)
     else:
         path.write_bytes(mutated(content, rng))
-    said = ""
+    message = ""
     try:
         match(NETWORK, read_weights(path))
     except InputError as error:
-        said = str(error)
-    assert "\n" not in said and len(said) < 500
+        message = str(error)
+    assert "\n" not in message and len(message) < 500
 
 
 @settings(max_examples=300, deadline=None)
@@ -323,7 +323,7 @@ def test_ten_thousand_mutated_files(tmp_path):
 
 @pytest.mark.parametrize("name", TINY)
 def test_memory_stays_near_the_file_s_size(tmp_path, name):
-    """The peak over 200 mutations, beyond what reading the good file takes, in kilobytes."""
+    """The peak of memory over 200 mutated files stays near the size of the file."""
     folder, content = tmp_path, (FILES / name).read_bytes()
     read_weights(FILES / name)
     tracemalloc.start()
@@ -337,7 +337,7 @@ def test_memory_stays_near_the_file_s_size(tmp_path, name):
 
 
 def saved(path, value):
-    """A file as torch.save writes it, of nested dictionaries of arrays."""
+    """Write nested dictionaries of arrays in the format of torch.save, and return the path."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     kinds = {"float32": "FloatStorage", "bfloat16": "BFloat16Storage"}
     for name in kinds.values():

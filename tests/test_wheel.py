@@ -1,4 +1,4 @@
-"""A wheel of the package has the command and the configs, and they work in an empty folder."""
+"""This module tests that the command and the configs of a wheel work in an empty folder."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel of a copy of the checkout, so that no build folder stays in it."""
+    """Return a wheel that is built from a copy, so that no build folder stays in the checkout."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("score_sde", "setup.py", "pyproject.toml", "README.md"):
         subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
@@ -43,10 +43,10 @@ def test_the_command_of_a_wheel_works_in_an_empty_folder(wheel, tmp_path):
         return subprocess.run(command, env=environment, cwd=empty, capture_output=True, text=True, timeout=300)
 
     for config in ("digits:conditional", "configs/digits.py:conditional"):
-        made = run(f"--config={config}", "--mode=describe")
-        assert made.returncode == 0, made.stderr
-        assert made.stdout.startswith(str(installed))
-        assert "parameters" in made.stdout
+        result = run(f"--config={config}", "--mode=describe")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(str(installed))
+        assert "parameters" in result.stdout
     wrong = run("--config=digit", "--mode=describe")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: --config is 'digit', but there is no file digit; expected FILE") and (

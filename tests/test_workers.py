@@ -1,4 +1,4 @@
-"""Pictures read in other processes, against the same read in this one."""
+"""This module tests that other processes read pictures as this process does."""
 
 import io
 import subprocess
@@ -25,7 +25,7 @@ def drawn(*shape, dtype=np.uint8):
 
 
 def examples(n=200):
-    """Pictures of every kind of answer, more than one request holds."""
+    """Return pictures for every kind of answer; the number of pictures exceeds one request."""
     kinds = (
         lambda: encoded(drawn(20, 30, 3)),
         lambda: encoded(drawn(16, 12, 4)),
@@ -56,8 +56,8 @@ def test_processes_read_what_this_process_reads(fit):
     with workers.reading(len(given), processes=2) as read:
         results = list(read(given, fit))
     wanted = list(workers.here(given, fit))
-    assert sum(isinstance(one, Exception) for one in wanted) > 40
-    assert sum(not isinstance(one, Exception) for one in wanted) > 80
+    assert sum(isinstance(result, Exception) for result in wanted) > 40
+    assert sum(not isinstance(result, Exception) for result in wanted) > 80
     assert all(alike(*pair) for pair in zip(results, wanted, strict=True))
 
 
@@ -77,7 +77,7 @@ def test_a_picture_that_ends_a_decoder_is_named_and_alone(tmp_path, monkeypatch,
     with workers.reading(len(given), processes=1) as read:
         results = list(read(given, fit))
     assert isinstance(results[33], Unreadable) and str(results[33]) == "crashes the process that decodes it"
-    assert [number for number, one in enumerate(results) if isinstance(one, Exception)] == [33]
+    assert [number for number, result in enumerate(results) if isinstance(result, Exception)] == [33]
     assert alike(results[69], next(workers.here(given[69:], fit)))
 
 
@@ -93,7 +93,7 @@ def test_no_process_starts_after_the_end():
     with workers.reading(2, processes=1) as read:
         pool = read.__self__
     results = list(read([encoded(drawn(6, 6, 3))] * 3, Fit(6, 6)))
-    assert len(results) == 3 and all(isinstance(one, Unreadable) for one in results)
+    assert len(results) == 3 and all(isinstance(result, Unreadable) for result in results)
     assert [worker._process.poll() is not None for worker in pool._all] == [True]
 
 

@@ -20,8 +20,8 @@ def names(namespace: ModuleType, base: type | None = None) -> list[str]:
     public = getattr(namespace, "__all__", None) or [name for name in vars(namespace) if not name.startswith("_")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # access to an old name of a library warns
-        found = {name: getattr(namespace, name) for name in public}
-    return sorted(name for name, value in found.items() if _is_offered(value, base))
+        values = {name: getattr(namespace, name) for name in public}
+    return sorted(name for name, value in values.items() if _is_offered(value, base))
 
 
 def _is_offered(value: Any, base: type | None) -> bool:
@@ -60,14 +60,14 @@ def _dotted(path: str, base: type) -> Any:
         where = "" if away or not frames else f" at {frames[-1].filename}:{frames[-1].lineno}"
         hint = "; is its package installed, or its folder in PYTHONPATH?" if away else "."
         raise InputError(f"{path!r} cannot be imported: {type(error).__name__}{where}: {error}{hint}") from error
-    found = getattr(module, attribute, None)
-    if found is None:
+    named = getattr(module, attribute, None)
+    if named is None:
         near = difflib.get_close_matches(attribute, dir(module), n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise InputError(f"{path!r} cannot be imported: {name} ({module.__file__}) has no {attribute!r}{hint}")
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (isinstance(named, type) and issubclass(named, base)):
         raise InputError(f"{path!r} is not a subclass of {base.__name__}; expected the dotted path of a subclass.")
-    return found
+    return named
 
 
 def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
@@ -192,18 +192,21 @@ def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: t
     return argument in inspect.signature(constructor).parameters
 
 
-def rule(namespace: ModuleType, spec: str | Mapping[str, Any]) -> Any:
-    """Return a function that a config names, such as 'unit', or builds, such as dict(name='MinSNR', gamma=5.)."""
+def rule(namespace: ModuleType, spec: str | Mapping[str, Any], base: type) -> Any:
+    """Return a function that a config names, such as 'unit', or builds, such as dict(name='MinSNR', gamma=5.).
+
+    A class of the user's own is a subclass of `base`, named by its dotted path.
+    """
     arguments = to_dict({"name": spec} if isinstance(spec, str) else spec)
     if not isinstance(arguments, Mapping):
         raise InputError(f"A rule is {spec!r}; expected one of {', '.join(names(namespace))}, or dict(name=..., ...).")
-    found = lookup(namespace, str(arguments.get("name")))
-    if isinstance(found, type):
-        return build(namespace, arguments)
+    named = lookup(namespace, str(arguments.get("name")), base, offered=names(namespace))
+    if isinstance(named, type):
+        return construct(named, namespace, {key: value for key, value in arguments.items() if key != "name"})
     if len(arguments) > 1:
         left_over = ", ".join(name for name in arguments if name != "name")
         raise InputError(f"{arguments['name']}: no argument {left_over}; it takes no arguments.")
-    return found
+    return named
 
 
 def _misfit(

@@ -21,8 +21,9 @@ from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
-from score_sde.denoisers import Clipped, Denoiser
+from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_points
+from score_sde.experiment.guides import GuideSpecs, guided, read_guides
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.likelihood.bits import as_values
 from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
@@ -73,6 +74,8 @@ class Model:
         n: int = 16,
         *,
         seed: int = 0,
+        first: int = 0,
+        guidance: GuideSpecs = "",
         sampler: Sampler | None = None,
         grid: ArrayLike | None = None,
         cond: Mapping[str, Any] | None = None,
@@ -84,6 +87,8 @@ class Model:
         Args:
             n: the number of samples.
             seed: the seed; sample i is a function of (seed, i).
+            first: the number of the first sample; the result has the samples first .. first + n - 1.
+            guidance: guides, in the form of `sample.guidance` in a config: 'ClassifierFree(weight=2)'.
             sampler: the sampler; None for Heun's method.
             grid: the time grid; None for 40 steps of the SDE's own grid.
             cond: conditions for each sample, in the form of `score_sde.sample`.
@@ -92,14 +97,14 @@ class Model:
         """
         require_whole("n", n, 1)
         grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
-        bounds = self.codec.clip_range if clip else None
-        denoiser = self.denoiser if bounds is None else Clipped(self.denoiser, *bounds)
+        denoiser = guided(self.denoiser, read_guides("guidance", guidance, clip, self.codec))
         if cond is None:
-            cond = given.asked_for(asked, self.conditions, np.arange(n))
+            require_whole("first", first, 0)
+            cond = given.asked_for(asked, denoiser.reads, np.arange(first, first + n))
         elif asked:
             raise InputError(f"sample got both cond and {', '.join(asked)}; expected one of them.")
         sampler = Heun() if sampler is None else sampler
-        drawn = sample(denoiser, sampler, grid, self.shape, n=n, seed=seed, cond=cond)
+        drawn = sample(denoiser, sampler, grid, self.shape, n=n, first=first, seed=seed, cond=cond)
         return drawn._replace(x=np.asarray(self.codec.quantize(self.codec.decode(drawn.x))))
 
     def log_prob(

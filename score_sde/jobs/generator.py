@@ -19,7 +19,8 @@ from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
 from score_sde.core.precision import products
 from score_sde.data import Codec
-from score_sde.denoisers import Denoiser, Guide, guidance
+from score_sde.denoisers import Denoiser
+from score_sde.experiment.guides import guided, read_guides
 from score_sde.parallel import processes
 from score_sde.sampling import time_grid
 
@@ -117,17 +118,15 @@ class Generator:
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
         """Return the denoiser with the guides applied."""
-        for spec in self.guides:
-            denoiser = config_.build(guidance, spec, denoiser, base=Guide)
-        return denoiser
+        return guided(denoiser, self.guides)
 
     def __call__(self, denoiser: Denoiser, n: int, first: int = 0) -> Drawn:
         """Draw the examples first .. first + n - 1; raise DivergenceError if an example is not finite."""
-        guided = self.guided(denoiser)
-        cond = given.asked_for(self.asked, guided.reads, np.arange(first, first + n))
+        denoiser = self.guided(denoiser)
+        cond = given.asked_for(self.asked, denoiser.reads, np.arange(first, first + n))
         with products(self.precision):
             samples = sampling.sample(
-                guided,
+                denoiser,
                 self.sampler,
                 self.grid,
                 self.codec.model_shape,
@@ -146,18 +145,10 @@ class Generator:
 
 
 def _guides(spec: ml_collections.ConfigDict, codec: Codec) -> tuple[dict[str, Any], ...]:
-    """Return the guides that config.sample names, with a last guide that clips x_0 to the range of the data.
-
-    The last guide is omitted if sample.clip is False, if the data have no range, or if `Clipped` is already named.
-    """
-    guides = config_.read_specs("sample.guidance", spec.guidance)
+    """Return the specs of the guides that config.sample names, as `read_guides` returns them."""
     if not isinstance(spec.clip, bool):
         raise InputError(f"sample.clip is {spec.clip!r}; expected True or False.")
-    named = any(guide["name"] == guidance.Clipped.__name__ for guide in guides)
-    if not spec.clip or codec.clip_range is None or named:
-        return guides
-    low, high = codec.clip_range
-    return (*guides, {"name": guidance.Clipped.__name__, "low": low, "high": high})
+    return read_guides("sample.guidance", spec.guidance, spec.clip, codec)
 
 
 def draw_together(generator: Generator, denoiser: Denoiser, n: int) -> np.ndarray:

@@ -107,8 +107,8 @@ class Denoising(Objective):
     Args:
         parts: objects that the config makes.
         target: 'noise', 'x0' or 'velocity'.
-        weight: a function of `weighting`, by name or as a spec.
-        times: a rule of `time_sampling`, by name or as a spec.
+        weight: a weight of `weighting`, or a `weighting.Weighting` by its dotted path; a name or a spec.
+        times: a rule of `time_sampling`, or a `time_sampling.TimeSampling` by its dotted path; a name or a spec.
         stratified: whether the times of a whole batch are spread evenly.
         reduction: 'mean' or 'half_sum', as in `denoising_loss`.
     """
@@ -129,8 +129,8 @@ class Denoising(Objective):
             if not isinstance(value, str) or value not in known:
                 raise InputError(f"objective.{name} is {value!r}; expected one of {', '.join(known)}.")
         self.target, self.reduction, self.stratified = target, reduction, stratified
-        self.weight: Weight = config_.rule(weighting, weight)
-        self.times: time_sampling.Times = config_.rule(time_sampling, times)
+        self.weight: Weight = config_.rule(weighting, weight, weighting.Weighting)
+        self.times: time_sampling.Times = config_.rule(time_sampling, times, time_sampling.TimeSampling)
 
     def check(self) -> None:
         sde = self.parts.sde

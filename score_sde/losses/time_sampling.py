@@ -7,6 +7,7 @@ for example i of n spreads a batch's times evenly.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 
@@ -19,6 +20,14 @@ from score_sde.core.errors import InputError
 from score_sde.sde import SDE
 
 Times = Callable[[SDE, Array], tuple[Array, Array]]
+
+
+class TimeSampling(abc.ABC):
+    """A `TimeSampling` is a rule of times with settings; a config names a class of the user by its dotted path."""
+
+    @abc.abstractmethod
+    def __call__(self, sde: SDE, u: Array) -> tuple[Array, Array]:
+        """Return a time and the factor of its loss, both in the shape of u, for u uniform on [0, 1)."""
 
 
 def uniform(sde: SDE, u: Array) -> tuple[Array, Array]:
@@ -48,7 +57,7 @@ def importance(sde: SDE, u: Array) -> tuple[Array, Array]:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogNormal:
+class LogNormal(TimeSampling):
     """`LogNormal` draws times with log(sigma / alpha) ~ N(mean, std^2) (Karras et al. 2022, Table 1).
 
     Noise levels outside the range of the SDE give t_min or t_max.
@@ -66,7 +75,7 @@ class LogNormal:
 
 
 @dataclasses.dataclass(frozen=True)
-class LogitNormal:
+class LogitNormal(TimeSampling):
     """`LogitNormal` draws times with logit((t - t_min) / (t_max - t_min)) ~ N(mean, std^2).
 
     The source is Esser et al. 2024, arXiv:2403.03206, Eq. 19.
@@ -95,4 +104,4 @@ def _check_std(std: float) -> None:
         raise InputError(f"std is {std!r}; expected a positive number.")
 
 
-__all__ = ["LogNormal", "LogitNormal", "importance", "knots", "uniform"]
+__all__ = ["LogNormal", "LogitNormal", "TimeSampling", "importance", "knots", "uniform"]

@@ -8,6 +8,7 @@ target's own squared error, as `unit` does.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
@@ -21,6 +22,20 @@ from score_sde.core.errors import InputError
 from score_sde.sde import SDE
 
 Weight = Callable[[SDE, Array], Array]
+
+
+class Weighting(abc.ABC):
+    """A `Weighting` is a weight with settings; a config names a class of the user by its dotted path.
+
+    Attributes:
+        of: the quantity whose squared error is weighted: 'noise', 'x0' or 'velocity'; None for the loss's own target.
+    """
+
+    of: ClassVar[str | None] = None
+
+    @abc.abstractmethod
+    def __call__(self, sde: SDE, t: Array) -> Array:
+        """Return the factor of the squared error at time t, in the shape of t."""
 
 
 def unit(sde: SDE, t: Array) -> Array:
@@ -40,7 +55,7 @@ likelihood.of = "noise"  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)
-class Karras:
+class Karras(Weighting):
     """`Karras` weights the error of x_0 by 1 / (posterior variance of x_0 given x_t, for Gaussian data).
 
     The source is Karras et al. 2022, Table 1. With s = sigma / alpha the weight is (s^2 + data_std^2) / (s data_std)^2,
@@ -48,7 +63,7 @@ class Karras:
     """
 
     data_std: float = 0.5
-    of: ClassVar[str] = "x0"
+    of: ClassVar[str | None] = "x0"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -60,14 +75,14 @@ class Karras:
 
 
 @dataclasses.dataclass(frozen=True)
-class MinSNR:
+class MinSNR(Weighting):
     """`MinSNR` weights the error of x_0 by min(SNR, gamma), that is, the error of the noise by min(1, gamma / SNR).
 
     The source is Hang et al. 2023, arXiv:2303.09556.
     """
 
     gamma: float = 5.0
-    of: ClassVar[str] = "noise"  # finite where alpha = 0; the conversion from x_0 to noise is not
+    of: ClassVar[str | None] = "noise"  # finite where alpha = 0; the conversion from x_0 to noise is not
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -79,7 +94,7 @@ class MinSNR:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(Weighting):
     """`Sigmoid` weights the error of the noise by the logistic function S(bias - log_snr), per unit of log-SNR.
 
     The source is Kingma & Gao 2023, arXiv:2303.00848. Their loss is a mean over log-SNR, so in t the weight is
@@ -87,7 +102,7 @@ class Sigmoid:
     """
 
     bias: float = 2.0
-    of: ClassVar[str] = "noise"
+    of: ClassVar[str | None] = "noise"
 
     def __call__(self, sde: SDE, t: Array) -> Array:
         return jax.nn.sigmoid(self.bias - sde.log_snr(t)) * likelihood(sde, t)
@@ -114,4 +129,4 @@ def _size(target: str, sde: SDE, t: Array) -> Array:
     return (sde.alpha(t) * sigma_rate - sde.sigma(t) * alpha_rate) ** 2
 
 
-__all__ = ["Karras", "MinSNR", "Sigmoid", "likelihood", "unit"]
+__all__ = ["Karras", "MinSNR", "Sigmoid", "Weighting", "likelihood", "unit"]
