@@ -39,7 +39,8 @@ try:
 except ImportError as error:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None] or [error.name or str(error)]
     sys.exit(
-        f"error: {', '.join(missing)} cannot be imported; install the missing packages, or add their folder to PYTHONPATH."
+        f"error: {', '.join(missing)} cannot be imported; "
+        "install the missing packages, or add their folder to PYTHONPATH."
     )
 
 
