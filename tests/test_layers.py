@@ -17,6 +17,7 @@ FLOORS = {
     "config": 1,
     "plots": 1,
     "data": 2,
+    "metrics": 2,
     "denoisers": 3,
     "ode": 4,
     "sampling": 5,

@@ -601,7 +601,7 @@ INSTANCE = ss.Heun()
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["score_sde"], ["'score_sde'", "package.module:Name"]),
+        (["score_sde"], ["'score_sde'", "package.module.Name"]),
         (["nosuch.module:Thing"], ["'nosuch.module:Thing'", "No module named"]),
         (["score_sde.sde:Nothing"], ["Nothing"]),
         (["score_sde.sde:SDE"], ["SDE"]),

@@ -191,11 +191,22 @@ def add_argument(config: ml_collections.ConfigDict, name: str, text: str) -> boo
     return True
 
 
+# Entries that users look for under another name.
+_MOVED = {
+    "sample.steps": "sample.grid.n",
+    "sample.cfg": "sample.guidance",
+    "train.batch_size": "data.batch_size",
+    "train.lr": "optimizer.schedule",
+    "optimizer.lr": "optimizer.schedule",
+    "optimizer.learning_rate": "optimizer.schedule",
+}
+
+
 def _unknown(name: str) -> str:
     known = _every_entry(DEFAULTS)
     # The hint is the same word in another section, or otherwise a similar name.
     moved = [entry for entry in known if entry.rpartition(".")[2] == name.rpartition(".")[2]]
-    hint = (moved or difflib.get_close_matches(name, known, n=1, cutoff=0.5))[:1]
+    hint = [_MOVED[name]] if name in _MOVED else (moved or difflib.get_close_matches(name, known, n=1, cutoff=0.5))
     return f"The config has {name}, which nothing reads" + (f"; did you mean {hint[0]}?" if hint else ".")
 
 

@@ -163,11 +163,21 @@ def _declared(name: str, column: Any, condition: Condition, absent: np.ndarray |
     return checked_values(name, column, condition, len(jax.tree.leaves(column)[0]), absent)
 
 
+def check_source(source: Any, name: str = "the data set") -> None:
+    """Raise InputError if an object is not a source, such as the None of a method without `return`."""
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise InputError(
+            f"The source of {name} is {shown(source)}; expected an object with a length and items, such as a list of "
+            "{'values': ...}, or data.Arrays(values=...)."
+        )
+
+
 def digest(source: Source) -> str:
     """Return a BLAKE2b digest of all examples, in hexadecimal; results identify their data by this digest.
 
     A source that can identify its content without reading every example defines its own digest().
     """
+    check_source(source)
     own = getattr(source, "digest", None)
     if own is not None:
         return str(own())

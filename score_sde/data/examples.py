@@ -10,7 +10,7 @@ import numpy as np
 
 from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
-from score_sde.data.base import Arrays, Batch, Source, as_batch, read
+from score_sde.data.base import Arrays, Batch, Source, as_batch, check_source, read
 from score_sde.data.codec import Codec, shape_hint
 
 _CHUNK = 4096
@@ -37,6 +37,7 @@ class Examples:
         codec: Codec | None = None,
         name: str = "the data set",
     ) -> None:
+        check_source(source, name)
         self.source, self.reads, self.codec, self.name = source, reads, codec, name
 
     def __len__(self) -> int:

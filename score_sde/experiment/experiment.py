@@ -202,7 +202,12 @@ def _parts(
     dtype: str | None,
 ) -> losses.Parts:
     the_sde = config_.build(sde, config.sde, base=sde.SDE)
-    codec = dataset.codec
+    codec = getattr(dataset, "codec", None)
+    if not isinstance(codec, data.Codec):
+        raise InputError(
+            f"{type(dataset).__name__} has codec={codec!r}; expected a codec, such as ss.QuantizedCodec(shape, 255) "
+            "for images of bytes."
+        )
     meaning = config_.build(parametrization, config.parametrization, base=Parametrization, data_range=codec.model_range)
     every: dict[str, Condition] = dict(dataset.conditions)
     for one in computed:

@@ -112,8 +112,8 @@ def _evaluate(
         "precision": experiment.config.eval.precision,
     }
     sample = {"sample": sample_settings(experiment.config)}
-    of = [(one, common | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
-    _check_names(of, {*common, "sample", "seconds", "summary"})
+    of = [(one, common | _class_of(one) | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
+    _check_names(of, {*common, "evaluation", "sample", "seconds", "summary"})
     if processes.is_first():
         root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir raises an error now
     devices = parallel.strategy(experiment.config.parallel)
@@ -133,7 +133,7 @@ def _evaluate(
             at = Context(trained, examples, devices, *settings, root, folder, identity, asks)
             began = time.perf_counter()
             with products(eval_.precision):
-                found, line = one.run(at)
+                found, line = _checked_results(one, one.run(at), identity)
             seconds = time.perf_counter() - began
             if processes.is_first():
                 results.write(path, {"seconds": round(seconds, 3), "summary": line} | found, identity)
@@ -141,9 +141,17 @@ def _evaluate(
         elif processes.is_first():
             line = results.read(folder, one.name).get("summary", "its result")
             print(f"nothing left to evaluate: step {trained.step} has {line}\n  results: {path}")
+            print(f"  to evaluate again, delete {path.name}")
         if processes.is_first():
             Parts(root, one.name, identity).remove()
         processes.barrier("evaluated")  # the next call of `place` depends on the written files
+
+
+def _class_of(one: Evaluation) -> dict[str, str]:
+    """Return the class of a user's own evaluation as an entry of the identity: two classes may have the same name."""
+    kind = type(one)
+    built_in = kind.__module__.startswith("score_sde.")
+    return {} if built_in else {"evaluation": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def _check_names(of: list[tuple[Evaluation, results.Identity]], taken: set[str]) -> None:
@@ -154,6 +162,26 @@ def _check_names(of: list[tuple[Evaluation, results.Identity]], taken: set[str])
                 raise InputError(
                     f"{type(one).__name__} has a setting {name!r}, which every result has already: rename the setting."
                 )
+
+
+def _checked_results(one: Evaluation, returned: Any, identity: results.Identity) -> tuple[dict[str, Any], str]:
+    """Return the results and the line of an evaluation; raise InputError if it returned anything else.
+
+    A result with the name of an entry of the identity is refused, because the entry would replace the result.
+    """
+    match returned:
+        case (dict() as found, str() as line):
+            pass
+        case _:
+            raise InputError(
+                f"run of {type(one).__name__} returned {type(returned).__name__}; expected (dictionary, line of text)."
+            )
+    clash = sorted(found.keys() & {*identity, "summary"})
+    if clash:
+        raise InputError(
+            f"{type(one).__name__} returns {clash[0]!r}, which every result has already: rename the entry."
+        )
+    return found, line
 
 
 def _no_samples(n: int) -> pathlib.Path:

@@ -34,8 +34,8 @@ class Context:
         root: the folder of all results, where an unfinished evaluation keeps its parts.
         folder: the folder for the files of this result.
         identity: everything that the result depends on.
-        drawn: function of a number n; draws n samples as config.sample specifies and returns the folder with their
-            samples.npz. Existing samples are not drawn again.
+        drawn: function of a number n; returns the folder of a samples.npz with at least n samples as config.sample
+            specifies. Existing samples are not drawn again.
     """
 
     trained: Trained

@@ -3,5 +3,31 @@
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.likelihood import Likelihood
 from score_sde.jobs.losses import HeldOutLoss, LossPerLevel
+from score_sde.jobs.quality import (
+    FID,
+    SFID,
+    DensityCoverage,
+    Frechet,
+    InceptionScore,
+    Kernel,
+    Memorisation,
+    PrecisionRecall,
+    Quality,
+)
 
-__all__ = ["Context", "Evaluation", "HeldOutLoss", "Likelihood", "LossPerLevel"]
+__all__ = [
+    "FID",
+    "SFID",
+    "Context",
+    "DensityCoverage",
+    "Evaluation",
+    "Frechet",
+    "HeldOutLoss",
+    "InceptionScore",
+    "Kernel",
+    "Likelihood",
+    "LossPerLevel",
+    "Memorisation",
+    "PrecisionRecall",
+    "Quality",
+]

@@ -84,7 +84,7 @@ def batches(done: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def equal_batches(n: int, most: int) -> int:
     """Return the smallest batch size, at most `most`, that covers n examples in the fewest batches per process."""
     if n < 1:
-        raise InputError("The split is empty; expected at least one example.")
+        raise InputError(f"The number of examples is {n}; expected at least 1.")
     count = processes.count()
     rounds = math.ceil(n / (most * count))
     return math.ceil(n / (rounds * count))

@@ -71,8 +71,14 @@ def _draw_samples(experiment: Experiment, workdir: pathlib.Path) -> None:
 
 
 def samples_of(experiment: Experiment, trained: Trained, workdir: pathlib.Path, n: int) -> pathlib.Path:
-    """Return the folder of samples.npz with n samples as config.sample specifies; draw the samples if missing."""
-    return draw(experiment, trained, workdir / "samples", n, time.perf_counter())
+    """Return a folder of samples.npz with at least n samples as config.sample specifies; draw missing samples."""
+    root, model = workdir / "samples", made_of(trained)
+    if isinstance(model, Model):
+        existing = _existing(root, _identity(experiment.config, model))
+        enough = [count for count in existing if count >= n]
+        if enough:
+            return existing[min(enough)]
+    return draw(experiment, trained, root, n, time.perf_counter())
 
 
 def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, began: float) -> pathlib.Path:
@@ -87,8 +93,9 @@ def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, b
     size = runner.equal_batches(n, config.sample.batch_size)
     generator = dataclasses.replace(generator, batch_size=size)
     identity = _identity(config, model)
-    folder = results.place(root, _NAME, identity | {"n": n})
-    parts, done = Parts(root, _NAME, identity), results.is_there(folder, _NAME, identity | {"n": n})
+    existing = _existing(root, identity)
+    folder = existing.get(n) or results.place(root, _NAME, identity | {"n": n})
+    parts, done = Parts(root, _NAME, identity), n in existing
     processes.check_agreed(f"the samples in {root}, or its checkpoint", f"{done} {results.plain(identity)}")
     if done:
         if processes.is_first():
@@ -105,6 +112,8 @@ def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, b
         return {name: drawn.values, **drawn.columns(), "nfe": drawn.nfe}
 
     loading = time.perf_counter() - began
+    if processes.is_first():
+        _start_from(parts, existing, n)
     spent = runner.run(parts, n, size, columns, name)
     if processes.is_first():
         _finish(parts, folder, name, n, model, identity)
@@ -133,6 +142,26 @@ def _finish(parts: Parts, folder: pathlib.Path, name: str, n: int, model: Model,
 def sample_settings(config: Any) -> dict[str, Any]:
     """Return the entries of config.sample on which a sample depends."""
     return {name: value for name, value in config_.to_dict(config.sample).items() if name not in _OF_THE_JOB}
+
+
+def _existing(root: pathlib.Path, identity: results.Identity) -> dict[int, pathlib.Path]:
+    """Return the folders of finished samples of this identity, by the number of samples."""
+    found: dict[int, pathlib.Path] = {}
+    for folder in (root, *sorted(root.glob(f"{_NAME}-*"))):
+        if results.is_there(folder, _NAME, identity) and (folder / "samples.npz").exists():
+            found.setdefault(int(results.read(folder, _NAME)["n"]), folder)
+    return found
+
+
+def _start_from(parts: Parts, existing: dict[int, pathlib.Path], n: int) -> None:
+    """Copy the first samples from existing samples of the same settings, unless some samples have been drawn."""
+    counts = [min(count, n) for count in existing]
+    if not counts or parts.done(n).any():
+        return
+    most = max(counts)
+    folder = next(folder for count, folder in existing.items() if count >= most)
+    with np.load(folder / "samples.npz") as arrays:
+        parts.write(0, {name: arrays[name][:most] for name in arrays.files if name != "index"}, 0.0)
 
 
 def _identity(config: Any, model: Model) -> results.Identity:

@@ -42,6 +42,7 @@ from score_sde.experiment import (
 from score_sde.jobs.actions import Action, HeldOutLoss, Metrics, Moment, Picture, Record, Save, is_due, timed
 from score_sde.jobs.base import Job
 from score_sde.jobs.clock import Clock
+from score_sde.jobs.evaluate import read_evaluations
 from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.log import Log, LogOfAnother, read_records
@@ -58,6 +59,9 @@ class Train(Job):
     """`Train` trains to config.train.steps, from the newest checkpoint if a checkpoint exists."""
 
     name = "train"
+
+    def check(self, experiment: Experiment) -> None:
+        read_evaluations(experiment.config.eval)  # a wrong name is an error before the training, and not after it
 
     def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
         assert workdir is not None

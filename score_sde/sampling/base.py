@@ -226,7 +226,8 @@ def _walk_batch(
     def step(carry: tuple[Array, State, Array], at: tuple[Array, Array, Array]) -> tuple[Any, Array | None]:
         x, state, nfe = carry
         k, t, s = at
-        x, state, used = sampler.step(keys_.fold(keys, k + 1), denoiser, x, t, s, state, cond)
+        stepped = sampler.step(keys_.fold(keys, k + 1), denoiser, x, t, s, state, cond)
+        x, state, used = checks.check_stepped(sampler, stepped, x)
         return (x, state, nfe + used), (x if trajectory else None)
 
     start, steps = x, jnp.arange(len(grid) - 1)

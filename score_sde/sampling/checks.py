@@ -10,13 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from score_sde.core.arrays import as_array, is_concrete
+from score_sde.core.arrays import Array, as_array, is_concrete
 from score_sde.core.checks import is_whole, require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.sde import SDE
 
 MOST_SIGNAL = 0.1  # largest alpha(t_max) / prior_std at which x at t_max is close enough to the prior
+
+
+def check_stepped(sampler: Any, stepped: Any, x: Array) -> tuple[Array, Any, Array]:
+    """Return (x, state, nfe) of a step; raise InputError if a user's own sampler returned anything else."""
+    name = type(sampler).__name__
+    if not (isinstance(stepped, tuple) and len(stepped) == 3):
+        shown = f"{len(stepped)} values" if isinstance(stepped, tuple) else type(stepped).__name__
+        raise InputError(f"step of {name} returned {shown}; expected (x, state, nfe).")
+    shape = getattr(stepped[0], "shape", None)
+    if shape != x.shape:
+        raise InputError(f"step of {name} returned x of shape {shape}; expected {x.shape}, the shape of its argument.")
+    return stepped
 
 
 def check_sampler(sampler: Any, base: type) -> None:

@@ -44,9 +44,9 @@ def resolve(path: str, arguments: Sequence[str] = ()) -> Any:
     Raises:
         InputError: for a path that cannot be imported, an object of another kind, or arguments that do not fit.
     """
-    module, separator, name = path.partition(":")
+    module, separator, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not (separator and module and name):
-        raise InputError(f"{path!r} is not a path of the form package.module:Name, such as score_sde.sde:VP.")
+        raise InputError(f"{path!r} is not a path of the form package.module.Name, such as score_sde.sde.VP.")
     try:
         found = importlib.import_module(module)
         for part in name.split("."):

@@ -1,0 +1,93 @@
+"""This module defines the evaluations that compare neighbours: precision, recall, density, coverage, memorisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from score_sde import metrics
+from score_sde.core.checks import require_whole
+from score_sde.jobs.evaluation import Context
+from score_sde.jobs.features import Features
+from score_sde.jobs.quality.base import Quality, Report, both, check_split, real_features
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionRecall(Quality):
+    """`PrecisionRecall` measures improved precision and recall against as many real examples.
+
+    Attributes:
+        k: the number of the neighbour that defines a ball.
+        reference: the split of the real examples, 'train' or 'test'.
+    """
+
+    k: int = 3
+    reference: str = "test"
+    name: ClassVar[str] = "precision_recall"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("k", self.k, 1)
+        check_split(self.reference)
+
+    def measure(self, at: Context, tested: Features) -> Report:
+        real = real_features(at, self.network, self.reference, self.n, self.outputs)
+        precision, recall = metrics.precision_recall(real.all(), tested.all(), self.k)
+        found = both(improved_precision=precision, improved_recall=recall) | {"reference_n": real.n}
+        return found, f"precision {precision:.3f} +- {precision.stderr:.3f}, recall {recall:.3f} +- {recall.stderr:.3f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityCoverage(PrecisionRecall):
+    """`DensityCoverage` measures density and coverage against as many real examples."""
+
+    k: int = 5
+    name: ClassVar[str] = "density_coverage"
+
+    def measure(self, at: Context, tested: Features) -> Report:
+        real = real_features(at, self.network, self.reference, self.n, self.outputs)
+        density, coverage = metrics.density_coverage(real.all(), tested.all(), self.k)
+        found = both(density=density, coverage=coverage) | {"reference_n": real.n}
+        return found, f"density {density:.3f} +- {density.stderr:.3f}, coverage {coverage:.3f} +- {coverage.stderr:.3f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Memorisation(Quality):
+    """`Memorisation` compares the nearest training examples of samples with those of held-out examples.
+
+    A sample is near if its distance to the nearest training example is below the `quantile` of this distance over the
+    held-out examples. A model that does not memorise has `quantile` of near samples, and authenticity as the held-out
+    examples have.
+
+    Attributes:
+        quantile: the fraction of held-out examples that count as near.
+    """
+
+    n: int = 1000
+    quantile: float = 0.01
+    name: ClassVar[str] = "memorisation"
+
+    def measure(self, at: Context, tested: Features) -> Report:
+        train = real_features(at, self.network, "train", 0, self.outputs).all()
+        held_out = real_features(at, self.network, "test", self.n, self.outputs).all()
+        number, distance = metrics.nearest(tested.all(), train)
+        of_held_out = metrics.nearest(held_out, train).distance
+        bound = float(np.quantile(of_held_out, self.quantile))
+        near = float((distance < bound).mean())
+        stderr = float(np.sqrt(near * (1 - near) / len(distance)))
+        authentic, of_real = (metrics.authenticity(train, features) for features in (tested.all(), held_out))
+        found = {
+            "near": near,
+            "stderr": stderr,
+            "median_distance": float(np.median(distance)),
+            "median_distance_held_out": float(np.median(of_held_out)),
+            "authenticity": authentic,
+            "authenticity_held_out": of_real,
+            "nearest_pairs": [[int(i), int(number[i])] for i in np.argsort(distance)[:10]],
+        }
+        told = (
+            f"{near:.3f} +- {stderr:.3f} of the samples are nearer to a training example than {self.quantile:g} of the"
+        )
+        return found, f"{told} held-out examples; authenticity {authentic:.3f}, of the held-out examples {of_real:.3f}"

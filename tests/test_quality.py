@@ -1,0 +1,217 @@
+"""This module tests the evaluations of sample quality and the statistics of data sets, on points in the plane."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import score_sde as ss
+from score_sde import metrics
+from score_sde.jobs import draw_samples, evaluate, train, write_statistics
+from score_sde.metrics import statistics
+
+SAMPLES = 60
+
+
+def config(**changes):
+    sections = dict(
+        data=dict(name="GaussianRing", batch_size=32, dir=""),
+        network=dict(name="MLP", width=8, blocks=1),
+        train=dict(steps=4, eval_every=0, sample_every=0, checkpoint_every=4),
+        sample=dict(n=8, batch_size=16, grid=dict(name="default", n=3)),
+        eval=dict(what="Kernel(n=60, features='Values')", batch_size=64),
+    )
+    for name, section in changes.items():
+        sections[name] = sections[name] | section
+    return sections
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality") / "run"
+    train(config(), folder)
+    return folder
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    """Return a copy of the trained workdir, without samples and results."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def result(workdir, name):
+    return json.loads((workdir / "eval" / f"{name}.json").read_text())
+
+
+def points(workdir, folder="samples"):
+    with np.load(workdir / "samples" / folder / "samples.npz") as arrays:
+        return arrays["points"]
+
+
+def real(split, n=None):
+    return ss.data.all_examples(ss.data.GaussianRing().source(split))["values"][:n]
+
+
+def test_every_metric_is_that_of_the_library(workdir, capsys):
+    what = (
+        "Kernel(n=60, features='Values'), Frechet(n=60, features='Values', blocks=5), "
+        "PrecisionRecall(n=60, features='Values'), DensityCoverage(n=60, features='Values'), "
+        "Memorisation(n=60, features='Values')"
+    )
+    evaluate(config(eval=dict(what=what)), workdir)
+    fake = points(workdir, "")[:SAMPLES]
+    assert len(points(workdir, "")) == SAMPLES
+    assert capsys.readouterr().out.count("sampled 60 points") == 1  # one set of samples for all metrics
+    test, whole = real("test", SAMPLES), real("train")
+    kernel = metrics.kernel_distance(test, fake)
+    assert result(workdir, "kernel")["kernel"] == pytest.approx(kernel, rel=1e-6)
+    assert result(workdir, "kernel")["stderr"] == pytest.approx(kernel.stderr, rel=1e-6)
+    frechet = result(workdir, "frechet")
+    assert frechet["frechet"] == pytest.approx(metrics.frechet_distance(whole, fake), rel=1e-6)
+    assert frechet["reference_n"] == len(whole) and frechet["examples"] == SAMPLES and not frechet["singular"]
+    assert frechet["bias"] == pytest.approx(frechet["frechet"] - frechet["extrapolated"], rel=1e-9)
+    both = metrics.precision_recall(test, fake)
+    found = result(workdir, "precision_recall")
+    assert (found["improved_precision"], found["improved_recall"]) == both
+    assert result(workdir, "density_coverage")["coverage"] == metrics.density_coverage(test, fake).coverage
+    copies = result(workdir, "memorisation")
+    assert copies["median_distance"] == pytest.approx(np.median(metrics.nearest(fake, whole).distance), rel=1e-6)
+    assert copies["authenticity"] == metrics.authenticity(whole, fake)
+
+
+def test_nothing_is_drawn_or_computed_twice(workdir, capsys):
+    """Fewer samples are the first of those that exist, and more samples begin with them."""
+    evaluate(config(), workdir)
+    first = points(workdir, "")
+    capsys.readouterr()
+    evaluate(config(eval=dict(what="Kernel(n=40, features='Values')")), workdir)
+    assert "sampled" not in capsys.readouterr().out
+    kernel = json.loads(next((workdir / "eval").glob("kernel-*/kernel.json")).read_text())
+    assert kernel["kernel"] == pytest.approx(metrics.kernel_distance(real("test", 40), first[:40]), rel=1e-6)
+    evaluate(config(eval=dict(what="Kernel(n=100, features='Values')")), workdir)
+    folder = next((workdir / "samples").glob("samples-*"))
+    more = points(workdir, folder.name)
+    assert len(more) == 100
+    np.testing.assert_array_equal(more[:SAMPLES], first)
+    fresh = workdir.parent / "fresh"
+    train(config(), fresh)
+    draw_samples(config(sample=dict(n=100)), fresh)
+    np.testing.assert_allclose(points(fresh, ""), more, rtol=1e-5, atol=1e-6)
+    evaluate(config(eval=dict(what="Kernel(n=100, features='Values')")), workdir)
+    assert "nothing left to evaluate" in capsys.readouterr().out
+
+
+def test_the_floor_needs_no_samples(workdir):
+    evaluate(config(eval=dict(what="Kernel(n=60, features='Values', of='train')")), workdir)
+    assert not (workdir / "samples" / "samples.npz").exists()
+    expected = metrics.kernel_distance(real("test", SAMPLES), real("train", SAMPLES))
+    assert result(workdir, "kernel")["kernel"] == pytest.approx(expected, rel=1e-6)
+    assert result(workdir, "kernel")["of"] == "train" and "sample" not in result(workdir, "kernel")
+
+
+def test_statistics_of_a_data_set_are_a_reference(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "stats.npz"
+    experiment = ss.Experiment.from_config(config())
+    write_statistics(experiment, path, features="Values")
+    assert f"statistics of {len(real('train'))} examples of train, 2 features" in capsys.readouterr().out
+    stats = statistics.read(path)
+    np.testing.assert_allclose(stats.mean, real("train").mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(stats.cov, np.cov(real("train"), rowvar=False), atol=1e-6)
+    assert stats.n == len(real("train")) and stats.provenance["split"] == "train"
+    assert stats.provenance["features"] == metrics.Values().protocol()
+    what = f"Frechet(n=60, features='Values', reference={str(path)!r}), Frechet(n=60, features='Values')"
+    evaluate(config(eval=dict(what=what)), workdir)
+    other = json.loads(next((workdir / "eval").glob("frechet-*/frechet.json")).read_text())
+    assert result(workdir, "frechet")["frechet"] == pytest.approx(other["frechet"], rel=1e-6)
+    assert result(workdir, "frechet")["reference"]["sha256"] == stats.sha256
+
+
+def test_statistics_of_other_tools_are_read(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    mean, cov = x.mean(axis=0), np.cov(x, rowvar=False)
+    np.savez(tmp_path / "ttur.npz", mu=mean, sigma=cov)
+    np.savez(
+        tmp_path / "adm.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=mean, sigma=cov, mu_s=2 * mean, sigma_s=cov
+    )
+    np.savez(tmp_path / "song.npz", pool_3=x.astype(np.float32))
+    for name in ("ttur", "adm", "song"):
+        stats = statistics.read(tmp_path / f"{name}.npz")
+        np.testing.assert_allclose(stats.mean, mean, atol=1e-6)
+        np.testing.assert_allclose(stats.cov, cov, atol=1e-6)
+        assert stats.provenance["features"] == "unknown" and stats.n == (50 if name == "song" else None)
+    np.testing.assert_allclose(statistics.read(tmp_path / "adm.npz", spatial=True).mean, 2 * mean)
+    with pytest.raises(ss.InputError, match="has mu, sigma; expected mu_s and sigma_s"):
+        statistics.read(tmp_path / "ttur.npz", spatial=True)
+
+
+def broken_file(tmp_path, kind):
+    path = tmp_path / "stats.npz"
+    if kind == "pickle":
+        path.write_bytes(b"\x80\x04}q\x00.")
+    elif kind == "objects":
+        np.savez(path, mu=np.array([{}], dtype=object), sigma=np.eye(1))
+    elif kind == "shapes":
+        np.savez(path, mu=np.zeros(3), sigma=np.eye(2))
+    elif kind == "nan":
+        np.savez(path, mu=np.full(2, np.nan), sigma=np.eye(2))
+    elif kind == "nothing":
+        np.savez(path, other=np.zeros(3))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "cannot be read"),
+        ("pickle", "it is no npz file"),
+        ("objects", "it is no npz file of arrays, or it is damaged"),
+        ("shapes", r"mu has shape \(3,\) and sigma \(2, 2\)"),
+        ("nan", "expected finite"),
+        ("nothing", "has other; expected mu and sigma"),
+    ],
+)
+def test_wrong_statistics_are_refused(tmp_path, kind, words):
+    with pytest.raises(ss.InputError, match=words):
+        statistics.read(broken_file(tmp_path, kind))
+
+
+def test_statistics_of_another_network_are_refused(workdir, tmp_path):
+    statistics.write(tmp_path / "a.npz", metrics.Moments.of(np.eye(2)), {"features": {"network": "EfficientNet-Lite0"}})
+    np.savez(tmp_path / "b.npz", mu=np.zeros(5), sigma=np.eye(5))
+    for name, words in (("a", "features with network='EfficientNet-Lite0'"), ("b", "The reference has 5 features")):
+        what = f"Frechet(n=60, features='Values', reference={str(tmp_path / name) + '.npz'!r})"
+        with pytest.raises(ss.InputError, match=words):
+            evaluate(config(eval=dict(what=what)), workdir)
+        assert not (workdir / "eval" / "frechet.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("Kernel(n=1)", "n of Kernel is 1"),
+        ("Kernel(features='Nothing')", "metrics has no 'Nothing'; expected one of .*EfficientNetLite0.*Values"),
+        ("Kernel(features='Values', of='valid')", "of is 'valid'; expected 'samples', 'train' or 'test'"),
+        ("Kernel(features='Values', reference='valid')", "reference is 'valid'"),
+        ("Frechet(n=10, features='Values')", "n is 10 for 10 blocks; expected at least 20 samples"),
+        ("FID(n=100)", "Inception has no weights; expected the path of pt_inception-2015-12-05-6726825d.pth"),
+        ("FID(n=100, features='Values')", "FID has features='Values'; expected Inception"),
+        (
+            "FID(n=100, weights='a.pth', resize='nearest')",
+            "resize is 'nearest'; expected one of tensorflow, half_pixel",
+        ),
+        ("InceptionScore(n=60, features='Values')", "returns features, and this metric needs 'logits'"),
+        ("Kernel(n=60)", r"The data have the shape \(2,\), and real values; expected quantised images"),
+        ("Frechet(n=60, features='Values', reference='no.npz')", "no.npz cannot be read"),
+    ],
+)
+def test_wrong_metrics_are_refused(workdir, what, words):
+    with pytest.raises(ss.InputError, match=words):
+        evaluate(config(eval=dict(what=what)), workdir)
+
+
+def test_a_network_whose_features_are_not_finite_is_refused(workdir):
+    with pytest.raises(ss.InputError, match="'features' of broken are not finite for example 3"):
+        evaluate(config(eval=dict(what="Kernel(n=60, features='tests.few_digits.BrokenFeatures')")), workdir)
