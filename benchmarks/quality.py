@@ -15,12 +15,12 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from benchmarks.common import machine
 from benchmarks.samplers import write
 
+ROOT = pathlib.Path(__file__).parent.parent
 # (sampler, its steps, guidance)
 SETTINGS = (
     ("DPMSolverPP", 9, "ClassifierFree(weight=2.5)"),
@@ -54,7 +54,7 @@ def metrics(workdir: pathlib.Path, n: int, of: str) -> str:
     The floor: the Frechet distances, whose reference is the training split, are those of test examples; the other
     metrics, whose reference is the test split, are those of training examples.
     """
-    classifier = f"dict(name='Classifier', weights='{workdir / 'classifier.npz'}')"
+    classifier = f"\"Classifier(weights='{workdir / 'classifier.npz'}')\""
     tested = "" if of == "samples" else f", of='{of}'"
     held_out = "" if of == "samples" else ", of='train'"
     return ", ".join(
