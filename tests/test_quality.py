@@ -8,7 +8,8 @@ import pytest
 
 import score_sde as ss
 from score_sde import metrics
-from score_sde.jobs import draw_samples, evaluate, train, write_statistics
+from score_sde.jobs import draw_samples, evaluate, train, train_classifier, write_report, write_statistics
+from score_sde.jobs.report.quality import differences
 from score_sde.metrics import statistics
 
 SAMPLES = 60
@@ -215,3 +216,38 @@ def test_wrong_metrics_are_refused(workdir, what, words):
 def test_a_network_whose_features_are_not_finite_is_refused(workdir):
     with pytest.raises(ss.InputError, match="'features' of broken are not finite for example 3"):
         evaluate(config(eval=dict(what="Kernel(n=60, features='tests.few_digits.BrokenFeatures')")), workdir)
+
+
+def test_a_report_shows_the_metrics_and_where_they_differ(workdir):
+    what = "Kernel(n=60, features='Values'), Kernel(n=40, features='Values'), Frechet(n=60, features='Values')"
+    evaluate(config(eval=dict(what=what)), workdir)
+    page = write_report(ss.Experiment.from_config(config()), workdir, draws=False).read_text()
+    assert "Sample quality" in page and "kernel distance" in page and "for n to infinity" in page
+    assert page.count("These results differ in n: they are not comparable.") == 1
+
+
+def test_differences_of_protocols():
+    a = dict(n=5, features=dict(network="x", resize="clean"), sample=dict(seed=0))
+    b = dict(n=5, features=dict(network="x", resize="tensorflow"), sample=dict(seed=1))
+    assert differences([a, a]) == [] and differences([a, b]) == ["features.resize"]
+    assert differences([a, b | dict(n=6)]) == ["features.resize", "n"]
+
+
+@pytest.mark.slow
+def test_a_classifier_of_the_digits_gives_features(tmp_path, capsys):
+    """Its accuracy is that of a classifier, its scores are in its file, and other data are refused."""
+    digits = dict(data=dict(name="Digits", given=("label",)), network=dict(name="MLP", width=8, blocks=1))
+    accuracy = train_classifier(digits, tmp_path / "classifier.npz", passes=30)
+    assert accuracy > 0.93 and f"accuracy {accuracy:.4f} on 297 test examples" in capsys.readouterr().out
+    network = metrics.Classifier(str(tmp_path / "classifier.npz"))
+    test = ss.data.all_examples(ss.data.Digits().source("test"))
+    out = metrics.extract(network, test["values"], maximum=16)
+    assert (out["logits"].argmax(axis=1) == test["label"]).mean() == pytest.approx(accuracy)
+    assert network.protocol()["accuracy"] == accuracy and out["features"].shape == (297, 128)
+    with pytest.raises(ss.InputError, match="the classifier reads images with 1 channels"):
+        metrics.extract(network, np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(ss.InputError, match="GaussianRing has no quantised images with a class 'label'"):
+        train_classifier(config(), tmp_path / "other.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ss.InputError, match=r"broken.npz is not a file of --mode=classifier"):
+        metrics.Classifier(str(tmp_path / "broken.npz")).protocol()

@@ -27,8 +27,13 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         Refused: if the file is not a GraphDef, or if it is damaged.
     """
+    return parse(memoryview(path.read_bytes()))
+
+
+def parse(data: memoryview) -> dict[str, np.ndarray]:
+    """Return the float32 constants of a frozen graph in memory; raise the same errors as `read`."""
     arrays: dict[str, np.ndarray] = {}
-    for field, node in _fields(memoryview(path.read_bytes())):
+    for field, node in _fields(data):
         if field != 1:
             continue
         name, op, attributes = "", "", []

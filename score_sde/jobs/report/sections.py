@@ -18,7 +18,7 @@ from score_sde.core.machine import machine
 from score_sde.core.progress import in_words
 from score_sde.experiment import Experiment, Model
 from score_sde.jobs.log import MACHINES, read_records
-from score_sde.jobs.report import drawings, found
+from score_sde.jobs.report import drawings, found, quality
 from score_sde.jobs.report.neighbours import nearest
 from score_sde.jobs.report.page import Page
 from score_sde.jobs.report.trajectories import trajectories
@@ -247,6 +247,11 @@ def bits(page: Page, at: Subject) -> None:
         page.text(f"Held-out loss {result['loss']:.4f} ± {result['stderr'] or 0:.4f}.", _of(at, path, result))
 
 
+def metrics(page: Page, at: Subject) -> None:
+    """Add the metrics of sample quality."""
+    quality.quality(page, at.workdir, at.trained.step)
+
+
 def times(page: Page, at: Subject) -> None:
     """Add the seconds of training, evaluation and sampling."""
     page.section("Seconds")
@@ -272,6 +277,7 @@ ALL: tuple[Callable[[Page, Subject], None], ...] = (
     samples_and_data,
     paths,
     memory,
+    metrics,
     bits,
     times,
 )
