@@ -9,6 +9,7 @@ import pytest
 import score_sde as ss
 from score_sde import metrics
 from score_sde.jobs import draw_samples, evaluate, train, train_classifier, write_report, write_statistics
+from score_sde.jobs.log import read_records
 from score_sde.jobs.report.quality import differences
 from score_sde.metrics import statistics
 
@@ -67,8 +68,8 @@ def test_every_metric_is_that_of_the_library(workdir, capsys):
     assert capsys.readouterr().out.count("sampled 60 points") == 1  # one set of samples for all metrics
     test, whole = real("test", SAMPLES), real("train")
     kernel = metrics.kernel_distance(test, fake)
-    assert result(workdir, "kernel")["kernel"] == pytest.approx(kernel, rel=1e-6)
-    assert result(workdir, "kernel")["stderr"] == pytest.approx(kernel.stderr, rel=1e-6)
+    assert result(workdir, "kernel")["kernel_distance"] == pytest.approx(kernel, rel=1e-6)
+    assert result(workdir, "kernel")["kernel_distance_stderr"] == pytest.approx(kernel.stderr, rel=1e-6)
     frechet = result(workdir, "frechet")
     assert frechet["frechet"] == pytest.approx(metrics.frechet_distance(whole, fake), rel=1e-6)
     assert frechet["reference_n"] == len(whole) and frechet["examples"] == SAMPLES and not frechet["singular"]
@@ -90,7 +91,7 @@ def test_nothing_is_drawn_or_computed_twice(workdir, capsys):
     evaluate(config(eval=dict(what="Kernel(n=40, features='Values')")), workdir)
     assert "sampled" not in capsys.readouterr().out
     kernel = json.loads(next((workdir / "eval").glob("kernel-*/kernel.json")).read_text())
-    assert kernel["kernel"] == pytest.approx(metrics.kernel_distance(real("test", 40), first[:40]), rel=1e-6)
+    assert kernel["kernel_distance"] == pytest.approx(metrics.kernel_distance(real("test", 40), first[:40]), rel=1e-6)
     evaluate(config(eval=dict(what="Kernel(n=100, features='Values')")), workdir)
     folder = next((workdir / "samples").glob("samples-*"))
     more = points(workdir, folder.name)
@@ -108,7 +109,7 @@ def test_the_floor_needs_no_samples(workdir):
     evaluate(config(eval=dict(what="Kernel(n=60, features='Values', of='train')")), workdir)
     assert not (workdir / "samples" / "samples.npz").exists()
     expected = metrics.kernel_distance(real("test", SAMPLES), real("train", SAMPLES))
-    assert result(workdir, "kernel")["kernel"] == pytest.approx(expected, rel=1e-6)
+    assert result(workdir, "kernel")["kernel_distance"] == pytest.approx(expected, rel=1e-6)
     assert result(workdir, "kernel")["of"] == "train" and "sample" not in result(workdir, "kernel")
 
 
@@ -251,3 +252,34 @@ def test_a_classifier_of_the_digits_gives_features(tmp_path, capsys):
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ss.InputError, match=r"broken.npz is not a file of --mode=classifier"):
         metrics.Classifier(str(tmp_path / "broken.npz")).protocol()
+
+
+def test_metrics_in_training_are_logged(tmp_path):
+    """The log has the metrics of the samples that the evaluation draws."""
+    measured = dict(
+        measure="Kernel(n=60, features='Values'), PrecisionRecall(n=40, features='Values')", measure_every=2
+    )
+    train(config(train=measured), tmp_path)
+    records = [r for r in read_records(tmp_path / "train.jsonl") if "kernel_distance" in r]
+    assert [r["step"] for r in records] == [2, 4] and records[-1]["kernel_distance_stderr"] > 0
+    evaluate(config(), tmp_path)
+    assert records[-1]["kernel_distance"] == pytest.approx(result(tmp_path, "kernel")["kernel_distance"], rel=1e-3)
+    assert 0 <= records[-1]["improved_precision"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(measure="", measure_every=2), "train.measure is empty; expected metrics such as"),
+        (
+            dict(measure="Frechet(features='Values')", measure_every=2),
+            "has no 'Frechet'; expected one of DensityCoverage, Kernel",
+        ),
+        (dict(measure="Kernel(n=1)", measure_every=2), "n of Kernel is 1"),
+        (dict(measure="Kernel(n=60)", measure_every=-1), "train.measure_every is -1"),
+    ],
+)
+def test_wrong_metrics_in_training_are_refused(tmp_path, settings, words):
+    with pytest.raises(ss.InputError, match=words):
+        train(config(train=settings), tmp_path)
+    assert not (tmp_path / "train.jsonl").exists()

@@ -33,6 +33,8 @@ DEFAULTS: dict[str, Any] = dict(
         log_every=100,
         eval_every=1000,
         sample_every=1000,
+        measure="",
+        measure_every=0,
         checkpoint_every=1000,
         fused=1,
         microbatches=1,
@@ -56,7 +58,7 @@ DEFAULTS: dict[str, Any] = dict(
     parallel="jit",
 )
 # These entries are lists of specs. They are stored as text, so that a flag can give another list.
-SPEC_LISTS = ("data.conditions", "sample.guidance", "eval.what")
+SPEC_LISTS = ("data.conditions", "sample.guidance", "train.measure", "eval.what")
 # A config chooses the names in these dictionaries. The values here are examples for messages.
 _OPEN = {
     "data.drop": "dict(label=0.1)",

@@ -46,6 +46,7 @@ from score_sde.jobs.evaluate import read_evaluations
 from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.log import Log, LogOfAnother, read_records
+from score_sde.jobs.measure import Measure, read_measures
 from score_sde.jobs.prepare import prepare
 from score_sde.jobs.progress import StepProgress
 from score_sde.jobs.report import write_report
@@ -61,6 +62,7 @@ class Train(Job):
     name = "train"
 
     def check(self, experiment: Experiment) -> None:
+        read_measures(experiment.config.train)
         read_evaluations(experiment.config.eval)  # a wrong name is an error before the training, and not after it
 
     def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
@@ -166,12 +168,12 @@ class Trainer:
                 made,
                 experiment.codec,
                 self.devices.local.sharded,
-                asking=bool(config.train.sample_every),
+                asking=bool(config.train.sample_every or config.train.measure_every),
             )
-        elif config.train.sample_every:
+        elif config.train.sample_every or config.train.measure_every:
             raise InputError(
                 f"{type(experiment.objective).__name__} trains no denoiser, so there is nothing to draw: use "
-                "train.sample_every=0."
+                "train.sample_every=0 and train.measure_every=0."
             )
 
     @functools.cached_property
@@ -204,6 +206,7 @@ class Trainer:
         due: list[Action] = [Record(every.log_every), save, HeldOutLoss(every.eval_every, *common)]
         if self.generator is not None:
             due.append(Picture(every.sample_every, *common, self.generator))
+            due.append(Measure(every.measure_every, *common, self.generator))
         return due
 
     def lacks_a_record(self, step: int, records: list[dict[str, Any]]) -> bool:

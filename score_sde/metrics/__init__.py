@@ -3,7 +3,6 @@
 from score_sde.metrics.classes import inception_score
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.features import (
-    LPIPS,
     Classifier,
     EfficientNetLite0,
     FeatureNetwork,
@@ -31,6 +30,7 @@ from score_sde.metrics.neighbours import (
     precision_recall,
 )
 from score_sde.metrics.pairs import psnr, ssim
+from score_sde.metrics.perceptual import LPIPS
 
 __all__ = [
     "LPIPS",

@@ -135,13 +135,37 @@ def real_features(at: Context, network: FeatureNetwork, split: str, n: int, outp
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Compared(Quality):
+    """`Compared` is the base class of metrics that compare samples with as many real examples.
+
+    Such a metric may also be measured in training (`train.measure`).
+
+    Attributes:
+        reference: the split of the real examples, 'train' or 'test'.
+    """
+
+    reference: str = "test"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_split(self.reference)
+
+    @abc.abstractmethod
+    def compare(self, real: np.ndarray, fake: np.ndarray) -> dict[str, metrics.Estimate]:
+        """Return the results by name, from features (n, d) and (m, d)."""
+
+    def measure(self, at: Context, tested: Features) -> Report:
+        real = real_features(at, self.network, self.reference, self.n, self.outputs)
+        results = self.compare(real.all(), tested.all())
+        line = ", ".join(f"{name.replace('_', ' ')} {v:.4g} +- {v.stderr:.2g}" for name, v in results.items())
+        errors = {f"{name}_stderr": value.stderr for name, value in results.items()}
+        return {**results, **errors, "reference_n": real.n}, line
+
+
 def check_split(name: str) -> None:
     if name not in SPLITS:
         raise InputError(f"reference is {name!r}; expected 'train' or 'test'.")
-
-
-def both(**estimates: metrics.Estimate) -> dict[str, Any]:
-    return dict(estimates) | {f"{name}_stderr": value.stderr for name, value in estimates.items()}
 
 
 def _number(value: Any) -> Any:

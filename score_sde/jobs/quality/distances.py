@@ -12,7 +12,7 @@ from score_sde.core.checks import require_whole
 from score_sde.core.errors import InputError
 from score_sde.jobs.evaluation import Context
 from score_sde.jobs.features import Features
-from score_sde.jobs.quality.base import SPLITS, Quality, Report, Spec, check_split, real_features
+from score_sde.jobs.quality.base import SPLITS, Compared, Quality, Report, Spec, real_features
 from score_sde.metrics import statistics
 
 
@@ -111,26 +111,14 @@ class SFID(FID):
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel(Quality):
-    """`Kernel` measures the kernel distance between samples and as many real examples, without bias at any n.
-
-    Attributes:
-        reference: the split of the real examples, 'train' or 'test'.
-    """
+class Kernel(Compared):
+    """`Kernel` measures the kernel distance between samples and as many real examples, without bias at any n."""
 
     n: int = 5000
-    reference: str = "test"
     name: ClassVar[str] = "kernel"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_split(self.reference)
-
-    def measure(self, at: Context, tested: Features) -> Report:
-        real = real_features(at, self.network, self.reference, self.n, self.outputs)
-        distance = metrics.kernel_distance(real.all(), tested.all())
-        found = {"kernel": distance, "stderr": distance.stderr, "reference_n": real.n}
-        return found, f"kernel distance {distance:.4g} +- {distance.stderr:.2g}"
+    def compare(self, real: np.ndarray, fake: np.ndarray) -> dict[str, metrics.Estimate]:
+        return {"kernel_distance": metrics.kernel_distance(real, fake)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,32 +11,27 @@ from score_sde import metrics
 from score_sde.core.checks import require_whole
 from score_sde.jobs.evaluation import Context
 from score_sde.jobs.features import Features
-from score_sde.jobs.quality.base import Quality, Report, both, check_split, real_features
+from score_sde.jobs.quality.base import Compared, Quality, Report, real_features
 
 
 @dataclasses.dataclass(frozen=True)
-class PrecisionRecall(Quality):
+class PrecisionRecall(Compared):
     """`PrecisionRecall` measures improved precision and recall against as many real examples.
 
     Attributes:
         k: the number of the neighbour that defines a ball.
-        reference: the split of the real examples, 'train' or 'test'.
     """
 
     k: int = 3
-    reference: str = "test"
     name: ClassVar[str] = "precision_recall"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole("k", self.k, 1)
-        check_split(self.reference)
 
-    def measure(self, at: Context, tested: Features) -> Report:
-        real = real_features(at, self.network, self.reference, self.n, self.outputs)
-        precision, recall = metrics.precision_recall(real.all(), tested.all(), self.k)
-        found = both(improved_precision=precision, improved_recall=recall) | {"reference_n": real.n}
-        return found, f"precision {precision:.3f} +- {precision.stderr:.3f}, recall {recall:.3f} +- {recall.stderr:.3f}"
+    def compare(self, real: np.ndarray, fake: np.ndarray) -> dict[str, metrics.Estimate]:
+        precision, recall = metrics.precision_recall(real, fake, self.k)
+        return {"improved_precision": precision, "improved_recall": recall}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +41,8 @@ class DensityCoverage(PrecisionRecall):
     k: int = 5
     name: ClassVar[str] = "density_coverage"
 
-    def measure(self, at: Context, tested: Features) -> Report:
-        real = real_features(at, self.network, self.reference, self.n, self.outputs)
-        density, coverage = metrics.density_coverage(real.all(), tested.all(), self.k)
-        found = both(density=density, coverage=coverage) | {"reference_n": real.n}
-        return found, f"density {density:.3f} +- {density.stderr:.3f}, coverage {coverage:.3f} +- {coverage.stderr:.3f}"
+    def compare(self, real: np.ndarray, fake: np.ndarray) -> dict[str, metrics.Estimate]:
+        return metrics.density_coverage(real, fake, self.k)._asdict()
 
 
 @dataclasses.dataclass(frozen=True)

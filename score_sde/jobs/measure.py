@@ -1,0 +1,85 @@
+"""This module measures the quality of a few samples while a model trains."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from score_sde import config as config_
+from score_sde import metrics
+from score_sde.core.errors import DivergenceError, InputError
+from score_sde.experiment import Experiment
+from score_sde.jobs.actions import Action, Moment, best
+from score_sde.jobs.generator import Generator, draw_together
+from score_sde.jobs.quality import Compared
+from score_sde.losses import Trained
+from score_sde.parallel import Jit, processes
+
+
+def read_measures(settings: Any) -> tuple[Compared, ...]:
+    """Return the metrics that config.train.measure names.
+
+    Raises:
+        InputError: for an unknown name or wrong settings, or for a metric that cannot be measured in training.
+    """
+    from score_sde.jobs import evaluations  # imported late: evaluations.py imports the package of the metrics
+
+    specs = config_.read_specs("train.measure", settings.measure)
+    found = tuple(config_.build(evaluations, spec, base=Compared) for spec in specs)
+    if settings.measure_every and not found:
+        raise InputError("train.measure is empty; expected metrics such as 'Kernel(n=500)', or train.measure_every=0.")
+    return found
+
+
+class Measure(Action):
+    """`Measure` draws samples with the first average, and logs their metrics with standard errors.
+
+    The features of the real examples are computed once. The first process computes the features.
+    """
+
+    counts_as = "sampling"
+
+    def __init__(
+        self, every: int, experiment: Experiment, frozen: Mapping[str, Any], devices: Jit, generator: Generator
+    ) -> None:
+        self.every, self._experiment, self._frozen, self._devices = every, experiment, frozen, devices
+        self._generator = generator
+        self._measures = read_measures(experiment.config.train)
+
+    def run(self, at: Moment) -> None:
+        params, state = self._devices.on_local((best(at.state), at.state.objective))
+        denoiser = self._experiment.objective.model(Trained(self._experiment, params, state, self._frozen, at.step, ""))
+        try:
+            drawn = draw_together(self._generator, denoiser, max(metric.n for metric in self._measures))
+        except DivergenceError as error:
+            if processes.is_first():
+                print(f"step {at.step}: no metrics: {error}", file=sys.stderr)
+            return
+        if not processes.is_first():
+            return
+        record: dict[str, float] = {}
+        for metric, real in zip(self._measures, self._real, strict=True):
+            fake = self._features(metric, drawn[: metric.n])
+            for name, value in metric.compare(real, fake).items():
+                record |= {name: float(value), f"{name}_stderr": value.stderr}
+        at.log.write(at.step, **record)
+
+    @functools.cached_property
+    def _real(self) -> list[np.ndarray]:
+        """Return the features of the real examples for each metric."""
+        found = []
+        for metric in self._measures:
+            source = self._experiment.dataset.source(metric.reference)
+            examples = self._experiment.examples(metric.reference, source)
+            values = examples.batch(np.arange(min(metric.n, len(examples))))["values"]
+            found.append(self._features(metric, values))
+        return found
+
+    def _features(self, metric: Compared, values: np.ndarray) -> np.ndarray:
+        size = self._experiment.config.eval.batch_size
+        maximum = self._experiment.codec.maximum
+        return metrics.extract(metric.network, values, maximum=maximum, batch_size=size)["features"]
