@@ -42,8 +42,8 @@ class Features:
             yield np.asarray(whole[low : min(low + size, self.n)])
 
     def all(self, name: str = "features") -> np.ndarray:
-        """Return an output of all examples, (n, ...)."""
-        return np.asarray(npz.mapped(self.path, name)[: self.n])
+        """Return an output of all examples, (n, ...), as a map of the file."""
+        return npz.mapped(self.path, name)[: self.n]
 
     def moments(self, blocks: int = 1, name: str = "features") -> list[Moments]:
         """Return the sums of each of `blocks` parts of consecutive examples; only one chunk is in memory at a time."""

@@ -29,12 +29,12 @@ def inception_score(logits: ArrayLike, splits: int = 10, seed: int | None = 0) -
         InputError: for logits that are not finite, or for fewer than two samples in a split.
     """
     require_whole("splits", splits, 1)
-    array = as_features(logits, "logits")
-    if len(array) < 2 * splits:
-        raise InputError(f"{len(array)} logits make {splits} splits; expected at least two samples in a split.")
-    if seed is not None:
-        array = array[np.random.default_rng(seed).permutation(len(array))]
-    scores = [_score(part) for part in np.array_split(array, splits)]
+    array = np.asanyarray(logits)  # a map of a file stays one: a split at a time is in memory
+    n = len(array) if array.ndim else 0
+    if n < 2 * splits:
+        raise InputError(f"{n} logits make {splits} splits; expected at least two samples in a split.")
+    order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
+    scores = [_score(as_features(array[np.sort(part)], "logits")) for part in np.array_split(order, splits)]
     stderr = float(np.std(scores, ddof=1) / np.sqrt(splits)) if splits > 1 else float("nan")
     return Estimate(float(np.mean(scores)), stderr)
 

@@ -5,7 +5,8 @@ A feature network only predicts, so the normalisation of a batch norm is part of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +31,18 @@ def folded(
 
 
 def conv(params: Mapping[str, Array], x: Array, stride: int = 1, padding: str | int = "SAME", groups: int = 1) -> Array:
-    """Return a convolution with a bias, if the parameters have one; an integer pads each side by this many zeros."""
-    pads = padding if isinstance(padding, str) else [(padding, padding)] * 2
-    out = jax.lax.conv_general_dilated(
-        x, params["kernel"], (stride, stride), pads, dimension_numbers=_DIMENSIONS, feature_group_count=groups
-    )
+    """Return a convolution with a bias, if the parameters have one; an integer pads each side by this many zeros.
+
+    A kernel of one pixel is a product of matrices, which a CPU computes up to twice as fast.
+    """
+    kernel = params["kernel"]
+    if kernel.shape[:2] == (1, 1) and stride == 1 and groups == 1 and padding in ("SAME", "VALID", 0):
+        out = x @ kernel[0, 0]
+    else:
+        pads = padding if isinstance(padding, str) else [(padding, padding)] * 2
+        out = jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, feature_group_count=groups
+        )
     return out + params["bias"] if "bias" in params else out
 
 
@@ -60,18 +68,31 @@ def depthwise(params: Mapping[str, Array], x: Array, stride: int) -> Array:
     return total
 
 
-def max_pool(x: Array, side: int, stride: int, padding: str = "VALID") -> Array:
-    """Return the maximum over each window."""
-    window = (1, side, side, 1)
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, (1, stride, stride, 1), padding)
+def max_pool(x: Array, side: int, stride: int) -> Array:
+    """Return the maximum over each window inside the image.
+
+    A maximum of shifted arrays, along one axis after the other, is one fused loop: XLA's windows on a CPU take four to
+    nine times as long.
+    """
+    return _pooled(x, side, stride, jnp.maximum)
+
+
+def max_pool_same(x: Array) -> Array:
+    """Return the maximum over each 3 x 3 window with stride 1, where pixels outside the image do not count."""
+    outside = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return _pooled(jnp.pad(x, outside, constant_values=-jnp.inf), 3, 1, jnp.maximum)
 
 
 def mean_pool(x: Array) -> Array:
     """Return the mean over each 3 x 3 window, with stride 1, over the pixels inside the image only."""
-    window, ones = (1, 3, 3, 1), (1, 1, 1, 1)
-    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, ones, "SAME")
-    height, width = x.shape[1:3]
-    rows, columns = (
-        np.minimum(np.arange(size), 1) + np.minimum(np.arange(size)[::-1], 1) + 1 for size in (height, width)
-    )
-    return total / jnp.asarray((rows[:, None] * columns)[None, :, :, None], x.dtype)
+    total = _pooled(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 1, jnp.add)
+    counts = [np.convolve(np.ones(size), np.ones(3), "same") for size in x.shape[1:3]]
+    return total / jnp.asarray((counts[0][:, None] * counts[1])[None, :, :, None], x.dtype)
+
+
+def _pooled(x: Array, side: int, stride: int, combine: Callable[[Array, Array], Array]) -> Array:
+    for axis in (1, 2):
+        size = (x.shape[axis] - side) // stride + 1
+        parts = [jax.lax.slice_in_dim(x, i, i + (size - 1) * stride + 1, stride=stride, axis=axis) for i in range(side)]
+        x = functools.reduce(combine, parts)
+    return x
