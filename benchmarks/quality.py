@@ -14,6 +14,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
@@ -32,6 +33,7 @@ SETTINGS = (
     ("DPMSolverPP", 19, ""),
     ("Heun", 25, ""),
 )
+SIZES = (10_000, 5000, 2000, 1000, 500)  # the first computes the features of all others
 COLUMNS = (
     "sampler",
     "guidance",
@@ -69,23 +71,27 @@ def metrics(workdir: pathlib.Path, n: int, of: str) -> str:
     )
 
 
-def run(workdir: pathlib.Path, n: int, setting: tuple[str, int, str] | None) -> list[str]:
-    """Run the evaluations of one row, and return its cells."""
-    what = metrics(workdir, n, "samples" if setting else "test")
-    command = [sys.executable, "main.py", f"--workdir={workdir}", "--mode=eval", f"--config.eval.what={what}"]
-    if setting:
-        name, steps, guidance = setting
-        grid = "karras" if name != "Ancestral" else "default"
-        command += [f"--config.sample.sampler.name={name}", f"--config.sample.grid.name={grid}"]
-        command += [f"--config.sample.grid.n={steps}", f"--config.sample.guidance={guidance}", f"--config.sample.n={n}"]
+def evaluated(workdir: pathlib.Path, flags: list[str]) -> list[dict[str, Any]]:
+    """Run --mode=eval, and return its results in the order of eval.what."""
+    command = [sys.executable, "main.py", f"--workdir={workdir}", "--mode=eval", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr.strip().splitlines()[-1])
     print(done.stdout, flush=True)
     paths = [line.split("results: ")[1].strip() for line in done.stdout.splitlines() if "results: " in line]
-    kernel, of_classes, frechet, of_classes_too, both, density = (
-        json.loads(pathlib.Path(p).read_text()) for p in paths
-    )
+    return [json.loads(pathlib.Path(path).read_text()) for path in paths]
+
+
+def run(workdir: pathlib.Path, n: int, setting: tuple[str, int, str] | None) -> list[str]:
+    """Run the evaluations of one row, and return its cells."""
+    what = metrics(workdir, n, "samples" if setting else "test")
+    flags = [f"--config.eval.what={what}"]
+    if setting:
+        name, steps, guidance = setting
+        grid = "karras" if name != "Ancestral" else "default"
+        flags += [f"--config.sample.sampler.name={name}", f"--config.sample.grid.name={grid}"]
+        flags += [f"--config.sample.grid.n={steps}", f"--config.sample.guidance={guidance}", f"--config.sample.n={n}"]
+    kernel, of_classes, frechet, of_classes_too, both, density = evaluated(workdir, flags)
     evaluations = ""
     if setting:
         cost = 2 if setting[0] == "Heun" else 1
@@ -104,6 +110,22 @@ def run(workdir: pathlib.Path, n: int, setting: tuple[str, int, str] | None) -> 
     ]
 
 
+def bias(workdir: pathlib.Path) -> str:
+    """Return a table of the distances between n test images and the training images, by n."""
+    rows = [["n", "Frechet", "its limit", "kernel x 1000"], ["---"] * 4]
+    for n in SIZES:
+        what = f"Frechet(n={n}, of='test'), Kernel(n={n}, of='test', reference='train')"
+        frechet, kernel = evaluated(workdir, [f"--config.eval.what={what}"])
+        limit = f"{frechet['extrapolated']:.2f} ± {frechet['extrapolated_stderr']:.2f}"
+        distance = f"{1000 * kernel['kernel_distance']:.2f} ± {1000 * kernel['kernel_distance_stderr']:.2f}"
+        rows.append([f"{n:,}", f"{frechet['frechet']:.1f}", limit, distance])
+    return in_markdown(rows)
+
+
+def in_markdown(rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/fashion"))
@@ -112,12 +134,12 @@ def main() -> None:
     options = parser.parse_args()
     workdir = options.workdir.resolve()
     print(machine())
+    tables = {"bias": bias(workdir)}
     rows = [run(workdir, options.n, setting) for setting in (None, *SETTINGS)]
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    print(table)
+    tables["quality"] = in_markdown([list(COLUMNS), ["---"] * len(COLUMNS), *rows])
+    print(*tables.values(), sep="\n\n")
     if options.write:
-        write(ROOT / "docs" / "metrics.md", {"quality": table})
+        write(ROOT / "docs" / "metrics.md", tables)
 
 
 if __name__ == "__main__":
