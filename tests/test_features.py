@@ -260,6 +260,23 @@ def written(tmp_path, kind, state):
     return path
 
 
+def test_files_that_repeat_numbers_need_no_memory(tmp_path):
+    """A small graph of repeated values, and a small pickle of repeated dictionaries, do not fill the memory."""
+    shape = field(2, field(1, 40_000)) + field(2, field(1, 40_000))
+    tensor = field(1, 1) + field(2, shape) + varint(5 << 3 | 2) + varint(4) + np.float32(1).tobytes()
+    attribute = field(1, b"value") + field(2, field(8, tensor))
+    graph = field(1, field(1, b"big") + field(2, b"Const") + field(5, attribute))
+    array = graphdef.parse(memoryview(graph))["big"]
+    assert array.shape == (40_000, 40_000) and array.strides == (0, 0)
+    layer = {"a": np.zeros(1, np.float32)}
+    for _ in range(6):
+        layer = {str(i): layer for i in range(10)}
+    path = tmp_path / "nested.ckpt"
+    path.write_bytes(pickle.dumps(layer))
+    with pytest.raises(ss.InputError, match="more than 4096 arrays"):
+        read_arrays(path)
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

@@ -12,6 +12,7 @@ from score_sde.jobs import draw_samples, evaluate, train, train_classifier, writ
 from score_sde.jobs.log import read_records
 from score_sde.jobs.report.quality import differences
 from score_sde.metrics import statistics
+from score_sde.metrics.features import outputs_of
 
 SAMPLES = 60
 
@@ -53,7 +54,9 @@ def points(workdir, folder="samples"):
 
 
 def real(split, n=None):
-    return ss.data.all_examples(ss.data.GaussianRing().source(split))["values"][:n]
+    """Return the first n examples of a split in the fixed random order of the metrics."""
+    values = ss.data.all_examples(ss.data.GaussianRing().source(split))["values"]
+    return values[np.random.default_rng(0).permutation(len(values))[:n]]
 
 
 def test_every_metric_is_that_of_the_library(workdir, capsys):
@@ -204,6 +207,13 @@ def test_statistics_of_another_network_are_refused(workdir, tmp_path):
             "FID(n=100, weights='a.pth', resize='nearest')",
             "resize is 'nearest'; expected one of tensorflow, half_pixel",
         ),
+        ("Kernel(n=60, features='Values', of='test')", "of='test', and compares with examples of the same split"),
+        ("Frechet(n=60, features='Values', of='train')", "of='train', and compares with examples of the same split"),
+        ("Memorisation(n=60, features='Values', of='test')", "Memorisation has of='test', and compares with examples"),
+        ("Memorisation(n=60, features='Values', quantile=1.5)", "quantile is 1.5; expected a number between 0 and 1"),
+        ("Kernel(n=3, features='Values')", "n of Kernel is 3"),
+        ("InceptionScore(n=10, features='Values')", "n is 10 for 10 parts; expected at least 20"),
+        ("PrecisionRecall(n=3, features='Values')", "n of PrecisionRecall with k=3 is 3"),
         ("InceptionScore(n=60, features='Values')", "returns features, and this metric needs 'logits'"),
         ("Kernel(n=60)", r"The data have the shape \(2,\), and real values; expected quantised images"),
         ("Frechet(n=60, features='Values', reference='no.npz')", "no.npz cannot be read"),
@@ -228,6 +238,7 @@ def test_a_report_shows_the_metrics_and_where_they_differ(workdir):
 
 
 def test_differences_of_protocols():
+    assert differences([dict(reference="train"), dict(reference=dict(sha256="a"))]) == ["reference", "reference.sha256"]
     a = dict(n=5, features=dict(network="x", resize="clean"), sample=dict(seed=0))
     b = dict(n=5, features=dict(network="x", resize="tensorflow"), sample=dict(seed=1))
     assert differences([a, a]) == [] and differences([a, b]) == ["features.resize"]
@@ -245,7 +256,7 @@ def test_a_classifier_of_the_digits_gives_features(tmp_path, capsys):
     out = metrics.extract(network, test["values"], maximum=16)
     assert (out["logits"].argmax(axis=1) == test["label"]).mean() == pytest.approx(accuracy)
     assert network.protocol()["accuracy"] == accuracy and out["features"].shape == (297, 128)
-    with pytest.raises(ss.InputError, match="the classifier reads images with 1 channels"):
+    with pytest.raises(ss.InputError, match=r"the classifier reads images of \(8, 8, 1\)"):
         metrics.extract(network, np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(ss.InputError, match="GaussianRing has no quantised images with a class 'label'"):
         train_classifier(config(), tmp_path / "other.npz")
@@ -277,9 +288,71 @@ def test_metrics_in_training_are_logged(tmp_path):
         ),
         (dict(measure="Kernel(n=1)", measure_every=2), "n of Kernel is 1"),
         (dict(measure="Kernel(n=60)", measure_every=-1), "train.measure_every is -1"),
+        (dict(measure="Kernel(n=60), Kernel(n=40)", measure_every=2), "expected each metric once"),
+        (dict(measure="Kernel(n=60, of='train')", measure_every=2), "expected each metric once, of samples"),
+        (dict(measure="Kernel(n=60)", measure_every=2), r"The data have the shape \(2,\), and real values"),
     ],
 )
 def test_wrong_metrics_in_training_are_refused(tmp_path, settings, words):
     with pytest.raises(ss.InputError, match=words):
         train(config(train=settings), tmp_path)
     assert not (tmp_path / "train.jsonl").exists()
+
+
+class Moved(ss.data.GaussianRing):
+    """The points of a ring, moved in the training split."""
+
+    moved = 0.0
+
+    def source(self, split):
+        values = ss.data.all_examples(super().source(split))["values"]
+        return ss.data.Arrays(values=values + (self.moved if split == "train" else 0.0))
+
+
+def test_changed_training_data_give_another_result(workdir, tmp_path, monkeypatch, capsys):
+    """The digest of each split that a metric reads is part of the identity of its result and of its features."""
+    data = dict(data=dict(name="tests.test_quality.Moved"))
+    folder = tmp_path / "moved"
+    train(config(**data), folder)
+    what = dict(eval=dict(what="Frechet(n=60, features='Values', of='test')"))
+    evaluate(config(**data, **what), folder)
+    before = result(folder, "frechet")["frechet"]
+    monkeypatch.setattr("tests.test_quality.Moved.moved", 3.0)
+    evaluate(config(**data, **what), folder)
+    after = json.loads(next((folder / "eval").glob("frechet-*/frechet.json")).read_text())["frechet"]
+    assert after == pytest.approx(before + 18, rel=0.2) and before < 1  # a shift by (3, 3)
+    assert "nothing left" not in capsys.readouterr().out
+
+
+def test_features_that_were_deleted_or_interrupted_are_computed_again(workdir, monkeypatch):
+    evaluate(config(), workdir)
+    first = result(workdir, "kernel")["kernel_distance"]
+    for path in (workdir / "samples").glob("features-*.npz"):
+        path.unlink()
+    (workdir / "eval" / "kernel.json").unlink()
+    evaluate(config(), workdir)
+    assert result(workdir, "kernel")["kernel_distance"] == first
+    calls = []
+
+    def interrupted(self, params, x):
+        calls.append(x.shape)
+        raise KeyboardInterrupt
+
+    for path in [*(workdir / "samples").glob("features-*"), *(workdir / "eval" / "real").glob("features-*")]:
+        path.unlink()
+    (workdir / "eval" / "kernel.json").unlink()
+    outputs_of.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics.Values, "outputs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config(), workdir)
+    outputs_of.cache_clear()
+    assert calls and not (workdir / "eval" / "kernel.json").exists()
+    evaluate(config(), workdir)
+    assert result(workdir, "kernel")["kernel_distance"] == first
+
+
+def test_another_precision_has_features_of_its_own(workdir):
+    evaluate(config(), workdir)
+    evaluate(config(eval=dict(precision="default")), workdir)
+    assert len(list((workdir / "samples").glob("features-*.npz"))) == 2

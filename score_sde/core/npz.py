@@ -6,10 +6,22 @@ import os
 import pathlib
 import struct
 import zipfile
+from typing import IO
 
 import numpy as np
 
+_MOST_BYTES = 4 * 2**30
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+
+
+def check_size(file: str | os.PathLike[str] | IO[bytes]) -> None:
+    """Raise ValueError if the arrays of an npz file need more than 4 GiB, whatever their compressed size is."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MOST_BYTES:
+        raise ValueError(f"its arrays need {size / 2**30:.0f} GiB, more than 4 GiB")
+    if not isinstance(file, str | os.PathLike):
+        file.seek(0)
 
 
 def mapped(path: str | os.PathLike[str], name: str) -> np.ndarray:
@@ -19,7 +31,7 @@ def mapped(path: str | os.PathLike[str], name: str) -> np.ndarray:
 
     Raises:
         KeyError: if the file has no array of this name.
-        ValueError: if the file is damaged, or if the array needs pickle.
+        ValueError, zipfile.BadZipFile: if the file is damaged, or if the array needs pickle.
     """
     path = pathlib.Path(path)
     with zipfile.ZipFile(path) as archive:

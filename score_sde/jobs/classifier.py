@@ -64,7 +64,13 @@ def train_classifier(
     source, held_out = (experiment.dataset.source(split) for split in ("train", "test"))
     params = _trained(source, reads, codec, label.classes, passes, seed)
     accuracy = _accuracy(params, data.Examples(held_out, reads, codec), float(codec.maximum))
-    about = {"data": data.digest(source), "accuracy": accuracy, "passes": passes, "seed": seed}
+    about = {
+        "data": data.digest(source),
+        "shape": list(codec.data_shape),
+        "accuracy": accuracy,
+        "passes": passes,
+        "seed": seed,
+    }
     flat = {f"{name}/{part}": np.asarray(array) for name, layer in params.items() for part, array in layer.items()}
     with atomic_file(path) as file:
         np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **flat)  # type: ignore[arg-type]

@@ -5,10 +5,11 @@ The job runs the evaluations of config.eval.what on the test split, and writes t
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -95,7 +96,7 @@ def _evaluate(
 ) -> None:
     """Run all evaluations of config.eval.what for one checkpoint."""
     # The data and the settings come from the command; the objective and the weights come from the workdir.
-    source = processes.first_alone(lambda: experiment.dataset.source("test"))
+    split = _reader(experiment, trained)
     of_jax: Any = jax.config
     products_outside = of_jax.jax_default_matmul_precision
 
@@ -107,17 +108,23 @@ def _evaluate(
         "checkpoint_step": trained.step,
         "checkpoint_digest": trained.digest,
         "split": "test",
-        "data": data.digest(source),
+        "data": data.digest(split("test").source),
         "seed": experiment.config.eval.seed,
         "precision": experiment.config.eval.precision,
     }
+
+    def digests(one: Evaluation) -> dict[str, str]:
+        return {f"data_{name}": data.digest(split(name).source) for name in one.reads_splits if name != "test"}
+
     sample = {"sample": sample_settings(experiment.config)}
-    of = [(one, common | _class_of(one) | one.settings() | (sample if one.needs_samples else {})) for one in wanted]
+    of = [
+        (one, common | _class_of(one) | digests(one) | one.settings() | (sample if one.needs_samples else {}))
+        for one in wanted
+    ]
     _check_names(of, {*common, "evaluation", "sample", "seconds", "summary"})
     if processes.is_first():
         root.mkdir(parents=True, exist_ok=True)  # an unwritable workdir raises an error now
     devices = parallel.strategy(experiment.config.parallel)
-    examples = trained.experiment.examples("test", source)
     eval_ = experiment.config.eval
     for one, identity in of:
         # `place` runs after the previous evaluation has written its result, because two evaluations may share a name.
@@ -130,7 +137,7 @@ def _evaluate(
         if not done:
             asks = drawn if one.needs_samples else _no_samples
             settings = (eval_.batch_size, eval_.seed, eval_.precision)
-            at = Context(trained, examples, devices, *settings, root, folder, identity, asks)
+            at = Context(trained, split("test"), split, devices, *settings, root, folder, identity, asks)
             began = time.perf_counter()
             with products(eval_.precision):
                 found, line = _checked_results(one, one.run(at), identity)
@@ -145,6 +152,18 @@ def _evaluate(
         if processes.is_first():
             Parts(root, one.name, identity).remove()
         processes.barrier("evaluated")  # the next call of `place` depends on the written files
+
+
+def _reader(experiment: Experiment, trained: Trained) -> Callable[[str], data.Examples]:
+    """Return a function from 'train' or 'test' to the examples of the command, as the workdir's model reads them."""
+
+    @functools.cache
+    def split(name: str) -> data.Examples:
+        source = processes.first_alone(lambda: experiment.dataset.source(name))
+        examples: data.Examples = trained.experiment.examples(name, source)
+        return examples
+
+    return split
 
 
 def _class_of(one: Evaluation) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Context:
     Attributes:
         trained: the parameters with their experiment.
         examples: the examples of the split 'test'.
+        split: function of 'train' or 'test'; returns the examples of this split.
         devices: the devices for the computation.
         batch_size, seed, precision: entries of config.eval; `Evaluation.run` is called with this precision in force.
         root: the folder of all results, where an unfinished evaluation keeps its parts.
@@ -40,6 +41,7 @@ class Context:
 
     trained: Trained
     examples: data.Examples
+    split: Callable[[str], data.Examples]
     devices: parallel.Jit
     batch_size: int
     seed: int
@@ -122,6 +124,11 @@ class Evaluation(abc.ABC):
 
     name: ClassVar[str]
     needs_samples: ClassVar[bool] = False
+
+    @property
+    def reads_splits(self) -> tuple[str, ...]:
+        """Return the splits that the evaluation reads; the digest of each is part of the identity of a result."""
+        return ("test",)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

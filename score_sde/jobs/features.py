@@ -19,6 +19,7 @@ from score_sde.metrics.features import outputs_of
 from score_sde.parallel import Jit, processes
 
 _ROWS = 4096
+_MOST_FEATURES = 16_384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Features:
         """Return the sums of each of `blocks` parts of consecutive examples; only one chunk is in memory at a time."""
         ends = np.linspace(0, self.n, blocks + 1).round().astype(int)
         whole = npz.mapped(self.path, name)
+        if whole.shape[1] > _MOST_FEATURES:
+            raise InputError(
+                f"There are {whole.shape[1]} features, whose covariance needs {8e-9 * whole.shape[1] ** 2:.0f} GB; "
+                f"expected at most {_MOST_FEATURES}: use another feature network."
+            )
         found = []
         for begin, end in itertools.pairwise(ends):
             total = Moments.zero(whole.shape[1])
@@ -134,6 +140,7 @@ def compute(
 
 def _known(about: pathlib.Path, identity: dict[str, Any]) -> int:
     """Return for how many examples a file has the features of this identity."""
-    if not about.exists() or results.differences(about, identity):
+    path = about.with_suffix(".npz")
+    if not (about.exists() and path.exists()) or results.differences(about, identity):
         return 0
     return int(results.read(about.parent, about.stem).get("n", 0))

@@ -16,6 +16,7 @@ from score_sde.experiment import Experiment
 from score_sde.jobs.actions import Action, Moment, best
 from score_sde.jobs.generator import Generator, draw_together
 from score_sde.jobs.quality import Compared
+from score_sde.jobs.quality.base import order_of
 from score_sde.losses import Trained
 from score_sde.parallel import Jit, processes
 
@@ -30,6 +31,9 @@ def read_measures(settings: Any) -> tuple[Compared, ...]:
 
     specs = config_.read_specs("train.measure", settings.measure)
     found = tuple(config_.build(evaluations, spec, base=Compared) for spec in specs)
+    names = [type(metric).name for metric in found]
+    if len(set(names)) < len(names) or any(metric.of != "samples" for metric in found):
+        raise InputError(f"train.measure is {settings.measure!r}; expected each metric once, of samples.")
     if settings.measure_every and not found:
         raise InputError("train.measure is empty; expected metrics such as 'Kernel(n=500)', or train.measure_every=0.")
     return found
@@ -49,6 +53,8 @@ class Measure(Action):
         self.every, self._experiment, self._frozen, self._devices = every, experiment, frozen, devices
         self._generator = generator
         self._measures = read_measures(experiment.config.train)
+        if every and processes.is_first():  # wrong data, or missing weights, are an error before the first step
+            self._real  # noqa: B018
 
     def run(self, at: Moment) -> None:
         params, state = self._devices.on_local((best(at.state), at.state.objective))
@@ -75,7 +81,7 @@ class Measure(Action):
         for metric in self._measures:
             source = self._experiment.dataset.source(metric.reference)
             examples = self._experiment.examples(metric.reference, source)
-            values = examples.batch(np.arange(min(metric.n, len(examples))))["values"]
+            values = examples.batch(order_of(examples)[: metric.n])["values"]
             found.append(self._features(metric, values))
         return found
 

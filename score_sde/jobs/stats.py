@@ -14,6 +14,7 @@ from score_sde.experiment import Experiment
 from score_sde.jobs.base import Job
 from score_sde.jobs.features import compute
 from score_sde.jobs.quality import network_of
+from score_sde.jobs.quality.base import identity_of
 from score_sde.metrics import statistics
 from score_sde.parallel import processes
 
@@ -57,7 +58,7 @@ def write_statistics(
         found = compute(
             data.cache_dir() / "features",
             network,
-            {"split": split, "data": digest},
+            identity_of(experiment, split, settings.precision) | {"data": digest},
             len(examples),
             lambda numbers: examples.batch(numbers)["values"],
             maximum=experiment.codec.maximum,

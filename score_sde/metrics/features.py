@@ -22,6 +22,7 @@ from score_sde.metrics.loading import (
     efficientnet_file,
     efficientnet_params,
     inception_params,
+    parameters_digest,
     read_classifier,
 )
 from score_sde.metrics.resize import RESIZES
@@ -111,6 +112,7 @@ class Inception(FeatureNetwork):
         return {
             "network": "Inception of 2015-12-05",
             "sha256": self._file.sha256,
+            "parameters": parameters_digest(self.params),
             "known_as": KNOWN.get(self._file.sha256),
             "resize": self.resize,
             "size": inception.SIDE,
@@ -154,6 +156,7 @@ class EfficientNetLite0(FeatureNetwork):
         return {
             "network": "EfficientNet-Lite0",
             "sha256": self._file.sha256,
+            "parameters": parameters_digest(self.params),
             "resize": self.resize,
             "size": self.size,
             "scale": "(v - 127) / 128",
@@ -187,15 +190,15 @@ class Classifier(FeatureNetwork):
         return self._file.params
 
     def outputs(self, params: Any, x: Array) -> Outputs:
-        channels = self._file.params["conv0"]["kernel"].shape[2] // 4  # of 2 x 2 pixels
-        if x.ndim != 4 or x.shape[-1] != channels:
-            raise InputError(
-                f"The data have the shape {tuple(x.shape[1:])}; the classifier reads images with {channels} channels."
-            )
+        shape = tuple(self._file.about["shape"])
+        if x.shape[1:] != shape:
+            raise InputError(f"The data have the shape {tuple(x.shape[1:])}; the classifier reads images of {shape}.")
         return classifier.apply(params, x)
 
     def protocol(self) -> dict[str, Any]:
-        return {"network": "a classifier of the data", "sha256": self._file.sha256, **self._file.about}
+        about = self._file.about
+        ours = {"network": "a classifier of the data", "sha256": self._file.sha256}
+        return {**about, **ours, "parameters": parameters_digest(self.params)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _mmd(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
     With g(x) = mean k(x, x') - mean k(x, y) over the other examples, and with the squared doubly centred kernels
     e_xx, e_xy, e_yy, the variance is 4/n V(g(x)) + 4/m V(g(y)) - 2 e_xx/(n(n-1)) - 2 e_yy/(m(m-1)) - 4 e_xy/(nm): V(g)
-    contains the noise of the means in g, which counts the terms of second order twice too often.
+    contains the noise of the means in g, so it counts the terms of second order twice as often as the variance does.
     """
     n, m = len(x), len(y)
     xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)

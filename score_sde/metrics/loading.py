@@ -6,13 +6,16 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from score_sde.core import npz
 from score_sde.core.errors import InputError
 from score_sde.metrics.weights import FID_FILE, WeightsFile, only, take
-from score_sde.networks.features import efficientnet, folded, inception, perceptual
+from score_sde.networks.features import classifier, efficientnet, folded, inception, perceptual
 from score_sde.readers.refusal import shown
 
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -136,6 +139,16 @@ def efficientnet_file() -> pathlib.Path:
     return files[0]
 
 
+def parameters_digest(params: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """Return a digest of the numbers of a network, which is the same for files of different forms."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(params):
+        for part in sorted(params[name]):
+            array = np.ascontiguousarray(params[name][part], np.float32)
+            total.update(f"{name}/{part} {array.shape} ".encode() + array.tobytes())
+    return total.hexdigest()
+
+
 class ClassifierFile(NamedTuple):
     """`ClassifierFile` holds a trained classifier.
 
@@ -160,6 +173,7 @@ def read_classifier(path: str) -> ClassifierFile:
         with pathlib.Path(path).expanduser().open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
+            npz.check_size(file)
             with np.load(file, allow_pickle=False) as arrays:
                 about = json.loads(bytes(arrays["about"]))
                 flat = {name: arrays[name] for name in arrays.files if name != "about"}
@@ -167,8 +181,13 @@ def read_classifier(path: str) -> ClassifierFile:
         for name, array in flat.items():
             layer, part = name.split("/")
             params.setdefault(layer, {})[part] = array
-        if not {"conv0", "hidden", "out"} <= params.keys() or not isinstance(about, dict):
+        if not {"conv0", "hidden", "out"} <= params.keys() or len(about["shape"]) != 3:
             raise ValueError("layers are missing")
+        ideal = jax.eval_shape(
+            lambda: classifier.init(jax.random.key(0), tuple(about["shape"]), params["out"]["bias"].shape[0])
+        )
+        if jax.tree.map(np.shape, params) != jax.tree.map(lambda leaf: leaf.shape, ideal):
+            raise ValueError("layers have other shapes")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); expected a classifier.npz.") from error
     except Exception as error:  # a damaged file can make NumPy raise any exception

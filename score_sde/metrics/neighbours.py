@@ -126,7 +126,8 @@ def authenticity(training: ArrayLike, fake: ArrayLike) -> Estimate:
     """Return the fraction of generated examples that are no copies (Alaa et al. 2022, arXiv:2102.08921, Sec. 3.3).
 
     A generated example counts as a copy if it is closer to its nearest training example than that training example is
-    to any other training example. Draws of the distribution itself reach about 1/2.
+    to any other training example. The fraction that draws of the distribution reach depends on the dimension: compare
+    with the authenticity of held-out examples.
     """
     x, y = _checked(training, fake, 1)
     between = np.sqrt(kth_distance(x, 1))

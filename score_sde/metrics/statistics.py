@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.core import npz
 from score_sde.core.errors import InputError
 from score_sde.core.files import atomic_file
 from score_sde.metrics.features import FeatureNetwork
@@ -18,7 +19,7 @@ from score_sde.metrics.frechet import Moments
 
 UNKNOWN = "unknown"
 # What a file must say about its features so that they can be compared; other files do not say it.
-_PROTOCOL = ("network", "sha256", "resize", "size", "scale")
+_PROTOCOL = ("network", "parameters", "resize", "size", "scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Statistics:
 
     def about(self) -> dict[str, Any]:
         """Return what identifies the statistics, as JSON can hold it."""
-        return {"sha256": self.sha256, "n": self.n, **self.provenance}
+        return {**self.provenance, "sha256": self.sha256, "n": self.n}
 
     def check(self, network: FeatureNetwork) -> None:
         """Raise InputError if the statistics say that they belong to features of another protocol."""
@@ -80,6 +81,7 @@ def read(path: str | os.PathLike[str], spatial: bool = False) -> Statistics:
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        npz.check_size(path)
         with np.load(path, allow_pickle=False) as arrays:
             return _of(path, arrays, sha256, "_s" if spatial else "")
     except OSError as error:

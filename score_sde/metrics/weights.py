@@ -20,6 +20,7 @@ from score_sde.readers.refusal import Refused, shown
 # Exceptions that a damaged file can cause in NumPy or Python where no check in a reader catches the fault.
 UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
 _MOST_DEPTH = 8
+_MOST_ARRAYS = 4096
 FID_FILE = "pt_inception-2015-12-05-6726825d.pth (of pytorch-fid; torch-fidelity's has the same content)"
 
 
@@ -107,7 +108,8 @@ def _of_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         state = value.get("state_dict", value)
         if not (isinstance(state, dict) and state and all(isinstance(part, Stored) for part in state.values())):
             raise Refused("it holds no state dict of tensors")
-        return {str(name): np.array(file.array(stored)) for name, stored in state.items()}
+        # Views: tensors that share their numbers need no memory of their own.
+        return {str(name): file.array(stored) for name, stored in state.items()}
 
 
 def _flatten(value: Any, prefix: str, into: dict[str, np.ndarray], depth: int) -> None:
@@ -115,6 +117,8 @@ def _flatten(value: Any, prefix: str, into: dict[str, np.ndarray], depth: int) -
     if isinstance(value, Pickled):
         into[prefix] = value.numbers()
     elif isinstance(value, dict) and depth < _MOST_DEPTH:
+        if len(into) > _MOST_ARRAYS:  # a dictionary that is referred to many times costs few bytes of the file
+            raise Refused(f"it has more than {_MOST_ARRAYS} arrays")
         for name, part in value.items():
             _flatten(part, f"{prefix}/{name}" if prefix else str(name), into, depth + 1)
     else:

@@ -81,8 +81,9 @@ def _tensor(message: memoryview) -> np.ndarray | None:
         return None
     raw = bytes(content) if len(content) else b"".join(floats)
     size = math.prod(shape)
-    if not len(content) and len(raw) == 4 and 0 < size <= 2**16:
-        raw = raw * size  # a constant of one repeated value stores the value once
+    if not len(content) and len(raw) == 4 and size > 0:
+        # A constant of one repeated value stores the value once; a view repeats it without memory.
+        return np.broadcast_to(np.frombuffer(raw, "<f4"), shape)
     if len(raw) != 4 * size:
         raise Refused(f"it has {len(raw)} bytes for a tensor of {size} numbers")
     return np.frombuffer(raw, "<f4").reshape(shape)

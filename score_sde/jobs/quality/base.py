@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,11 +16,11 @@ from score_sde import metrics
 from score_sde.core import npz
 from score_sde.core.checks import check_types, require_whole
 from score_sde.core.errors import InputError
-from score_sde.data import digest
+from score_sde.data import Examples, digest
+from score_sde.experiment import Experiment
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.features import Features, compute
 from score_sde.metrics import FeatureNetwork
-from score_sde.parallel import processes
 
 Spec = str | Mapping[str, Any]
 Report = tuple[dict[str, Any], str]
@@ -35,12 +36,13 @@ def network_of(spec: Spec) -> FeatureNetwork:
     specs = config_.read_specs("features", spec)
     if len(specs) != 1:
         raise InputError(f"features is {spec!r}; expected one feature network, such as 'EfficientNetLite0'.")
-    return _built(config_.write_specs(specs))
+    path = pathlib.Path(str(specs[0].get("weights") or "")).expanduser()
+    return _built(config_.write_specs(specs), path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @functools.lru_cache(maxsize=16)
-def _built(text: str) -> FeatureNetwork:
-    """Return one object for each text, so that weights are read once."""
+def _built(text: str, changed: int) -> FeatureNetwork:
+    """Return one object for each text and time of change of its file, so that weights are read once."""
     network: FeatureNetwork = config_.build(metrics, config_.read_specs("features", text)[0], base=FeatureNetwork)
     return network
 
@@ -66,6 +68,20 @@ class Quality(Evaluation):
         network_of(self.features)
         if self.of not in ("samples", *SPLITS):
             raise InputError(f"of is {self.of!r}; expected 'samples', 'train' or 'test'.")
+        if self.of in self.splits:
+            raise InputError(
+                f"{type(self).__name__} has of={self.of!r}, and compares with examples of the same split; expected "
+                "another split, or another reference."
+            )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits with which the tested examples are compared."""
+        return ()
+
+    @property
+    def reads_splits(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.splits, *({self.of} & {*SPLITS})}))
 
     @property
     def needs_samples(self) -> bool:  # type: ignore[override]
@@ -100,7 +116,7 @@ class Quality(Evaluation):
         folder = at.drawn(self.n)
         name = "images" if len(at.experiment.codec.data_shape) == 3 else "points"
         values = npz.mapped(folder / "samples.npz", name)
-        of = {"samples": {key: at.identity[key] for key in ("checkpoint_step", "checkpoint_digest", "sample")}}
+        of = {key: at.identity[key] for key in ("checkpoint_step", "checkpoint_digest", "sample", "precision")}
         return compute(
             folder,
             self.network,
@@ -115,24 +131,36 @@ class Quality(Evaluation):
 
 
 def real_features(at: Context, network: FeatureNetwork, split: str, n: int, outputs: tuple[str, ...]) -> Features:
-    """Return the features of the first n examples of a split, or of all examples if n is 0 or larger than the split."""
-    experiment = at.experiment
-    examples = at.examples
-    if split != "test":
-        source = processes.first_alone(lambda: experiment.dataset.source(split))
-        examples = experiment.examples(split, source)
-    n = min(n or len(examples), len(examples))
+    """Return the features of n examples of a split in the order of `order_of`, or of all if n is 0 or larger."""
+    examples = at.split(split)
+    order = order_of(examples)
     return compute(
         at.root / "real",
         network,
-        {"split": split, "data": digest(examples.source)},
-        n,
-        lambda numbers: examples.batch(numbers)["values"],
-        maximum=experiment.codec.maximum,
+        identity_of(at.experiment, split, at.precision) | {"data": digest(examples.source), "order": "seed 0"},
+        min(n or len(examples), len(examples)),
+        lambda numbers: examples.batch(order[numbers])["values"],
+        maximum=at.experiment.codec.maximum,
         outputs=outputs,
         batch_size=at.batch_size,
         devices=at.devices.local,
     )
+
+
+def order_of(examples: Examples) -> np.ndarray:
+    """Return a fixed random order of a split: the first examples of a folder belong to the first classes."""
+    return np.random.default_rng(0).permutation(len(examples))
+
+
+def identity_of(experiment: Experiment, split: str, precision: str) -> dict[str, Any]:
+    """Return what the features of real examples depend on, besides the content of the files and the network."""
+    settings = {name: value for name, value in config_.to_dict(experiment.config.data).items() if name not in _UNUSED}
+    codec = {"shape": list(experiment.codec.data_shape), "maximum": experiment.codec.maximum}
+    return {"split": split, "settings": settings, "codec": codec, "precision": precision}
+
+
+# Entries of config.data on which the values of an example do not depend, or that the digest of the data contains.
+_UNUSED = ("batch_size", "flip", "given", "conditions", "drop", "dir", "path")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +176,12 @@ class Compared(Quality):
     reference: str = "test"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_split(self.reference)
+        super().__post_init__()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return (self.reference,)
 
     @abc.abstractmethod
     def compare(self, real: np.ndarray, fake: np.ndarray) -> dict[str, metrics.Estimate]:

@@ -35,6 +35,10 @@ class Frechet(Quality):
         if self.n < 2 * self.blocks:
             raise InputError(f"n is {self.n} for {self.blocks} blocks; expected at least {2 * self.blocks} samples.")
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return (self.reference,) if self.reference in SPLITS else ()
+
     def settings(self) -> dict[str, Any]:
         """Return the settings, with the content of a file of statistics in the place of its path."""
         if self.reference in SPLITS:
@@ -117,6 +121,10 @@ class Kernel(Compared):
     n: int = 5000
     name: ClassVar[str] = "kernel"
 
+    def __post_init__(self) -> None:
+        require_whole("n of Kernel", self.n, 4)
+        super().__post_init__()
+
     def compare(self, real: np.ndarray, fake: np.ndarray) -> dict[str, metrics.Estimate]:
         return {"kernel_distance": metrics.kernel_distance(real, fake)}
 
@@ -126,15 +134,21 @@ class InceptionScore(Quality):
     """`InceptionScore` measures exp(mean KL(p(y | x), p(y))) with the logits of the feature network.
 
     Attributes:
-        splits: the number of splits.
+        parts: the number of parts ("splits") over which the score is averaged.
     """
 
     n: int = 50_000
-    splits: int = 10
+    parts: int = 10
     name: ClassVar[str] = "inception_score"
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_whole("parts", self.parts, 1)
+        if self.n < 2 * self.parts:
+            raise InputError(f"n is {self.n} for {self.parts} parts; expected at least {2 * self.parts} samples.")
+
     def measure(self, at: Context, tested: Features) -> Report:
-        score = metrics.inception_score(tested.all("logits"), self.splits)
-        found = {"inception_score": score, "stderr": score.stderr, "std": score.stderr * np.sqrt(self.splits)}
+        score = metrics.inception_score(tested.all("logits"), self.parts)
+        found = {"inception_score": score, "stderr": score.stderr, "std": score.stderr * np.sqrt(self.parts - 1)}
         return found, f"inception score {score:.4g} +- {score.stderr:.2g}"

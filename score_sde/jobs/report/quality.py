@@ -21,7 +21,19 @@ NAMES = (
     "memorisation",
 )
 # Results are comparable if these entries agree; the checkpoint, the sampler and the seed are what one compares.
-_PROTOCOL = ("features", "n", "reference", "split", "data", "precision", "k", "splits", "blocks", "quantile")
+_PROTOCOL = (
+    "features",
+    "n",
+    "reference",
+    "split",
+    "data",
+    "data_train",
+    "precision",
+    "k",
+    "parts",
+    "blocks",
+    "quantile",
+)
 
 
 def quality(page: Page, workdir: pathlib.Path, step: int) -> None:
@@ -56,14 +68,16 @@ def sampled(result: Mapping[str, Any]) -> str:
 
 def differences(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the entries of the protocol in which results differ, such as 'features.resize'."""
-    entries: dict[str, set[str]] = {}
+    flat: list[dict[str, str]] = []
     for result in results:
+        entries: dict[str, str] = {}
         for name in _PROTOCOL:
             value = result.get(name)
-            parts = value.items() if isinstance(value, dict) else [("", value)]
-            for part, entry in parts:
-                entries.setdefault(f"{name}.{part}".rstrip("."), set()).add(json.dumps(entry, sort_keys=True))
-    return sorted(name for name, values in entries.items() if len(values) > 1)
+            for part, entry in value.items() if isinstance(value, dict) else [("", value)]:
+                entries[f"{name}.{part}".rstrip(".")] = json.dumps(entry, sort_keys=True)
+        flat.append(entries)
+    names = sorted({name for entries in flat for name in entries})
+    return [name for name in names if len({entries.get(name) for entries in flat}) > 1]
 
 
 def _protocol(path: pathlib.Path, result: Mapping[str, Any]) -> str:
