@@ -72,6 +72,7 @@ def write_statistics(
             "data": {"digest": digest, **config_.to_dict(experiment.config.data)},
             "split": split,
             "features": network.protocol(),
+            "rounding": "whole numbers" if experiment.codec.maximum is not None else "none",
             "precision": settings.precision,
         }
         statistics.write(path, moments, provenance)
