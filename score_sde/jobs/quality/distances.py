@@ -43,7 +43,9 @@ class Frechet(Quality):
         """Return the settings, with the content of a file of statistics in the place of its path."""
         if self.reference in SPLITS:
             return super().settings()
-        return super().settings() | {"reference": self._statistics().about()}
+        stats = self._statistics()
+        stats.check(self.network)  # before samples are drawn
+        return super().settings() | {"reference": stats.about()}
 
     def _statistics(self) -> statistics.Statistics:
         return statistics.read(self.reference, spatial="spatial" in self.outputs)
@@ -55,7 +57,6 @@ class Frechet(Quality):
             mean, cov, count = moments.mean, moments.cov, moments.n
         else:
             stats = self._statistics()
-            stats.check(self.network)
             mean, cov, count = stats.mean, stats.cov, stats.n or 0
         blocks = tested.moments(self.blocks, output)
         if blocks[0].total.shape != mean.shape:
