@@ -98,8 +98,8 @@ class HeldOutLoss(Action):
         at.log.write(at.step, **{self.RECORD: loss})
 
 
-class Picture(Action):
-    """`Picture` draws examples with the first average into samples/step_STEP.png and TensorBoard."""
+class Drawing(Action):
+    """`Drawing` is the base class of actions that draw examples with the first average."""
 
     counts_as = "sampling"
 
@@ -109,19 +109,25 @@ class Picture(Action):
         self.every, self._experiment, self._frozen, self._devices = every, experiment, frozen, devices
         self._generator = generator
 
-    def run(self, at: Moment) -> None:
+    def drawn(self, at: Moment, n: int, lost: str) -> np.ndarray | None:
+        """Return n examples in every process; None if one is not finite, with a line that says what is lost."""
         params, state = self._devices.on_local((best(at.state), at.state.objective))
         trained = Trained(self._experiment, params, state, self._frozen, at.step, "")
-        denoiser = self._experiment.objective.model(trained)
-        codec = self._generator.codec
-        n = min(self._generator.batch_size, plots.shown(codec.data_shape))
         try:
-            drawn = draw_together(self._generator, denoiser, n)
+            return draw_together(self._generator, self._experiment.objective.model(trained), n)
         except DivergenceError as error:
             if processes.is_first():
-                print(f"step {at.step}: no picture: {error}", file=sys.stderr)
-            return
-        if processes.is_first():
+                print(f"step {at.step}: no {lost}: {error}", file=sys.stderr)
+            return None
+
+
+class Picture(Drawing):
+    """`Picture` draws examples into samples/step_STEP.png and TensorBoard."""
+
+    def run(self, at: Moment) -> None:
+        codec = self._generator.codec
+        drawn = self.drawn(at, min(self._generator.batch_size, plots.shown(codec.data_shape)), "picture")
+        if drawn is not None and processes.is_first():
             picture = plots.picture(drawn, codec.maximum)
             plots.save_png(at.log.workdir / "samples" / f"step_{at.step:07d}.png", picture)
             at.log.write_picture(at.step, "samples", picture)

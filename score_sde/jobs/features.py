@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,18 +114,7 @@ def compute(
     def columns(numbers: np.ndarray) -> Columns:
         place = np.minimum(np.arange(padded), len(numbers) - 1)
         found = run(params, devices.place_sharded(np.asarray(values(numbers))[place]))
-        missing = [output for output in outputs if output not in found]
-        if missing:
-            raise InputError(
-                f"{protocol['network']} returns {', '.join(sorted(found))}, and this metric needs {missing[0]!r}: use "
-                "another feature network."
-            )
-        kept = {output: np.asarray(found[output])[: len(numbers)] for output in outputs}
-        for output, array in kept.items():
-            if not np.isfinite(array).all():
-                row = int(numbers[np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]])
-                raise InputError(f"{output!r} of {protocol['network']} are not finite for example {row}.")
-        return kept
+        return _checked(found, outputs, numbers, str(protocol["network"]))
 
     if processes.is_first():
         root.mkdir(parents=True, exist_ok=True)
@@ -136,6 +125,22 @@ def compute(
         parts.remove()
     processes.barrier("features")
     return Features(path, n, protocol)
+
+
+def _checked(found: Mapping[str, Any], outputs: tuple[str, ...], numbers: np.ndarray, network: str) -> Columns:
+    """Return the kept outputs of the examples with these numbers; raise InputError if one is missing or not finite."""
+    kept: Columns = {}
+    for output in outputs:
+        if output not in found:
+            raise InputError(
+                f"{network} returns {', '.join(sorted(found))}, and this metric needs {output!r}: use another feature "
+                "network."
+            )
+        array = kept[output] = np.asarray(found[output])[: len(numbers)]
+        if not np.isfinite(array).all():
+            row = int(numbers[np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]])
+            raise InputError(f"{output!r} of {network} are not finite for example {row}.")
+    return kept
 
 
 def _known(about: pathlib.Path, identity: dict[str, Any]) -> int:

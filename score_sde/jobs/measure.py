@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +10,12 @@ import numpy as np
 
 from score_sde import config as config_
 from score_sde import metrics
-from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.errors import InputError
 from score_sde.experiment import Experiment
-from score_sde.jobs.actions import Action, Moment, best
-from score_sde.jobs.generator import Generator, draw_together
+from score_sde.jobs.actions import Drawing, Moment
+from score_sde.jobs.generator import Generator
 from score_sde.jobs.quality import Compared
 from score_sde.jobs.quality.base import order_of
-from score_sde.losses import Trained
 from score_sde.parallel import Jit, processes
 
 
@@ -39,33 +37,23 @@ def read_measures(settings: Any) -> tuple[Compared, ...]:
     return found
 
 
-class Measure(Action):
+class Measure(Drawing):
     """`Measure` draws samples with the first average, and logs their metrics with standard errors.
 
     The features of the real examples are computed once. The first process computes the features.
     """
 
-    counts_as = "sampling"
-
     def __init__(
         self, every: int, experiment: Experiment, frozen: Mapping[str, Any], devices: Jit, generator: Generator
     ) -> None:
-        self.every, self._experiment, self._frozen, self._devices = every, experiment, frozen, devices
-        self._generator = generator
+        super().__init__(every, experiment, frozen, devices, generator)
         self._measures = read_measures(experiment.config.train)
         if every and processes.is_first():  # wrong data, or missing weights, are an error before the first step
             self._real  # noqa: B018
 
     def run(self, at: Moment) -> None:
-        params, state = self._devices.on_local((best(at.state), at.state.objective))
-        denoiser = self._experiment.objective.model(Trained(self._experiment, params, state, self._frozen, at.step, ""))
-        try:
-            drawn = draw_together(self._generator, denoiser, max(metric.n for metric in self._measures))
-        except DivergenceError as error:
-            if processes.is_first():
-                print(f"step {at.step}: no metrics: {error}", file=sys.stderr)
-            return
-        if not processes.is_first():
+        drawn = self.drawn(at, max(metric.n for metric in self._measures), "metrics")
+        if drawn is None or not processes.is_first():
             return
         record: dict[str, float] = {}
         for metric, real in zip(self._measures, self._real, strict=True):

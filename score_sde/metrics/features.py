@@ -50,6 +50,11 @@ class FeatureNetwork(abc.ABC):
     def params(self) -> Any:
         return ()
 
+    @functools.cached_property
+    def parameters(self) -> str:
+        """Return a digest of the weights."""
+        return parameters_digest(self.params)
+
     @abc.abstractmethod
     def outputs(self, params: Any, x: Array) -> Outputs:
         """Return 'features' (n, d), and perhaps 'logits' (n, classes) and others, of examples (n, ...)."""
@@ -112,7 +117,7 @@ class Inception(FeatureNetwork):
         return {
             "network": "Inception of 2015-12-05",
             "sha256": self._file.sha256,
-            "parameters": parameters_digest(self.params),
+            "parameters": self.parameters,
             "known_as": KNOWN.get(self._file.sha256),
             "resize": self.resize,
             "size": inception.SIDE,
@@ -156,7 +161,7 @@ class EfficientNetLite0(FeatureNetwork):
         return {
             "network": "EfficientNet-Lite0",
             "sha256": self._file.sha256,
-            "parameters": parameters_digest(self.params),
+            "parameters": self.parameters,
             "resize": self.resize,
             "size": self.size,
             "scale": "(v - 127) / 128",
@@ -198,7 +203,7 @@ class Classifier(FeatureNetwork):
     def protocol(self) -> dict[str, Any]:
         about = self._file.about
         ours = {"network": "a classifier of the data", "sha256": self._file.sha256}
-        return {**about, **ours, "parameters": parameters_digest(self.params)}
+        return {**about, **ours, "parameters": self.parameters}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,8 @@ from score_sde.core.errors import InputError
 from score_sde.readers import graphdef, pickles, torch_file
 from score_sde.readers.known import Array as Pickled
 from score_sde.readers.known import Stored
-from score_sde.readers.refusal import Refused, shown
+from score_sde.readers.refusal import UNFORESEEN, Refused, other_kind, shown
 
-# Exceptions that a damaged file can cause in NumPy or Python where no check in a reader catches the fault.
-UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
 _MOST_DEPTH = 8
 _MOST_ARRAYS = 4096
 FID_FILE = "pt_inception-2015-12-05-6726825d.pth (of pytorch-fid; torch-fidelity's has the same content)"
@@ -65,10 +63,8 @@ def read_arrays(path: str | os.PathLike[str]) -> WeightsFile:
 
 def _refuse_others(path: pathlib.Path, start: bytes) -> None:
     """Raise Refused for files that users confuse with weights, with the name of the right file."""
-    if start.startswith(b"version https://git-lfs"):
-        raise Refused("it is the pointer of a file in Git LFS: fetch the file with git lfs pull")
-    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise Refused("it is a web page that was downloaded instead of the file")
+    if what := other_kind(start):
+        raise Refused(what)
     if start[:2] == b"\x1f\x8b":
         raise Refused("it is a compressed archive: unpack it, and name the file in it, classify_image_graph_def.pb")
     if start.startswith(b"PK\x03\x04") and _is_torchscript(path):

@@ -21,8 +21,8 @@ from score_sde.parallel import processes
 from score_sde.pretrained.as_published import as_published
 from score_sde.pretrained.match import Matched, does_not_fit, match
 from score_sde.pretrained.report import Difference, Expected, Report, are_suspicious, differences, read_expected
-from score_sde.pretrained.weights import UNFORESEEN, Weights, read_weights
-from score_sde.readers.refusal import shown
+from score_sde.pretrained.weights import Weights, read_weights
+from score_sde.readers.refusal import UNFORESEEN, shown
 
 REPORT = "parity.json"
 

@@ -15,15 +15,12 @@ import numpy as np
 from score_sde.core.errors import InputError
 from score_sde.readers import msgpack_file, torch_file
 from score_sde.readers.known import Stored
-from score_sde.readers.refusal import Refused, shown
+from score_sde.readers.refusal import UNFORESEEN, Refused, other_kind, shown
 
 Arrays = dict[str, np.ndarray]
 
 # Names of wrappers of a network in a file; a wrapper is not part of the network.
 _WRAPPERS = ("module", "model", "net", "network", "score_model", "_orig_mod", "ema_model", "unet")
-
-# Exceptions that a malicious file can cause in NumPy or Python where no check in this module catches the fault.
-UNFORESEEN = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -79,7 +76,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         if not start:
             raise Refused("it is empty")
-        if what := _other_kind(start):
+        if what := other_kind(start):
             raise Refused(what)
         if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
             with torch_file.read(path) as opened:
@@ -126,19 +123,6 @@ def _from_torch(file: torch_file.TorchFile, path: pathlib.Path, sha256: str) -> 
         ema = {name: file.array(stored) for name, stored in zip(trained, averages, strict=True)}
     moments, adam_step = _torch_moments(file, _entry(value, "optimizer", dict), list(model), trained)
     return Weights(path, "torch", sha256, model, ema, moments, adam_step, _whole(value.get("step"), file), sigmas)
-
-
-def _other_kind(start: bytes) -> str | None:
-    """Return the kind of a file that is often mistaken for weights, with a remedy; None if it may be weights."""
-    if start.startswith(b"version https://git-lfs"):
-        return "it is the pointer of a file in Git LFS, not the file: fetch the file with git lfs pull"
-    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page that was downloaded instead of the file: download the file itself"
-    if start.startswith(b"\x89HDF"):
-        return "it is an HDF5 file"
-    if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**30:
-        return "it is a safetensors file: save its tensors again with torch.save"
-    return None
 
 
 def _named(file: torch_file.TorchFile, state: Mapping[Any, Any]) -> Arrays:

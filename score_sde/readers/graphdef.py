@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
+from score_sde.readers.protobuf import fields, varint
 from score_sde.readers.refusal import Refused, shown
 
 _FLOAT = 1  # TensorFlow's number of the dtype float32
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_AXES = 8
-Value = int | memoryview
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -33,34 +31,40 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 def parse(data: memoryview) -> dict[str, np.ndarray]:
     """Return the float32 constants of a frozen graph in memory; raise the same errors as `read`."""
     arrays: dict[str, np.ndarray] = {}
-    for field, node in _fields(data):
-        if field != 1:
-            continue
-        name, op, attributes = "", "", []
-        for number, value in _fields(_message(node)):
-            if number == 1:
-                name = _text(value)
-            elif number == 2:
-                op = _text(value)
-            elif number == 5:
-                attributes.append(_message(value))
-        if op == "Const":
-            array = _constant(attributes)
-            if array is not None:
-                arrays[name] = array
+    try:
+        for field, node in fields(data):
+            if field == 1:
+                _add(node, arrays)
+    except (ValueError, IndexError) as error:
+        raise Refused(f"it is no frozen graph of TensorFlow, or it is cut off, or damaged ({shown(error)})") from error
     if not arrays:
         raise Refused("it has no constants, so it is not a frozen graph of TensorFlow")
     return arrays
 
 
+def _add(node: memoryview, arrays: dict[str, np.ndarray]) -> None:
+    """Add the value of a node to the arrays, if the node is a constant of float32."""
+    name, op, attributes = "", b"", []
+    for number, content in fields(node):
+        if number == 1:
+            name = str(content, "utf-8")
+        elif number == 2:
+            op = bytes(content)
+        elif number == 5:
+            attributes.append(content)
+    array = _constant(attributes) if op == b"Const" else None
+    if array is not None:
+        arrays[name] = array
+
+
 def _constant(attributes: list[memoryview]) -> np.ndarray | None:
     """Return the value of a node; None if the value is not of float32."""
     for attribute in attributes:
-        entry = dict(_fields(attribute))
+        entry = dict(fields(attribute))
         if entry.get(1) == b"value" and 2 in entry:
-            for number, value in _fields(_message(entry[2])):
+            for number, content in fields(entry[2]):
                 if number == 8:
-                    return _tensor(_message(value))
+                    return _tensor(content)
     return None
 
 
@@ -68,15 +72,15 @@ def _tensor(message: memoryview) -> np.ndarray | None:
     dtype, content = 0, memoryview(b"")
     shape: tuple[int, ...] = ()
     floats: list[memoryview] = []
-    for number, value in _fields(message):
-        if number == 1 and isinstance(value, int):
-            dtype = value
+    for number, part in fields(message):
+        if number == 1:
+            dtype, _ = varint(part, 0)
         elif number == 2:
-            shape = _shape(_message(value))
+            shape = _shape(part)
         elif number == 4:
-            content = _message(value)
+            content = part
         elif number == 5:
-            floats.append(_message(value))
+            floats.append(part)
     if dtype != _FLOAT:
         return None
     raw = bytes(content) if len(content) else b"".join(floats)
@@ -91,59 +95,12 @@ def _tensor(message: memoryview) -> np.ndarray | None:
 
 def _shape(message: memoryview) -> tuple[int, ...]:
     sizes: list[int] = []
-    for number, dimension in _fields(message):
+    for number, dimension in fields(message):
         if number == 2:
-            size = dict(_fields(_message(dimension))).get(1, 0)
-            if not isinstance(size, int) or size >= 2**31:
+            size = next((varint(part, 0)[0] for name, part in fields(dimension) if name == 1), 0)
+            if size >= 2**31:
                 raise Refused("it has a tensor with a size that is no count")
             sizes.append(size)
     if len(sizes) > _MOST_AXES:
         raise Refused(f"it has a tensor with {len(sizes)} axes")
     return tuple(sizes)
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    """Yield number and value of each field of a message."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        number, kind = key >> 3, key & 7
-        value: Value
-        if kind == _VARINT:
-            value, place = _varint(data, place)
-        elif kind in (_BYTES, _FIXED32, _FIXED64):
-            size = {_FIXED32: 4, _FIXED64: 8}.get(kind, 0)
-            if kind == _BYTES:
-                size, place = _varint(data, place)
-            if place + size > len(data):
-                raise Refused("it is cut off, or damaged")
-            value, place = data[place : place + size], place + size
-        else:
-            raise Refused(f"it is no protocol-buffer message (kind {kind} near byte {place})")
-        yield number, value
-
-
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(data):
-            raise Refused("it is cut off, or damaged")
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise Refused("it is damaged: a number has more than 64 bits")
-
-
-def _message(value: Value) -> memoryview:
-    if isinstance(value, int):
-        raise Refused("it is damaged: a number stands in the place of a message")
-    return value
-
-
-def _text(value: Value) -> str:
-    try:
-        return str(_message(value), "utf-8")
-    except UnicodeDecodeError as error:
-        raise Refused(f"it has a name that is no text ({shown(error)})") from error

@@ -16,7 +16,7 @@ from score_sde import metrics
 from score_sde.core import npz
 from score_sde.core.checks import check_types, require_whole
 from score_sde.core.errors import InputError
-from score_sde.data import Examples, digest
+from score_sde.data import Examples
 from score_sde.experiment import Experiment
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.features import Features, compute
@@ -134,10 +134,11 @@ def real_features(at: Context, network: FeatureNetwork, split: str, n: int, outp
     """Return the features of n examples of a split in the order of `order_of`, or of all if n is 0 or larger."""
     examples = at.split(split)
     order = order_of(examples)
+    known = at.identity["data" if split == "test" else f"data_{split}"]
     return compute(
         at.root / "real",
         network,
-        identity_of(at.experiment, split, at.precision) | {"data": digest(examples.source), "order": "seed 0"},
+        identity_of(at.experiment, split, at.precision) | {"data": known, "order": "seed 0"},
         min(n or len(examples), len(examples)),
         lambda numbers: examples.batch(order[numbers])["values"],
         maximum=at.experiment.codec.maximum,

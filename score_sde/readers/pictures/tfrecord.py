@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.errors import InputError
+from score_sde.readers import protobuf
 from score_sde.readers.pictures.collection import TRAIN, Collection, part_of_file, stamp_of
 from score_sde.readers.refusal import shown
 
@@ -173,39 +174,11 @@ def _values(feature: memoryview) -> list[Any]:
 
 def _fields(message: memoryview, *wanted: int) -> Iterator[tuple[int, memoryview]]:
     """Yield number and bytes of each wanted field; an unpacked value has the same bytes as a packed value."""
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
-        number, kind = tag >> 3, tag & 7
-        begin = place
-        if kind == 0:
-            _, place = _varint(message, place)
-        elif kind == 2:
-            length, begin = _varint(message, place)
-            place = begin + length
-        elif kind in (1, 5):
-            place += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"field {number} has an unknown type")
-        if place > len(message):
-            raise ValueError("it is cut off")
-        if number in wanted:
-            yield number, message[begin:place]
-
-
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("a number is too long")
+    return ((number, content) for number, content in protobuf.fields(message) if number in wanted)
 
 
 def _varints(packed: memoryview) -> Iterator[int]:
     place = 0
     while place < len(packed):
-        value, place = _varint(packed, place)
+        value, place = protobuf.varint(packed, place)
         yield value - 2**64 if value >= 2**63 else value
