@@ -612,3 +612,17 @@ def test_other_paths_that_are_no_data(tmp_path):
     (tmp_path / "lzma.zip").write_bytes(raw)
     with pytest.raises(ss.InputError, match=r"a\.png"):
         open_collection(tmp_path / "lzma.zip").get(0)
+
+
+def test_a_zip_of_a_version_that_python_does_not_read_is_refused(tmp_path):
+    """The version that a member needs is one byte of the directory of a zip."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"none")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 6] = 64
+    path.write_bytes(bytes(data))
+    with pytest.raises(
+        ss.InputError, match=r"a\.zip cannot be opened as a zip \(zip file version 6\.4\): get it again"
+    ):
+        open_collection(path)

@@ -130,6 +130,6 @@ def _is_npz(where: pathlib.Path) -> bool:
     try:
         with zipfile.ZipFile(where) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"{where} cannot be opened as a zip ({str(error)[:100]}): get it again.") from error
     return bool(names) and all(name.endswith(".npy") for name in names)
