@@ -33,7 +33,10 @@ def test_guidance_as_text_and_as_a_spec_is_that_of_the_class():
     ("options", "words"),
     [
         (dict(first=-1), "first is -1"),
-        (dict(guidance="Nothing(weight=2)"), "guidance has no 'Nothing'; expected one of ClassifierFree, Clipped"),
+        (
+            dict(guidance="Nothing(weight=2)"),
+            "guidance has no 'Nothing'; expected one of ClassifierFree, ClassifierGuided, Clipped",
+        ),
         (dict(guidance=3), "guidance is 3; expected text"),
         (dict(guidance="ClassifierFree(scale=2)"), "no argument scale"),
     ],

@@ -36,7 +36,7 @@ class FashionMNIST(Dataset):
     names = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
     def __init__(self, dir: str | os.PathLike[str] | None = None) -> None:
-        self.dir = folder_of(dir) if dir else _OF_DEBIAN
+        self.dir = _OF_DEBIAN if dir is None or (isinstance(dir, str) and not dir) else folder_of(dir)
 
     def source(self, split: str) -> Source:
         if not self.dir.is_dir():

@@ -3,7 +3,16 @@
 from score_sde.denoisers import guidance, parametrization
 from score_sde.denoisers.analytic import GaussianMixture, Mixture
 from score_sde.denoisers.base import Denoiser, Guide
-from score_sde.denoisers.guidance import ClassifierFree, Clipped
+from score_sde.denoisers.guidance import (
+    ClassifierFree,
+    ClassifierGuided,
+    Clipped,
+    Guided,
+    Mixing,
+    Projected,
+    Rescaled,
+    Thresholded,
+)
 from score_sde.denoisers.network import Apply, NetworkDenoiser
 from score_sde.denoisers.parametrization import (
     X0,
@@ -20,18 +29,24 @@ __all__ = [
     "X0",
     "Apply",
     "ClassifierFree",
+    "ClassifierGuided",
     "Clipped",
     "Denoiser",
     "GaussianMixture",
     "Guide",
+    "Guided",
+    "Mixing",
     "Mixture",
     "NetworkDenoiser",
     "Noise",
     "Parametrization",
     "Preconditioned",
     "Prediction",
+    "Projected",
+    "Rescaled",
     "ReverseVariance",
     "Score",
+    "Thresholded",
     "VPrediction",
     "Velocity",
     "guidance",

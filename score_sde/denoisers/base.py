@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -60,6 +61,13 @@ class Denoiser(eqx.Module):
         """Return the number of network evaluations of one `predict` at time t, as int32 in the shape of t."""
         return jnp.ones(jnp.shape(t), jnp.int32)
 
+    def vjps(self, t: ArrayLike) -> Array:
+        """Return the largest number of vector-Jacobian products of one `predict` at time t, int32 in the shape of t.
+
+        A vector-Jacobian product of a network takes about as long as two evaluations.
+        """
+        return jnp.zeros(jnp.shape(t), jnp.int32)
+
     def smooth(self) -> Denoiser:
         """Return this denoiser on `sde.smooth()`, which has derivatives in time (a curve through a chain's levels)."""
         return eqx.tree_at(lambda denoiser: denoiser.sde, self, self.sde.smooth())
@@ -113,9 +121,13 @@ class Guide(Denoiser):
 
     Attributes:
         denoiser: inner denoiser.
+        takes_temperature: whether `sample` may scale all noise by a temperature; the noise of a guided model has no
+            such scale, because the weight of the guide depends on the size of the noise.
     """
 
     denoiser: Denoiser
+
+    takes_temperature: ClassVar[bool] = False
 
     def __init__(self, denoiser: Denoiser) -> None:
         if not isinstance(denoiser, Denoiser):
@@ -133,6 +145,9 @@ class Guide(Denoiser):
 
     def evaluations(self, t: ArrayLike) -> Array:
         return self.denoiser.evaluations(t)
+
+    def vjps(self, t: ArrayLike) -> Array:
+        return self.denoiser.vjps(t)
 
     def smooth(self) -> Denoiser:
         inner = self.denoiser.smooth()

@@ -2,7 +2,8 @@
 
 from score_sde.sampling import time_grid
 from score_sde.sampling.adaptive import AdaptiveReverseSDE, ProbabilityFlow
-from score_sde.sampling.base import Sampler, Samples, evaluations, sample
+from score_sde.sampling.base import Sampler, Samples, sample
+from score_sde.sampling.counting import evaluations
 from score_sde.sampling.deterministic import Euler, Heun
 from score_sde.sampling.exponential import DPMSolverPP, DPMSolverPP2S
 from score_sde.sampling.in_noise_level import DPM2, LMS, DPM2Ancestral

@@ -14,8 +14,9 @@ from score_sde import ode
 from score_sde.core.arrays import Array, expand, per_example_mean
 from score_sde.core.conditions import Cond
 from score_sde.denoisers import Denoiser
-from score_sde.sampling.base import Sampler, State, evaluations
+from score_sde.sampling.base import Sampler, State
 from score_sde.sampling.checks import check_continuous, check_drift, check_velocity
+from score_sde.sampling.counting import evaluations
 from score_sde.sde import SDE
 
 
@@ -37,6 +38,10 @@ class ProbabilityFlow(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         ode.check_tolerances(self.rtol, self.atol)
+
+    @property
+    def chooses_steps(self) -> bool:
+        return True
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_continuous(self, sde)
@@ -99,6 +104,10 @@ class AdaptiveReverseSDE(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         ode.check_tolerances(self.rtol, self.atol)
+
+    @property
+    def chooses_steps(self) -> bool:
+        return True
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_drift(self, sde, grid)

@@ -15,13 +15,14 @@ from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.checks import check_types
-from score_sde.core.conditions import Cond
+from score_sde.core.conditions import Cond, Conditions, without
 from score_sde.core.errors import DivergenceError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser, Guide, Prediction
 from score_sde.denoisers.base import checked_prediction
 from score_sde.denoisers.inputs import as_denoiser, check_shape
 from score_sde.sampling import checks
+from score_sde.sampling.counting import counting_vjps, evaluations
 from score_sde.sde import SDE
 
 State = Any
@@ -31,7 +32,8 @@ class Sampler(abc.ABC):
     """A sampler takes one step of the sampling loop from noise to data.
 
     To add a sampler, subclass `Sampler` and define `step`. Declare the parameters as fields of a frozen dataclass, so
-    that two samplers with the same parameters are equal and share one compiled program.
+    that two samplers with the same parameters are equal and share one compiled program. A sampler that reads a
+    condition of its own, such as a measurement, defines `reads`; a sampler with an end of its own defines `finish`.
     """
 
     def __post_init__(self) -> None:
@@ -51,8 +53,41 @@ class Sampler(abc.ABC):
         """
         return 1
 
+    @property
+    def takes_temperature(self) -> bool:
+        """Return whether noise that is scaled by a temperature has a meaning."""
+        return True
+
+    @property
+    def chooses_steps(self) -> bool:
+        """Return whether the number of evaluations of a step depends on x."""
+        return False
+
+    @property
+    def computes_vjps(self) -> bool:
+        """Return whether a step itself computes vector-Jacobian products of the denoiser."""
+        return False
+
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         """Raise InputError if this sampler is not defined on this grid of this SDE."""
+
+    def reads(self, shape: tuple[int, ...]) -> Conditions:
+        """Return the conditions that the sampler itself reads, such as a measurement of examples of this shape.
+
+        A sampler removes the conditions that only it reads (`own_removed`) before it calls the denoiser.
+        """
+        return Conditions()
+
+    def finish(
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, state: State, cond: Cond, denoise: bool
+    ) -> tuple[Array, Array]:
+        """Return the samples from x at the last time t, and the nfe: E[x_0 | x] if `denoise`, otherwise x.
+
+        The arguments are those of `step`, with the state after the last step.
+        """
+        if not denoise:
+            return x, evaluations(denoiser, x)
+        return denoiser.denoise(x, t, cond), evaluations(denoiser, x, t)
 
     @abc.abstractmethod
     def step(
@@ -74,12 +109,9 @@ class Sampler(abc.ABC):
         """
 
 
-def evaluations(denoiser: Denoiser, x: Array, *times: Array) -> Array:
-    """Return the nfe, int32 (batch,), of a step that evaluates the denoiser at times of shape () or (batch,)."""
-    total = jnp.zeros(x.shape[:1], jnp.int32)
-    for t in times:
-        total = total + denoiser.evaluations(t)
-    return total
+def own_removed(denoiser: Denoiser, own: Conditions, cond: Cond) -> Cond:
+    """Return the conditions without those that the sampler reads and the denoiser does not."""
+    return without(cond, [name for name in own if name not in denoiser.reads])
 
 
 class Samples(NamedTuple):
@@ -90,11 +122,14 @@ class Samples(NamedTuple):
         nfe: number of network evaluations of each sample, int32 (n,).
         trajectory: x at every time of the grid, shape (n, len(grid), *shape), before the final
             denoising; None unless requested.
+        vjps: the largest number of vector-Jacobian products of the denoiser for each sample, int32 (n,); None if there
+            are none, and for a sampler that chooses its own steps.
     """
 
     x: np.ndarray
     nfe: np.ndarray
     trajectory: np.ndarray | None = None
+    vjps: np.ndarray | None = None
 
 
 class _Tempered(Guide):
@@ -147,11 +182,12 @@ def sample(
         n: the number of samples.
         seed: an integer.
         first: the number of the first sample.
-        cond: None, or conditions by name as declared by `denoiser.reads`, each with leading axis n.
+        cond: None, or conditions by name as declared by `denoiser.reads` and `sampler.reads(shape)`, each with leading
+            axis n.
         x: starting points at time grid[0], shape (n, *shape); None draws starting points from the prior.
         denoise: whether to replace x at the end by E[x_0 | x] at grid[-1], with one more evaluation. At a time
             without noise, such as level 0 of a chain, E[x_0 | x] is x and needs no evaluation.
-        temperature: a positive factor on all noise, of the prior and of the steps.
+        temperature: a positive factor on all noise, of the prior and of the steps; 1 for a guided denoiser.
         trajectory: whether to return x at every time of the grid too.
         batch_size: samples per compiled batch, where the last batch is padded; min(n, 256) if None.
         sharding: the placement of a batch on the devices; None leaves a batch where JAX puts the batch.
@@ -172,8 +208,9 @@ def sample(
         x = checks.check_start(x, n, shape)
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
-    cond = given.checked(cond, denoiser.reads, n)
     checks.check_sampler(sampler, Sampler)
+    cond = given.checked(cond, read_by(denoiser, sampler, shape), n)
+    checks.check_temperature(denoiser, sampler, temperature)
     sampler.check(denoiser.sde, times)
     # Padding costs nothing, so the batch size is rounded up to a multiple of the number of devices.
     devices = 1 if sharding is None else len(sharding.device_set)
@@ -181,6 +218,8 @@ def sample(
 
     denoise = denoise and float(denoiser.sde.variance(times[-1])) > 0
     options = {"sampler": sampler, "shape": tuple(shape), "denoise": denoise, "trajectory": trajectory}
+    pulls = sampler.computes_vjps or bool(np.any(denoiser.vjps(times)))
+    options["count_vjps"] = pulls and not sampler.chooses_steps
     batches = []
     for count, batch in _batches(n, size, first, x, cond):
         placed = batch if sharding is None else jax.device_put(batch, sharding)
@@ -189,6 +228,11 @@ def sample(
     samples = Samples(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
     _check_finite(samples.x, first)
     return samples
+
+
+def read_by(denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...]) -> Conditions:
+    """Return the conditions that the denoiser or the sampler reads."""
+    return Conditions(dict(sampler.reads(tuple(shape))) | dict(denoiser.reads))
 
 
 def _batches(
@@ -217,32 +261,38 @@ def _walk_batch(
     shape: tuple[int, ...],
     denoise: bool,
     trajectory: bool,
-) -> tuple[Array, Array, Array | None]:
-    """Return (x, nfe, trajectory) of one batch by one dispatch of one program, without return to the host."""
+    count_vjps: bool,
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return (x, nfe, trajectory, vjps) of one batch by one dispatch of one program, without return to the host."""
     keys = keys_.examples(key, numbers)
     denoiser = _Tempered(denoiser, temperature)
     x = denoiser.sde.sample_prior(keys_.fold(keys, 0), shape) if x is None else x / temperature
 
-    def step(carry: tuple[Array, State, Array], at: tuple[Array, Array, Array]) -> tuple[Any, Array | None]:
-        x, state, nfe = carry
+    def step(carry: tuple[Array, State, Array, Array | None], at: tuple[Array, Array, Array]) -> tuple[Any, Any]:
+        x, state, nfe, vjps = carry
         k, t, s = at
-        stepped = sampler.step(keys_.fold(keys, k + 1), denoiser, x, t, s, state, cond)
-        x, state, used = checks.check_stepped(sampler, stepped, x)
-        return (x, state, nfe + used), (x if trajectory else None)
+        arguments = (keys_.fold(keys, k + 1), denoiser, x, t, s, state, cond)
+        if vjps is not None:
+            with counting_vjps():  # the compiler removes all of this second step but the count
+                vjps = vjps + sampler.step(*arguments)[2]
+        x, state, used = checks.check_stepped(sampler, sampler.step(*arguments), x)
+        return (x, state, nfe + used, vjps), (x if trajectory else None)
 
-    start, steps = x, jnp.arange(len(grid) - 1)
-    carry = (x, sampler.init(x), jnp.zeros(x.shape[:1], jnp.int32))
+    start, steps, none = x, jnp.arange(len(grid) - 1), jnp.zeros(x.shape[:1], jnp.int32)
     path: Any
-    (x, _, nfe), path = jax.lax.scan(step, carry, (steps, grid[:-1], grid[1:]))
-    if denoise:
-        x, nfe = denoiser.denoise(x, grid[-1], cond), nfe + evaluations(denoiser, x, grid[-1])
-    if not trajectory:
-        return temperature * x, nfe, None
-    path = jnp.moveaxis(jnp.concatenate([jnp.stack([start]), path]), 0, 1)
-    return temperature * x, nfe, temperature * path
+    carry = (x, sampler.init(x), none, none if count_vjps else None)
+    (x, state, nfe, vjps), path = jax.lax.scan(step, carry, (steps, grid[:-1], grid[1:]))
+    last = (keys_.fold(keys, len(grid)), denoiser, x, grid[-1], state, cond, denoise)
+    if vjps is not None:
+        with counting_vjps():
+            vjps = vjps + sampler.finish(*last)[1]
+    x, used = sampler.finish(*last)
+    if trajectory:
+        path = temperature * jnp.moveaxis(jnp.concatenate([jnp.stack([start]), path]), 0, 1)
+    return temperature * x, nfe + used, path, vjps
 
 
-_STATIC = ("sampler", "shape", "denoise", "trajectory")
+_STATIC = ("sampler", "shape", "denoise", "trajectory", "count_vjps")
 _walk = module_jit(_walk_batch, static_argnames=_STATIC, rows=(3, 4, 5))
 
 

@@ -14,6 +14,7 @@ from score_sde.core.arrays import Array, as_array, is_concrete
 from score_sde.core.checks import is_whole, require_whole
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
+from score_sde.denoisers import Denoiser, Guide
 from score_sde.sde import SDE
 
 MOST_SIGNAL = 0.1  # largest alpha(t_max) / prior_std at which x at t_max is close enough to the prior
@@ -65,6 +66,21 @@ def check_sample(
         raise InputError(f"temperature is {temperature!r}; expected a positive number.")
     if not temperature > 0 or not np.isfinite(temperature):
         raise InputError(f"temperature is {temperature}; expected a positive number (a sampler without noise is Heun).")
+
+
+def check_temperature(denoiser: Denoiser, sampler: Any, temperature: float) -> None:
+    """Raise InputError for a temperature other than 1 with a guide or a sampler to which no temperature applies."""
+    if temperature == 1:
+        return
+    guide = denoiser
+    while isinstance(guide, Guide) and guide.takes_temperature:
+        guide = guide.denoiser
+    wrong = guide if isinstance(guide, Guide) else None if sampler.takes_temperature else sampler
+    if wrong is not None:
+        raise InputError(
+            f"temperature is {temperature} with {type(wrong).__name__}; expected 1: the noise of a guided model has no "
+            "temperature. Sample without the guide, or change its weight."
+        )
 
 
 def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:

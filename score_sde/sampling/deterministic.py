@@ -13,8 +13,9 @@ from score_sde.core.arrays import Array, expand
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
-from score_sde.sampling.base import Sampler, State, evaluations
+from score_sde.sampling.base import Sampler, State
 from score_sde.sampling.checks import check_continuous, check_signal, check_velocity
+from score_sde.sampling.counting import evaluations
 from score_sde.sde import SDE
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand, per_example_sum
 from score_sde.core.checks import check_types, require_whole
-from score_sde.core.conditions import Cond
+from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
-from score_sde.sampling.base import Sampler, State, evaluations
+from score_sde.sampling.base import Sampler, State, own_removed
+from score_sde.sampling.counting import evaluations
 from score_sde.sde import SDE
 
 NORMS = ("expected", "batch", "sample")
@@ -175,6 +176,21 @@ class PredictorCorrector(Sampler):
         if self.predictor is None and self.corrector is None:
             raise InputError("PredictorCorrector got neither predictor nor corrector; expected at least one of them.")
 
+    @property
+    def takes_temperature(self) -> bool:
+        return self.predictor is None or self.predictor.takes_temperature
+
+    @property
+    def chooses_steps(self) -> bool:
+        return self.predictor is not None and self.predictor.chooses_steps
+
+    @property
+    def computes_vjps(self) -> bool:
+        return self.predictor is not None and self.predictor.computes_vjps
+
+    def reads(self, shape: tuple[int, ...]) -> Conditions:
+        return Conditions() if self.predictor is None else self.predictor.reads(shape)
+
     def init(self, x: Array) -> State:
         return () if self.predictor is None else self.predictor.init(x)
 
@@ -187,8 +203,15 @@ class PredictorCorrector(Sampler):
     ) -> tuple[Array, State, Array]:
         nfe = evaluations(denoiser, x)
         if self.corrector is not None:
-            x, nfe = self.corrector.correct(keys_.fold(keys, 1), denoiser, x, t, cond)
+            inner = own_removed(denoiser, self.reads(x.shape[1:]), cond)
+            x, nfe = self.corrector.correct(keys_.fold(keys, 1), denoiser, x, t, inner)
         if self.predictor is None:
             return x, state, nfe
         x, state, used = self.predictor.step(keys_.fold(keys, 0), denoiser, x, t, s, state, cond)
         return x, state, nfe + used
+
+    def finish(
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, state: State, cond: Cond, denoise: bool
+    ) -> tuple[Array, Array]:
+        end = super().finish if self.predictor is None else self.predictor.finish
+        return end(keys, denoiser, x, t, state, cond, denoise)
