@@ -39,6 +39,8 @@ def is_number(value: Any) -> bool:
         return value.shape == ()
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
         return False
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return False
     array = np.asarray(value)
     return array.shape == () and (array.dtype.kind in "iuf" or array.dtype.name == "bfloat16") and bool(array == array)
 

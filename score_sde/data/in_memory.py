@@ -47,7 +47,9 @@ class InMemory(Dataset):
             else QuantizedCodec(as_shape("shape of InMemory", shape), maximum)
         )
         pairs = dict(others).values() if isinstance(others, Mapping) else [None]
-        if others is not None and not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        if others is not None and not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], list | tuple) for pair in pairs
+        ):
             raise InputError(f"others of InMemory is {shown(others)}; expected a dictionary of (shape, dtype).")
         further = {name: Condition(shape=tuple(one), dtype=dtype) for name, (one, dtype) in dict(others or {}).items()}
         self.conditions = Conditions(further | ({} if classes is None else {"label": Label(classes)}))

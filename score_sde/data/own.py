@@ -71,7 +71,7 @@ class Files(Dataset):
         others: Any = AUTO,
         dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        if broken not in ("refuse", "skip"):
+        if not isinstance(broken, str) or broken not in ("refuse", "skip"):
             raise InputError(f"data.broken is {shown(broken)}; expected 'refuse' or 'skip'.")
         if not is_auto(held_out) and not (is_number(held_out) and 0 < held_out < 1):
             raise InputError(f"data.held_out is {shown(held_out)}; expected a share between 0 and 1, or 'auto'.")

@@ -266,8 +266,13 @@ class SMLD(Chain):
         Chain.__init__(self, np.ones(n), variance, descending=True, n=n, sigma_min=sigma_min, sigma_max=sigma_max)
 
 
+_MOST_LEVELS = 10**7
+
+
 def _check_numbers(chain: Chain, n: Any, **numbers: Any) -> None:
     require_whole("n, the levels of a chain,", n, 2)
+    if n > _MOST_LEVELS:
+        raise InputError(f"n, the levels of a chain, is {n}; expected at most {_MOST_LEVELS:,}.")
     for name, number in numbers.items():
         require_number(f"{name} of {type(chain).__name__}", number)
 

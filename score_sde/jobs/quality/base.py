@@ -14,7 +14,7 @@ import numpy as np
 from score_sde import config as config_
 from score_sde import metrics
 from score_sde.core import npz
-from score_sde.core.checks import check_types, require_whole
+from score_sde.core.checks import check_types, require_whole, shown
 from score_sde.core.errors import InputError
 from score_sde.data import Examples
 from score_sde.experiment import Experiment
@@ -197,8 +197,8 @@ class Compared(Quality):
 
 
 def check_split(name: str) -> None:
-    if name not in SPLITS:
-        raise InputError(f"reference is {name!r}; expected 'train' or 'test'.")
+    if not isinstance(name, str) or name not in SPLITS:
+        raise InputError(f"reference is {shown(name)}; expected 'train' or 'test'.")
 
 
 def _number(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from score_sde import metrics
-from score_sde.core.checks import require_whole
+from score_sde.core.checks import require_whole, shown
 from score_sde.core.errors import InputError
 from score_sde.jobs.evaluation import Context
 from score_sde.jobs.features import Features
@@ -97,8 +97,10 @@ class FID(Frechet):
     name: ClassVar[str] = "fid"
 
     def __post_init__(self) -> None:
-        if self.features != "Inception":
-            raise InputError(f"FID has features={self.features!r}; expected Inception: other networks have `Frechet`.")
+        if not isinstance(self.features, str) or self.features != "Inception":
+            raise InputError(
+                f"FID has features={shown(self.features)}; expected Inception: other networks have `Frechet`."
+            )
         object.__setattr__(self, "features", dict(name="Inception", weights=self.weights, resize=self.resize))
         super().__post_init__()
 
