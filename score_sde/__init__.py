@@ -4,7 +4,7 @@ from score_sde.core.versions import check_versions
 
 check_versions()
 
-from score_sde import data, jobs, losses, metrics, networks
+from score_sde import data, inverse, jobs, losses, metrics, networks
 from score_sde.core import keys
 from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent, without
 from score_sde.core.errors import DivergenceError, InputError
@@ -169,6 +169,7 @@ __all__ = [
     "evaluations",
     "fit",
     "interpolate",
+    "inverse",
     "is_absent",
     "jobs",
     "keys",

@@ -164,7 +164,10 @@ def test_two_purposes_of_a_seed_share_no_key():
 
 
 # The package folds the numbers of these names into an example's key.
-NAMES = {"noise", "dropout", "times", "encode", "condition", "drop", "component", "mixture", "probes"}
+NAMES = {
+    "noise", "dropout", "times", "encode", "condition", "drop", "component", "mixture", "probes",
+    "before", "step", "after", "known", "up", "measured", "prior", "noise of y", "resample", "shown",
+}  # fmt: skip
 
 
 def test_what_is_folded_into_an_examples_key_is_named():

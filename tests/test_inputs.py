@@ -191,9 +191,10 @@ GIVEN = dict(
     denoiser=MIXTURE, sde=SDE, shape=(8, 8, 1), weights=[1.0], means=[[0.0, 0.0]], stds=1.0, weight=1.0,
     predictor=ss.DDIM(), corrector=ss.Langevin(), maximum=255, classes=3, alpha=[0.9, 0.5], variance=[0.1, 0.5],
     apply=len, params=(), parametrization=ss.Noise(), low=-1.0, high=1.0, length=4,
-    data_shape=(2,), chain=ss.DDPM(10),
+    data_shape=(2,), chain=ss.DDPM(10), operator=ss.inverse.Gray(), noise_std=0.1, matrix=np.eye(2), factor=2, std=1.0,
+    function=len, cov=1.0, codec=ss.QuantizedCodec((4, 4, 3), 255), bad=MIXTURE, log_prob=len,
 )  # fmt: skip
-SPACES = (ss, ss.networks, ss.data, ss.losses, ss.time_sampling, ss.weighting, averages, evaluations)
+SPACES = (ss, ss.inverse, ss.networks, ss.data, ss.losses, ss.time_sampling, ss.weighting, averages, evaluations)
 
 
 def constructors():

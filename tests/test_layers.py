@@ -23,6 +23,7 @@ FLOORS = {
     "sampling": 5,
     "losses": 6,
     "likelihood": 6,
+    "inverse": 6,
     "experiment": 7,
     "verify": 7,
     "pretrained": 8,

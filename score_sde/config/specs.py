@@ -14,9 +14,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from score_sde.config.files import to_dict
 from score_sde.core.errors import InputError
 
+Namespace = ModuleType | tuple[ModuleType, ...]  # several modules offer their names together
 
-def names(namespace: ModuleType, base: type | None = None) -> list[str]:
+
+def names(namespace: Namespace, base: type | None = None) -> list[str]:
     """Return the names that a config may use: the concrete subclasses of `base`, or without `base` all callables."""
+    if isinstance(namespace, tuple):
+        return sorted({name for module in namespace for name in names(module, base)})
     public = getattr(namespace, "__all__", None) or [name for name in vars(namespace) if not name.startswith("_")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # access to an old name of a library warns
@@ -29,7 +33,7 @@ def _is_offered(value: Any, base: type | None) -> bool:
     return fits and not inspect.isabstract(value)
 
 
-def lookup(namespace: ModuleType, name: str, base: type | None = None, offered: Sequence[str] | None = None) -> Any:
+def lookup(namespace: Namespace, name: str, base: type | None = None, offered: Sequence[str] | None = None) -> Any:
     """Return the class or function called `name` in the namespace, or a subclass of `base` by its dotted path.
 
     A dotted path, such as 'mypackage.mymodule.MySDE', must name a subclass of `base`, so that a
@@ -39,13 +43,14 @@ def lookup(namespace: ModuleType, name: str, base: type | None = None, offered: 
         InputError: for an unknown name; the message lists the known names.
     """
     known = names(namespace, base) if offered is None else sorted(offered)
+    modules = namespace if isinstance(namespace, tuple) else (namespace,)
     if isinstance(name, str) and name in known:
-        return getattr(namespace, name)
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
     if isinstance(name, str) and ("." in name or ":" in name) and base is not None:
         return _dotted(name, base)
     if len(known) > 40:  # for a whole library, similar names help more than the full list
         known = difflib.get_close_matches(str(name), known, n=8, cutoff=0.4) or known[:8]
-    where = namespace.__name__.removeprefix("score_sde.")
+    where = modules[0].__name__.removeprefix("score_sde.")
     hint = " (or the dotted path of your own class)" if base is not None else ""
     raise InputError(f"{where} has no {name!r}; expected one of {', '.join(known)}{hint}.")
 
@@ -70,7 +75,7 @@ def _dotted(path: str, base: type) -> Any:
     return named
 
 
-def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
+def build(namespace: Namespace, spec: Mapping[str, Any], *args: Any, base: type | None = None, **context: Any) -> Any:
     """Return the object that a spec names, made with the other entries of the spec as keyword arguments.
 
     An entry that is a spec itself, such as the predictor of dict(name='PredictorCorrector',
@@ -78,7 +83,7 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
     annotation names.
 
     Args:
-        namespace: the namespace in which the name is looked up.
+        namespace: the module, or the modules, in which the name is looked up.
         spec: a mapping with 'name'; its other entries are arguments.
         *args: positional arguments, before all others.
         base: the base class of a class that is named by its dotted path.
@@ -94,7 +99,7 @@ def build(namespace: ModuleType, spec: Mapping[str, Any], *args: Any, base: type
 
 
 def construct(
-    constructor: Callable[..., Any], namespace: ModuleType, arguments: dict[str, Any], *args: Any, **context: Any
+    constructor: Callable[..., Any], namespace: Namespace, arguments: dict[str, Any], *args: Any, **context: Any
 ) -> Any:
     """Call a constructor with arguments that may be specs, and return its object; raise the same errors as `build`."""
     signature = inspect.signature(constructor)
@@ -113,15 +118,11 @@ def construct(
         ) from error
 
 
-def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str, value: Any) -> Any:
+def _built(constructor: Callable[..., Any], namespace: Namespace, argument: str, value: Any) -> Any:
     """Return the value of an argument; build a spec if the annotation names one class, with or without None."""
     if not (isinstance(value, dict) and "name" in value):
         return value
-    function = getattr(constructor, "__init__", None) if isinstance(constructor, type) else constructor
-    try:
-        annotation = get_type_hints(function).get(argument)
-    except (NameError, TypeError):  # the annotation has a name that only a type checker imports
-        annotation = None
+    annotation = _annotation(constructor, argument)
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     origins = [get_origin(part) or part for part in parts]
     if any(isinstance(origin, type) and origin is not object and issubclass(dict, origin) for origin in origins):
@@ -133,6 +134,20 @@ def _built(constructor: Callable[..., Any], namespace: ModuleType, argument: str
     if not names(namespace, base):  # such as a sampler of an evaluation: use the package of the base class
         namespace = importlib.import_module(base.__module__.rpartition(".")[0] or base.__module__)
     return build(namespace, value, base=base)
+
+
+def _annotation(constructor: Callable[..., Any], argument: str) -> Any:
+    """Return the annotation of an argument, or None if it cannot be read."""
+    # The fields of a dataclass may be annotated in another module than its own constructor.
+    of_class = isinstance(constructor, type)
+    for source in [getattr(constructor, "__init__", None), constructor] if of_class else [constructor]:
+        try:
+            annotation = get_type_hints(source).get(argument)
+        except (NameError, TypeError):  # the annotation has a name that only a type checker imports
+            continue
+        if annotation is not None:
+            return annotation
+    return None
 
 
 def spec_of(thing: Any, namespace: ModuleType, base: type, skip: Sequence[str] = ()) -> dict[str, Any]:

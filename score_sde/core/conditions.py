@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,22 @@ class Condition:
     dtype: str = "float32"
     required: bool = False
 
+    is_text: ClassVar[bool] = False  # True if text is a value, and never the name of a file with values
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", as_shape(f"shape of {type(self).__name__}", self.shape))
 
     def like(self, batch: int) -> Any:
         """Return the shapes and dtypes of a batch of values: a jax.ShapeDtypeStruct, or a dictionary of several."""
         return jax.ShapeDtypeStruct((batch, *self.shape), np.dtype(self.dtype))
+
+    def like_of(self, value: Any, batch: int) -> Any:
+        """Return the shapes and dtypes that a given batch of values must have: `like(batch)`, unless overridden."""
+        return self.like(batch)
+
+    def fitted(self, name: str, value: Any) -> Any:
+        """Return given values in another form, such as numbers as truth values, before the checks."""
+        return value
 
     def parse(self, value: Any) -> Any:
         """Return the value of one example from user input, such as a number or text; raise InputError if not valid."""
@@ -136,6 +146,8 @@ class Text(Condition):
     """
 
     length: int
+
+    is_text: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

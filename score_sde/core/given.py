@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde.core import columns
 from score_sde.core.arrays import is_concrete, same_structure
 from score_sde.core.conditions import ABSENT, Cond, Condition, Conditions
 from score_sde.core.errors import InputError
@@ -54,7 +55,8 @@ def checked_values(name: str, value: Any, condition: Condition, batch: int, abse
     Raises:
         InputError: for values of another shape, dtype or range than declared.
     """
-    like = condition.like(batch)
+    value = condition.fitted(name, value)
+    like = condition.like_of(value, batch)
     if not same_structure(value, like):
         raise InputError(f"cond[{name!r}] is {_shown(value)}; expected {_shown(like)}.")
 
@@ -75,7 +77,8 @@ def checked_values(name: str, value: Any, condition: Condition, batch: int, abse
     if is_concrete(value):
         value = jax.tree.map(np.asarray, value)
         condition.check(name, value if absent is None else jax.tree.map(lambda leaf: leaf[~absent], value))
-    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), value, like)
+    # A value declared as float64 is float32 unless JAX has 64 bits.
+    return jax.tree.map(lambda leaf, wanted: leaf.astype(jax.dtypes.canonicalize_dtype(wanted.dtype)), value, like)
 
 
 def _flags(name: str, flags: Any, given: Mapping[str, Any], batch: int) -> Any:
@@ -100,7 +103,9 @@ def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, 
     """Return the condition of the samples with numbers `numbers`: the values in `given`, and defaults for other names.
 
     Args:
-        given: {name: one value for all samples, or a list that the samples use in turn, or None for absent}.
+        given: {name: one value for all samples, or a list that the samples use in turn, or None for absent, or the name
+            of a file whose rows the samples use in turn: 'PATH.npz', its array `name`, or 'PATH.npz:ARRAY', or
+            'PATH.npy'}.
         reads: declarations of the conditions that are read.
         numbers: numbers of the samples, (batch,).
         whole: whether every required condition must have a value.
@@ -128,6 +133,9 @@ def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, 
 def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray) -> Any:
     if value is None:
         return None
+    if columns.is_file(value) and not condition.is_text:
+        listed = columns.rows(value, name)
+        return np.asarray(listed[np.asarray(numbers, np.int64) % len(listed)])
     try:
         parsed = [condition.parse(each) for each in ([value] if condition.is_one(value) else value)]
     except InputError as error:

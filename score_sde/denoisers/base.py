@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, expand
-from score_sde.core.conditions import Cond, Conditions
+from score_sde.core.conditions import Cond, Conditions, only
 from score_sde.core.errors import InputError
 from score_sde.denoisers.inputs import checked
 from score_sde.denoisers.prediction import Prediction
@@ -41,6 +41,9 @@ class Denoiser(eqx.Module):
     def shape(self) -> tuple[int, ...] | None:
         """Return the shape of one example, or None if the denoiser accepts any shape."""
         return None
+
+    def check_cond(self, cond: Cond) -> None:
+        """Raise InputError for values of several conditions that do not fit each other; called on the host."""
 
     @abc.abstractmethod
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
@@ -145,6 +148,9 @@ class Guide(Denoiser):
 
     def evaluations(self, t: ArrayLike) -> Array:
         return self.denoiser.evaluations(t)
+
+    def check_cond(self, cond: Cond) -> None:
+        self.denoiser.check_cond(only(cond, self.denoiser.reads))
 
     def vjps(self, t: ArrayLike) -> Array:
         return self.denoiser.vjps(t)

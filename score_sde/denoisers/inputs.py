@@ -95,4 +95,6 @@ def checked(denoiser: Denoiser, x: ArrayLike, t: ArrayLike, cond: Cond) -> tuple
             raise InputError(f"t has shape {times.shape}; expected () or ({len(x)},), one time per example.")
         # The SDE's own times may have been rounded to float32, so the comparison is in float32.
         denoiser.sde.check_times(times.astype(np.float32), "t")
-    return x, t, given.checked(cond, denoiser.reads, len(x))
+    cond = given.checked(cond, denoiser.reads, len(x))
+    denoiser.check_cond(cond)
+    return x, t, cond

@@ -1,22 +1,30 @@
-"""This module reads the guides that a config or a call names, and applies them to a denoiser."""
+"""This module reads the guides and the sampler that a config or a call names, and applies guides to a denoiser."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_sde import config as config_
+from score_sde import inverse, sampling
+from score_sde.core import columns
+from score_sde.core.errors import InputError
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser, Guide, guidance
+from score_sde.inverse import Posterior, Through
+from score_sde.sampling import Sampler
 
 GuideSpecs = str | Mapping[str, Any] | Sequence[Any]
+_BAD = "bad"  # the argument of a guide that names a workdir with a second model
 
 
 def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tuple[dict[str, Any], ...]:
     """Return the specs of the guides, from the innermost to the outermost.
 
     The last guide clips x_0 to the range of the data. The last guide is omitted if `clip` is False, if the data have no
-    range, or if `Clipped` is already named.
+    range, or if `Clipped` is already named. `Through` gets the codec, and `Posterior` the range of the data.
 
     Args:
         entry: the name of the entry or argument, for messages.
@@ -25,9 +33,17 @@ def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tupl
         codec: the codec of the data.
 
     Raises:
-        InputError: if `given` is not a list of specs.
+        InputError: if `given` is not a list of specs, or if a guide does not fit the range of the data.
     """
-    guides = config_.read_specs(entry, given)
+    guides = tuple(_with_codec(guide, codec) for guide in config_.read_specs(entry, given))
+    for guide in guides:
+        if guide["name"] == Posterior.__name__ and codec.clip_range is not None:
+            guide.setdefault("limits", codec.clip_range)
+        if guide["name"] == guidance.Thresholded.__name__ and codec.model_range != (-1.0, 1.0):
+            raise InputError(
+                f"{entry} has Thresholded, and the data have the range {codec.model_range} on the model's scale; "
+                "expected [-1, 1]: use Clipped."
+            )
     if not clip or codec.clip_range is None or any(guide["name"] == guidance.Clipped.__name__ for guide in guides):
         return guides
     low, high = codec.clip_range
@@ -35,7 +51,70 @@ def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tupl
 
 
 def guided(denoiser: Denoiser, guides: Sequence[Mapping[str, Any]]) -> Denoiser:
-    """Return the denoiser inside the guides of `read_guides`."""
+    """Return the denoiser inside the guides of `read_guides`.
+
+    An argument `bad` that is text, or dict(workdir=..., step=..., average=...), names the workdir of a trained model.
+    """
     for spec in guides:
-        denoiser = config_.build(guidance, spec, denoiser, base=Guide)
+        arguments = dict(spec)
+        if arguments.get(_BAD) is not None:
+            arguments[_BAD] = _second(arguments[_BAD]).denoiser
+        denoiser = config_.build((guidance, inverse), arguments, denoiser, base=Guide)
     return denoiser
+
+
+def read_sampler(spec: Mapping[str, Any], codec: Codec) -> Sampler:
+    """Return the sampler that a config names; `Through` gets the codec."""
+    sampler: Sampler = config_.build(
+        (sampling, inverse), _with_codec(config_.to_dict(spec), codec), base=sampling.Sampler
+    )
+    return sampler
+
+
+def content_of(entry: str, guides: GuideSpecs, asked: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the files and weights that guides and conditions name, for the identity of a result."""
+    seconds = [guide[_BAD] for guide in config_.read_specs(entry, guides) if guide.get(_BAD) is not None]
+    weights = {str(_place(second)[0]): _second(second).digest for second in seconds}
+    return weights | {name: columns.digest(value) for name, value in asked.items() if columns.is_file(value)}
+
+
+def _with_codec(spec: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
+    """Return a spec in which each `Through` has the codec."""
+    with_codec: dict[str, Any] = {
+        name: _with_codec(value, codec)
+        if isinstance(value, Mapping)
+        else tuple(_with_codec(part, codec) if isinstance(part, Mapping) else part for part in value)
+        if isinstance(value, tuple | list)
+        else value
+        for name, value in spec.items()
+    }
+    if with_codec.get("name") == Through.__name__:
+        with_codec.setdefault("codec", codec)
+    return with_codec
+
+
+def _place(given: Any) -> tuple[Any, Any, Any]:
+    """Return (workdir, step, average) of a second model; raise InputError if it is not stated so."""
+    stated = {"workdir": given} if isinstance(given, str | os.PathLike) else given
+    known = isinstance(stated, Mapping) and set(stated) <= {"workdir", "step", "average"} and "workdir" in stated
+    if not known:
+        raise InputError(
+            f"bad is {given!r}; expected the workdir of a trained model, or dict(workdir=..., step=..., average=...)."
+        )
+    return stated["workdir"], stated.get("step"), stated.get("average", "")
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(workdir: str, step: int | None, average: str | None) -> Any:
+    from score_sde.experiment.workdir import load  # imported late: workdir.py imports this module
+
+    model = load(workdir, step, average)
+    if not isinstance(getattr(model, "denoiser", None), Denoiser):
+        raise InputError(f"{workdir} has no denoiser; expected the workdir of a trained denoiser.")
+    return model
+
+
+def _second(given: Any) -> Any:
+    """Return the model of a second workdir."""
+    workdir, step, average = _place(given)
+    return _loaded(str(workdir), step, average)

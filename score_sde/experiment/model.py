@@ -27,6 +27,8 @@ from score_sde.experiment.guides import GuideSpecs, guided, read_guides
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.likelihood.bits import as_values
 from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
+from score_sde.sampling.base import read_by
+from score_sde.sampling.checks import check_sampler
 
 
 @functools.partial(
@@ -91,19 +93,21 @@ class Model:
             guidance: guides, in the form of `sample.guidance` in a config: 'ClassifierFree(weight=2)'.
             sampler: the sampler; None for Heun's method.
             grid: the time grid; None for 40 steps of the SDE's own grid.
-            cond: conditions for each sample, in the form of `score_sde.sample`.
+            cond: conditions for each sample, in the form of `score_sde.sample`, also those that a guide or the sampler
+                reads, such as the measurement y of a `Posterior`.
             clip: whether x_0 is clipped to the range of the data (`Clipped`), if the data have a range.
             **asked: conditions in short form: label=2 for all samples, label=[1, 2] in turn, label=None for no label.
         """
         require_whole("n", n, 1)
         grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
+        sampler = Heun() if sampler is None else sampler
+        check_sampler(sampler, Sampler)
         denoiser = guided(self.denoiser, read_guides("guidance", guidance, clip, self.codec))
         if cond is None:
             require_whole("first", first, 0)
-            cond = given.asked_for(asked, denoiser.reads, np.arange(first, first + n))
+            cond = given.asked_for(asked, read_by(denoiser, sampler, self.shape), np.arange(first, first + n))
         elif asked:
             raise InputError(f"sample got both cond and {', '.join(asked)}; expected one of them.")
-        sampler = Heun() if sampler is None else sampler
         drawn = sample(denoiser, sampler, grid, self.shape, n=n, first=first, seed=seed, cond=cond)
         return drawn._replace(x=np.asarray(self.codec.quantize(self.codec.decode(drawn.x))))
 

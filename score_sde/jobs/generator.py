@@ -14,15 +14,16 @@ from score_sde import config as config_
 from score_sde import sampling
 from score_sde.core import given
 from score_sde.core.checks import require_whole
-from score_sde.core.conditions import Cond
+from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.keys import check_seed
 from score_sde.core.precision import products
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser
-from score_sde.experiment.guides import guided, read_guides
+from score_sde.experiment.guides import guided, read_guides, read_sampler
 from score_sde.parallel import processes
 from score_sde.sampling import time_grid
+from score_sde.sampling.base import read_by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Generator:
         for name in ("n", "batch_size"):
             require_whole(f"sample.{name}", spec[name], 1)
         check_seed(spec.seed, "sample.seed")
-        sampler = config_.build(sampling, spec.sampler, base=sampling.Sampler)
+        sampler = read_sampler(spec.sampler, codec)
         grid = config_.build(time_grid, spec.grid, denoiser.sde)
         sampler.check(denoiser.sde, grid)
         made = cls(
@@ -112,9 +113,14 @@ class Generator:
             asked=config_.read_arguments("sample.cond", spec.cond),
             codec=codec,
         )
-        reads = made.guided(denoiser).reads
-        given.asked_for(made.asked, reads, np.arange(1), whole=asking)
+        asked = given.asked_for(made.asked, made.reads(made.guided(denoiser)), np.arange(1), whole=asking)
+        if asking:
+            given.checked(asked, made.reads(made.guided(denoiser)), 1)
         return made
+
+    def reads(self, denoiser: Denoiser) -> Conditions:
+        """Return the conditions that a guided denoiser or the sampler reads."""
+        return read_by(denoiser, self.sampler, self.codec.model_shape)
 
     def guided(self, denoiser: Denoiser) -> Denoiser:
         """Return the denoiser with the guides applied."""
@@ -123,7 +129,7 @@ class Generator:
     def __call__(self, denoiser: Denoiser, n: int, first: int = 0) -> Drawn:
         """Draw the examples first .. first + n - 1; raise DivergenceError if an example is not finite."""
         denoiser = self.guided(denoiser)
-        cond = given.asked_for(self.asked, denoiser.reads, np.arange(first, first + n))
+        cond = given.asked_for(self.asked, self.reads(denoiser), np.arange(first, first + n))
         with products(self.precision):
             samples = sampling.sample(
                 denoiser,

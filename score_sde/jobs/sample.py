@@ -15,6 +15,7 @@ from score_sde import config as config_
 from score_sde import parallel, plots
 from score_sde.core.errors import InputError
 from score_sde.experiment import Experiment, Model, check_same, load_trained, made_of, opened
+from score_sde.experiment.guides import content_of
 from score_sde.jobs import results, runner
 from score_sde.jobs.base import Job
 from score_sde.jobs.checkpoints import check_shared, chosen
@@ -140,8 +141,11 @@ def _finish(parts: Parts, folder: pathlib.Path, name: str, n: int, model: Model,
 
 
 def sample_settings(config: Any) -> dict[str, Any]:
-    """Return the entries of config.sample on which a sample depends."""
-    return {name: value for name, value in config_.to_dict(config.sample).items() if name not in _OF_THE_JOB}
+    """Return the entries of config.sample on which a sample depends, and the digests of what they name."""
+    settings = {name: value for name, value in config_.to_dict(config.sample).items() if name not in _OF_THE_JOB}
+    asked = config_.read_arguments("sample.cond", config.sample.cond)
+    content = content_of("sample.guidance", config.sample.guidance, asked)
+    return settings | ({"content": content} if content else {})
 
 
 def _existing(root: pathlib.Path, identity: results.Identity) -> dict[int, pathlib.Path]:

@@ -15,7 +15,7 @@ from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.checks import check_types
-from score_sde.core.conditions import Cond, Conditions, without
+from score_sde.core.conditions import Cond, Conditions, only, without
 from score_sde.core.errors import DivergenceError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser, Guide, Prediction
@@ -210,6 +210,7 @@ def sample(
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
     checks.check_sampler(sampler, Sampler)
     cond = given.checked(cond, read_by(denoiser, sampler, shape), n)
+    denoiser.check_cond(only(cond, denoiser.reads))
     checks.check_temperature(denoiser, sampler, temperature)
     sampler.check(denoiser.sde, times)
     # Padding costs nothing, so the batch size is rounded up to a multiple of the number of devices.

@@ -98,7 +98,7 @@ class ClassifierFree(Mixing):
         if self.negative is not None:
             own[self.negative] = inner[self.dropped[0]]
         weights = self.weight.values() if isinstance(self.weight, dict) else (self.weight,)
-        own |= {name: Condition(required=True) for name in weights if isinstance(name, str)}
+        own |= {name: Condition(dtype="float64", required=True) for name in weights if isinstance(name, str)}
         return Conditions(dict(inner) | own)
 
     def good(self, x: Array, t: ArrayLike, cond: Cond, keys: Array | None) -> Prediction:

@@ -63,7 +63,7 @@ def trajectories(experiment: Experiment, model: Model, workdir: pathlib.Path) ->
 
 def _walk(generator: Generator, model: Model) -> Trajectories:
     denoiser, codec = generator.guided(model.denoiser), model.codec
-    cond = given.asked_for(generator.asked, denoiser.reads, np.arange(_SAMPLES))
+    cond = given.asked_for(generator.asked, generator.reads(denoiser), np.arange(_SAMPLES))
     with products(generator.precision):
         walk = sampling.sample(
             denoiser,
