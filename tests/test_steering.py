@@ -52,7 +52,7 @@ def test_a_model_samples_a_posterior(measured):
     same = MODEL.sample(10, guidance=through, y=values, mask=mask)
     error = same.x.astype(float) - values
     assert np.sqrt(np.mean(error[mask] ** 2)) < 15
-    with pytest.raises(ss.InputError, match="sample.cond has no 'y', which the model requires"):
+    with pytest.raises(ss.InputError, match=r"sample.cond has no 'y', which the model requires"):
         MODEL.sample(2, guidance="Posterior(operator=Blur(std=1), noise_std=0.05)")
 
 

@@ -201,7 +201,7 @@ def _plain(value: Any, namespace: ModuleType) -> Any:
     return spec_of(value, namespace, type(value))
 
 
-def takes(namespace: ModuleType, spec: Mapping[str, Any], argument: str, base: type | None = None) -> bool:
+def takes(namespace: Namespace, spec: Mapping[str, Any], argument: str, base: type | None = None) -> bool:
     """Return whether the constructor that a spec names takes an argument of this name."""
     constructor = lookup(namespace, to_dict(spec).get("name"), base)
     return argument in inspect.signature(constructor).parameters

@@ -27,6 +27,7 @@ STREAMS = {
     "train": "the draws of training steps",
     "held out": "the draws of held-out losses",
     "sample": "the prior and the noise of samples",
+    "measure": "the noise and the masks of measurements",
     "likelihood": "dequantisation and probes of an evaluation",
     "order": "the order of training data, on the host",
     "flip": "which images are mirrored, on the host",

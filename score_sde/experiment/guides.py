@@ -35,7 +35,7 @@ def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tupl
     Raises:
         InputError: if `given` is not a list of specs, or if a guide does not fit the range of the data.
     """
-    guides = tuple(_with_codec(guide, codec) for guide in config_.read_specs(entry, given))
+    guides = tuple(with_codec(guide, codec) for guide in config_.read_specs(entry, given))
     for guide in guides:
         if guide["name"] == Posterior.__name__ and codec.clip_range is not None:
             guide.setdefault("limits", codec.clip_range)
@@ -66,7 +66,7 @@ def guided(denoiser: Denoiser, guides: Sequence[Mapping[str, Any]]) -> Denoiser:
 def read_sampler(spec: Mapping[str, Any], codec: Codec) -> Sampler:
     """Return the sampler that a config names; `Through` gets the codec."""
     sampler: Sampler = config_.build(
-        (sampling, inverse), _with_codec(config_.to_dict(spec), codec), base=sampling.Sampler
+        (sampling, inverse), with_codec(config_.to_dict(spec), codec), base=sampling.Sampler
     )
     return sampler
 
@@ -78,19 +78,19 @@ def content_of(entry: str, guides: GuideSpecs, asked: Mapping[str, Any]) -> dict
     return weights | {name: columns.digest(value) for name, value in asked.items() if columns.is_file(value)}
 
 
-def _with_codec(spec: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
+def with_codec(spec: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
     """Return a spec in which each `Through` has the codec."""
-    with_codec: dict[str, Any] = {
-        name: _with_codec(value, codec)
+    result: dict[str, Any] = {
+        name: with_codec(value, codec)
         if isinstance(value, Mapping)
-        else tuple(_with_codec(part, codec) if isinstance(part, Mapping) else part for part in value)
+        else tuple(with_codec(part, codec) if isinstance(part, Mapping) else part for part in value)
         if isinstance(value, tuple | list)
         else value
         for name, value in spec.items()
     }
-    if with_codec.get("name") == Through.__name__:
-        with_codec.setdefault("codec", codec)
-    return with_codec
+    if result.get("name") == Through.__name__:
+        result.setdefault("codec", codec)
+    return result
 
 
 def _place(given: Any) -> tuple[Any, Any, Any]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from score_sde.core.arrays import Array, expand, per_example_sum
 
+_SKEWED = 0.2  # cosine of two residuals in a row, above which the matrix counts as not symmetric
+
 
 class _State(NamedTuple):
     taken: Array
@@ -25,9 +27,11 @@ def conjugate_gradients(
 ) -> Array:
     """Return z with apply(z) = b for each example, (batch, *shape), by conjugate gradients from z = 0.
 
-    An example stops when |b - apply(z)| <= tolerance |b|, or when the curvature along its direction is not positive, as
-    can happen for a matrix that is not symmetric. Its z then no longer changes, so that the result of an example does
-    not depend on the batch. The loop ends when no example is active, or after `iterations`.
+    An example stops when |b - apply(z)| <= tolerance |b|; when the curvature along its direction is not positive; or
+    when two residuals in a row, which are orthogonal if the matrix is symmetric, are not: the matrix of a trained
+    network need not be symmetric, and further iterations would diverge. The iterate of such an iteration is kept if its
+    residual is smaller than the one before. The z of an example that has stopped does not change, so that the result
+    does not depend on the batch. The loop ends when no example is active, or after `iterations`.
 
     Args:
         apply: a linear function of a batch, which does not mix examples.
@@ -46,12 +50,17 @@ def conjugate_gradients(
         curvature = per_example_sum(p * a_p)
         active = active & (curvature > 0)
         step = jnp.where(active, rr / jnp.where(curvature > 0, curvature, 1), 0)
+        further = r - expand(step, r) * a_p
+        after = per_example_sum(further**2)
+        skewed = jnp.abs(per_example_sum(further * r)) > _SKEWED * jnp.sqrt(after * rr)
+        # Where two residuals are not orthogonal, a larger residual is not kept.
+        taken_back = skewed & (after > rr)
+        step, after = jnp.where(taken_back, 0, step), jnp.where(taken_back, rr, after)
         z, r = z + expand(step, z) * p, r - expand(step, r) * a_p
-        after = per_example_sum(r**2)
         ratio = jnp.where(active, after / jnp.where(rr > 0, rr, 1), 0)
         p = jnp.where(expand(active, p), r + expand(ratio, p) * p, p)
         rr = jnp.where(active, after, rr)
-        return _State(taken + 1, z, r, p, rr, active & (rr > goal))
+        return _State(taken + 1, z, r, p, rr, active & ~skewed & (rr > goal))
 
     def unfinished(state: _State) -> Array:
         return jnp.any(state.active) & (state.taken < iterations)

@@ -14,6 +14,7 @@ from score_sde.jobs.quality import (
     PrecisionRecall,
     Quality,
 )
+from score_sde.jobs.restoration import Restoration
 
 __all__ = [
     "FID",
@@ -30,4 +31,5 @@ __all__ = [
     "Memorisation",
     "PrecisionRecall",
     "Quality",
+    "Restoration",
 ]

@@ -15,6 +15,7 @@ from flax import nnx
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, is_concrete
+from score_sde.networks.convolution import convolve
 
 Initializer = Callable[..., Array]
 Activation = Callable[[Array], Array]
@@ -127,13 +128,23 @@ def constant_init(value: float) -> Initializer:
 def conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0, stride: int = 1) -> nnx.Conv:
     """Return a size x size convolution that keeps height and width, or divides them by the stride."""
     inits: dict[str, Any] = {"kernel_init": scaled_init(scale), "bias_init": constant_init(0.0)}
-    return nnx.Conv(inputs, outputs, (size, size), strides=(stride, stride), padding="SAME", rngs=rngs, **inits)
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        strides=(stride, stride),
+        padding="SAME",
+        rngs=rngs,
+        conv_general_dilated=convolve,
+        **inits,
+    )
 
 
 def fan_in_conv(size: int, inputs: int, outputs: int, rngs: nnx.Rngs, bias: bool = True, dilation: int = 1) -> nnx.Conv:
     """Return a size x size convolution that keeps height and width, with PyTorch's initial weights."""
     init = fan_in_init(size * size * inputs)
     settings: dict[str, Any] = {"padding": "SAME", "kernel_dilation": (dilation, dilation), "use_bias": bias}
+    settings |= {"conv_general_dilated": convolve}
     return nnx.Conv(inputs, outputs, (size, size), **settings, kernel_init=init, bias_init=init, rngs=rngs)
 
 
