@@ -12,7 +12,7 @@ from score_sde.config.sections import (
     arguments,
     complete,
 )
-from score_sde.config.specs import build, construct, lookup, names, rule, spec_of, takes
+from score_sde.config.specs import Namespace, build, construct, lookup, names, rule, spec_of, takes
 from score_sde.config.text import read_arguments, read_specs, write_specs
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "NOT_OF_THE_MODEL",
     "NOT_OF_THE_RUN",
     "VERSION",
+    "Namespace",
     "add_argument",
     "arguments",
     "build",

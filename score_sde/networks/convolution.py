@@ -33,12 +33,15 @@ def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any
     kept = padding == "SAME" or (not isinstance(padding, str) and tuple(map(tuple, padding)) == same)
     if x.ndim != 4 or not plain or not kept or any(size % 2 == 0 for size in window):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    of_jax: Any = jax.config
+    precision = options.get("precision")
     return _PRIMITIVE.bind(
         x,
         kernel,
         padding=same,
         dilation=dilation,
-        precision=options.get("precision"),
+        # The primitive is lowered outside jax.default_matmul_precision, in which it was called.
+        precision=of_jax.jax_default_matmul_precision if precision is None else precision,
         dtype=options.get("preferred_element_type"),
     )
 

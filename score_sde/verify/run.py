@@ -7,13 +7,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Mixture
-from score_sde.sde import SDE
-from score_sde.verify import corrector, laws, parametrization, sampler, sde, target
+from score_sde.inverse import Linear, Posterior, Variance
+from score_sde.sde import SDE, VP
+from score_sde.verify import corrector, guide, laws, operator, parametrization, sampler, sde, target
 from score_sde.verify.report import Check, Report, ask
 
-_ROOMS: dict[str, Any] = {"SDE": sde, "sampler": sampler, "corrector": corrector, "parametrization": parametrization}
+_ROOMS: dict[str, Any] = {
+    "SDE": sde,
+    "sampler": sampler,
+    "corrector": corrector,
+    "parametrization": parametrization,
+    "operator": operator,
+    "guide": guide,
+    "variance": guide,
+}
 
 
 def verify(
@@ -29,12 +40,15 @@ def verify(
     An SDE: alpha and variance, the functions that depend on them, simulated marginals, time reversal, likelihood, order
     of convergence. A sampler or corrector: on several SDEs, interface, noise keyed by example, the factors on x_0 and
     noise in one step, distributions, order of convergence. A parametrisation: x_0 and noise, labels, and the results of
-    an ideal network. Bounds of random figures are at least 4 standard errors plus the allowed bias of fine steps.
+    an ideal network. An operator: linearity, adjoint, shapes, scale, range. A guide: both halves, conditions, counts; a
+    `Posterior`, or a `Variance` of one: the guided x_0 and samples against posteriors of Gaussian data, and the
+    probability of a mode. Bounds of random figures are at least 4 standard errors plus the allowed bias of fine steps.
 
     Args:
         thing: the object to check, not a class.
         mixture: the data; None selects two Gaussians in the plane.
-        on: names of the SDEs on which a sampler, corrector or parametrisation is checked, such as VP; None for all.
+        on: names of the SDEs on which a sampler, corrector, parametrisation or guide is checked, such as VP; None for
+            all.
         order: the order of convergence that a sampler must have; None selects its own `convergence_order`.
         tell: a function that is called with each check after its measurement.
 
@@ -47,8 +61,11 @@ def verify(
     """
     kind, start = target.kind_of(thing), time.perf_counter()
     data = mixture if mixture is not None else laws.default_mixture()
+    checked = thing
+    if isinstance(thing, Variance):
+        checked = Posterior(laws.model_of(VP(), data), Linear(np.array([[1.0, 0.5]])), 0.3, thing)
     checks, options = [], claimed(kind, order)
-    for check in ask(_ROOMS[kind].questions(thing, data, chosen(kind, on), **options)):
+    for check in ask(_ROOMS[kind].questions(checked, data, chosen(kind, on), **options)):
         checks.append(check)
         if tell is not None:
             tell(check)

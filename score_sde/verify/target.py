@@ -6,14 +6,19 @@ import importlib
 import inspect
 import json
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
-from score_sde import config, sampling, sde
+import numpy as np
+
+from score_sde import config, inverse, sampling, sde
 from score_sde.core.errors import InputError
-from score_sde.denoisers import parametrization
+from score_sde.denoisers import Guide, guidance, parametrization
+from score_sde.verify import laws
 
 KINDS: dict[str, tuple[Any, type]] = {
+    "operator": (inverse, inverse.Operator),
+    "guide": ((guidance, inverse), Guide),
+    "variance": (inverse, inverse.Variance),
     "SDE": (sde, sde.SDE),
     "sampler": (sampling, sampling.Sampler),
     "corrector": (sampling, sampling.Corrector),
@@ -22,7 +27,7 @@ KINDS: dict[str, tuple[Any, type]] = {
 
 
 def kind_of(thing: Any) -> str:
-    """Return the kind of `thing`: 'SDE', 'sampler', 'corrector' or 'parametrization'.
+    """Return the kind of `thing`, a name of KINDS, such as 'SDE' or 'sampler'.
 
     Raises:
         InputError: for an object of another kind.
@@ -31,8 +36,8 @@ def kind_of(thing: Any) -> str:
         if isinstance(thing, base):
             return kind
     raise InputError(
-        f"{thing!r} is a {type(thing).__name__}; expected an SDE, a Sampler, a Corrector or a Parametrization of "
-        "score_sde, or a subclass of one."
+        f"{thing!r} is a {type(thing).__name__}; expected an SDE, a Sampler, a Corrector, a Parametrization, a Guide, "
+        "an Operator or a Variance of score_sde, or a subclass of one."
     )
 
 
@@ -67,9 +72,15 @@ def resolve(path: str, arguments: Sequence[str] = ()) -> Any:
     return kind_of(found)
 
 
-def _made(found: type, namespace: ModuleType, arguments: dict[str, Any]) -> Any:
+def _made(found: type, namespace: config.Namespace, arguments: dict[str, Any]) -> Any:
+    context: list[Any] = []
+    if issubclass(found, Guide):  # the guide is put around a known denoiser
+        context.append(laws.model_of(sde.VP(), laws.default_mixture()))
+        if issubclass(found, inverse.Posterior):
+            # The checks have an operator of their own.
+            arguments = {"operator": inverse.Linear(np.array([[1.0, 0.5]])), "noise_std": 0.3} | arguments
     try:
-        return config.construct(found, namespace, arguments)
+        return config.construct(found, namespace, arguments, *context)
     except InputError:
         raise
     except Exception as error:
