@@ -642,3 +642,24 @@ def test_a_chain_needs_levels_for_repaint():
     grid = ss.time_grid.uniform(chain, 20)
     particles = ss.sample(model, inverse.Particles(0.1, 8), grid, (3,), n=2, seed=0, cond=cond)
     assert np.isfinite(particles.x).all()
+
+
+@pytest.mark.slow
+def test_rematerialisation_bounds_the_memory_of_the_products():
+    """The compiled program needs less memory if the blocks of the network are computed again."""
+    x, y = (jax.ShapeDtypeStruct((16, side, side, 3), jnp.float32) for side in (32, 16))
+
+    def megabytes(remat):
+        network = ss.networks.DDPMpp(
+            (32, 32, 3), channels=32, multipliers=(1, 2), blocks=2, attention=(), dropout=0.0, remat=remat
+        )
+
+        def predict(params, x, y):
+            denoiser = ss.NetworkDenoiser(ss.VP(), ss.Noise(), network, params)
+            return inverse.Posterior(denoiser, inverse.Downsample(2), 0.1).predict(x, 0.4, {"y": y}).x0
+
+        params = jax.eval_shape(network.init, jax.random.key(0))
+        compiled = jax.jit(predict).lower(params, x, y).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+    assert megabytes("full") < 0.85 * megabytes("none")
