@@ -369,6 +369,7 @@ def test_a_temperature_is_refused_with_a_guide():
 
 MODEL = ss.GaussianMixture(ss.VP(), *THREE)
 OTHER = ss.GaussianMixture(ss.VP(beta_max=10.0), *THREE)
+MIXED = ss.GaussianMixture(ss.VP(), *MIXTURE)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +392,16 @@ OTHER = ss.GaussianMixture(ss.VP(beta_max=10.0), *THREE)
         (lambda: ss.Rescaled(ss.ClassifierFree(MODEL, 2.0), half="v"), "half of Rescaled is 'v'"),
         (lambda: ss.Projected(ss.ClassifierFree(MODEL, 2.0), norm=0), "norm of Projected is 0"),
         (lambda: ss.Projected(ss.ClassifierFree(MODEL, 2.0), eta=np.inf), "eta of Projected is inf"),
+        (
+            lambda: ss.Rescaled(ss.ClassifierFree(MODEL, {"label": 1.5, "also": 1.0}, instead={"also": "label"})),
+            "Rescaled got a guide with several weights; expected one weight",
+        ),
+        (
+            lambda: ss.Guided(MODEL, MIXED, 2.0),
+            "bad of Guided reads 'label' as .*; expected the declaration of the good",
+        ),
+        (lambda: ss.Guided(MODEL, MODEL, np.inf), "weight of Guided is inf; expected one finite number"),
+        (lambda: ss.ClassifierGuided(MODEL, lambda x, t, cond: (x, x)).score(POINTS, 0.4), "ClassifierGuided returned"),
         (lambda: ss.Thresholded(MODEL, 1.5), "quantile of Thresholded is 1.5"),
         (lambda: ss.ClassifierGuided(MODEL, None), "log_prob of ClassifierGuided is None"),
         (lambda: ss.ClassifierGuided(MODEL, lambda x, t, cond: x).score(POINTS, 0.4), r"returned shape \(5, 2\)"),

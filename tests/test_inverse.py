@@ -372,7 +372,8 @@ def test_particles_sample_the_posterior():
     drawn = draw(FullGaussian(sde, np.zeros(3), COV), sampler, ss.time_grid.log_snr(sde, 60), cond)
     found = spread_and_bias(drawn.x, means, cov, (0, 1, 2))
     assert np.abs(found[:, 0] - 1).max() < 0.1 and found[:, 1].max() < 0.12, found
-    assert drawn.nfe.tolist() == [16 * 60] * DRAWS and drawn.vjps.tolist() == [16 * 60] * DRAWS
+    # 60 steps, and the twist of the last particles
+    assert drawn.nfe.tolist() == [16 * 61] * DRAWS and drawn.vjps.tolist() == [16 * 61] * DRAWS
 
 
 def test_samplers_that_are_not_exact_have_the_measured_errors():
@@ -663,3 +664,97 @@ def test_rematerialisation_bounds_the_memory_of_the_products():
         return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
     assert megabytes("full") < 0.85 * megabytes("none")
+
+
+# Findings of readers.
+
+
+def test_daps_is_finite_for_squares():
+    """The curvature of x^2 grows with x; proposals that go too far are not accepted."""
+    squares = inverse.Function(lambda x: x**2, (2,), affine=False)
+    model = ss.GaussianMixture(ss.VP(), [0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.6)
+    y = np.tile([0.9, 0.1], (50, 1))
+    sampler = inverse.DAPS(0.1, operator=squares, langevin=30)
+    x = ss.sample(model, sampler, ss.time_grid.log_snr(model.sde, 20), (2,), n=50, seed=0, cond={"y": y}).x
+    assert np.sqrt(np.mean((x**2 - y) ** 2)) < 0.3
+
+
+@pytest.mark.slow
+def test_particles_that_stop_early_have_the_posterior_of_that_time():
+    """With denoise=False at alpha = 0.5, the law is that of alpha x_0 + sigma n, with x_0 of the posterior."""
+    sde, n = ss.VP(), 2000
+    model = ss.GaussianMixture(sde, [1.0], [[2.0, 2.0]], 0.5)
+    grid = ss.time_grid.log_snr(sde, 60)
+    grid = grid[: int(np.argmin(np.abs(np.asarray(sde.alpha(jnp.asarray(grid))) - 0.5))) + 1]
+    cond = dict(y=np.tile([1.5, 0.0], (n, 1)), mask=np.tile([True, False], (n, 1)))
+    drawn = ss.sample(model, inverse.Particles(0.1, 16), grid, (2,), n=n, seed=0, cond=cond, denoise=False)
+    alpha, sigma = float(sde.alpha(grid[-1])), float(sde.sigma(grid[-1]))
+    gain = 0.25 / 0.26
+    mean, variance = alpha * (2 + gain * (1.5 - 2)), alpha**2 * 0.25 * (1 - gain) + sigma**2
+    assert abs(drawn.x[:, 0].mean() - mean) < 0.08 and abs(drawn.x[:, 0].std() / np.sqrt(variance) - 1) < 0.08
+
+
+class OnlyOwn(ss.Guide):
+    """`OnlyOwn` raises InputError for conditions that the denoiser does not read."""
+
+    def predict(self, x, t, cond=None, *, keys=None):
+        extra = [name for name in cond or {} if name not in self.reads]
+        if extra:
+            raise ss.InputError(f"inner receives {extra}")
+        return self.denoiser.predict(x, t, cond)
+
+
+def test_samplers_keep_their_conditions_to_themselves():
+    model = OnlyOwn(ss.GaussianMixture(ss.VP(), [1.0], np.zeros((1, 3)), 0.5))
+    cond = {"y": np.ones((2, 3)), "mask": np.array([SEEN] * 2)}
+    for sampler in (inverse.DAPS(0.1), inverse.Replacement(), inverse.DPS(), inverse.Particles(0.1, 2)):
+        ss.sample(model, sampler, ss.time_grid.log_snr(model.sde, 3), (3,), n=2, seed=0, cond=cond)
+
+
+POINTS = ss.GaussianMixture(ss.VP(), [0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], 0.6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: inverse.DPS(sampler=inverse.Replacement()), "sampler of DPS is .* which reads y too"),
+        (lambda: inverse.Replacement(inverse.DPS()), "sampler of Replacement is .* which reads y too"),
+        (lambda: inverse.RePaint(ss.LMS()), "which remembers steps; expected one without memory"),
+        (lambda: sample_with(inverse.DPS(sampler=ss.Heun())), "takes 2 evaluations in a step; expected one with 1"),
+        (
+            lambda: ss.sample(
+                inverse.Posterior(SMALL, inverse.Mask(), 0.1), inverse.Particles(0.1, 2),
+                ss.time_grid.log_snr(SMALL.sde, 2), (4, 4, 3), n=2, seed=0, cond={"y": IMAGES, "mask": KNOWN},
+            ),
+            "Particles and Posterior both read 'mask'|both read 'y'",
+        ),
+        (lambda: inverse.Posterior(SMALL, inverse.Mask(), np.ones(3)), r"noise_std of Posterior has the shape \(3,\)"),
+        (lambda: inverse.Posterior(SMALL, inverse.Mask(), "mask"), "noise_std of Posterior is 'mask'"),
+        (lambda: inverse.Posterior(SMALL, inverse.Mask(), 0.1, limits=(1, -1)), r"limits of Posterior are \(1, -1\)"),
+        (
+            lambda: inverse.Posterior(POINTS, inverse.Mask(), "s").score(
+                np.ones((1, 2)), 0.3, {"y": np.ones((1, 2)), "mask": np.ones((1, 2), bool), "s": np.array([-0.1])}
+            ),
+            r"cond\['s'\] has -0.1.*; expected standard deviations of at least 0",
+        ),
+        (
+            lambda: inverse.Posterior(POINTS, inverse.Mask(), 0.1).score(
+                np.ones((1, 2)), 0.3, {"y": np.ones((1, 2)), "mask": np.ones((1, 1), bool)}
+            ),
+            r"cond\['mask'\] has shape \(1, 1\)",
+        ),
+        (
+            lambda: inverse.Posterior(POINTS, inverse.Mask([True]), 0.1).score(
+                np.ones((1, 2)), 0.3, {"y": np.ones((1, 2))}
+            ),
+            r"Mask cannot measure examples of shape|mask of Mask has the shape \(1,\)",
+        ),
+        (
+            lambda: inverse.Posterior(POINTS, inverse.Function(lambda x: x[:, 0], (2,)), 0.1).reads,
+            "Function cannot measure examples of shape",
+        ),
+    ],
+)  # fmt: skip
+def test_what_readers_found_is_refused(call, message):
+    with pytest.raises(ss.InputError, match=message):
+        call()

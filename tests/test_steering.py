@@ -161,3 +161,41 @@ def test_thresholding_needs_data_in_minus_1_to_1():
     with pytest.raises(ss.InputError, match=r"has Thresholded, and the data have the range \(0.0, 1.0\)"):
         guides.read_guides("guidance", "Thresholded", True, flat)
     assert len(guides.read_guides("guidance", "Thresholded", True, CODEC)) == 2
+
+
+def test_a_posterior_has_no_class_that_nobody_asked_for(measured):
+    """Without a measurement each class is drawn in turn; with one, the class is absent unless it is asked for."""
+    path, y, mask = measured
+    guidance = "Posterior(operator=Mask(), noise_std=0.05)"
+    generator = Generator.from_config(
+        section(guidance=guidance, cond=f"y='{path}', mask='{path}'"), MODEL.denoiser, CODEC
+    )
+    assert "label" not in generator(MODEL.denoiser, 2).cond
+    asked = section(guidance=guidance, cond=f"y='{path}', mask='{path}', label=1")
+    assert Generator.from_config(asked, MODEL.denoiser, CODEC)(MODEL.denoiser, 2).cond["label"].tolist() == [1, 1]
+    options = dict(guidance=guidance, y=y, mask=mask, grid=ss.time_grid.log_snr(ss.VP(), 4))
+    np.testing.assert_array_equal(MODEL.sample(10, **options).x, MODEL.sample(10, label=None, **options).x)
+
+
+@pytest.mark.parametrize(
+    "sampler", [inverse.Replacement(), inverse.DAPS(0.05), inverse.Particles(0.05, 2), inverse.DPS()]
+)
+def test_samplers_check_the_scale_of_y(measured, sampler):
+    _, y, mask = measured
+    grid = ss.time_grid.log_snr(ss.VP(), 2)
+    for wrong, message in (
+        ((y + 1) * 127.5, "expected the units of the operator's output"),
+        (y.astype(np.uint8), "uint8"),
+    ):
+        with pytest.raises(ss.InputError, match=message):
+            MODEL.sample(10, sampler=sampler, grid=grid, y=wrong, mask=mask)
+
+
+def test_masks_of_a_call_have_one_channel_or_all(measured):
+    _, y, mask = measured
+    options = dict(guidance="Posterior(operator=Mask(), noise_std=0.05)", grid=ss.time_grid.log_snr(ss.VP(), 2))
+    whole = MODEL.sample(10, y=y, mask=mask, **options).x
+    np.testing.assert_array_equal(MODEL.sample(10, y=y, mask=mask.astype(float), **options).x, whole)
+    with pytest.raises(ss.InputError, match="expected bool of shape") as error:
+        MODEL.sample(10, y=y, mask=np.ones((10, 5, 5, 1), bool), **options)
+    assert len(str(error.value)) < 300

@@ -50,7 +50,8 @@ def lookup(namespace: Namespace, name: str, base: type | None = None, offered: S
         return _dotted(name, base)
     if len(known) > 40:  # for a whole library, similar names help more than the full list
         known = difflib.get_close_matches(str(name), known, n=8, cutoff=0.4) or known[:8]
-    where = modules[0].__name__.removeprefix("score_sde.")
+    offering = next((module for module in modules if names(module, base)), modules[0])
+    where = offering.__name__.removeprefix("score_sde.")
     hint = " (or the dotted path of your own class)" if base is not None else ""
     raise InputError(f"{where} has no {name!r}; expected one of {', '.join(known)}{hint}.")
 

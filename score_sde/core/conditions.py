@@ -39,6 +39,7 @@ class Condition:
     required: bool = False
 
     is_text: ClassVar[bool] = False  # True if text is a value, and never the name of a file with values
+    excludes_defaults: ClassVar[bool] = False  # True if other conditions have no default values beside this one
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", as_shape(f"shape of {type(self).__name__}", self.shape))
@@ -63,7 +64,7 @@ class Condition:
             array = np.asarray(None)
         cast = array.astype(self.dtype) if array.shape == self.shape and array.dtype.kind in "biuf" else None
         if cast is None or (cast.dtype.kind != "f" and not np.array_equal(cast, array)):
-            raise InputError(f"a condition is {value!r}; expected {self.dtype} of shape {self.shape}.")
+            raise InputError(f"a condition is {shown(value)}; expected {self.dtype} of shape {self.shape}.")
         return cast
 
     def is_one(self, value: Any) -> bool:

@@ -102,6 +102,9 @@ def _shown(value: Any) -> str:
 def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, *, whole: bool = True) -> Cond:
     """Return the condition of the samples with numbers `numbers`: the values in `given`, and defaults for other names.
 
+    There are no defaults if a condition such as a measurement is read (`excludes_defaults`): its samples must not have
+    a class that nobody asked for.
+
     Args:
         given: {name: one value for all samples, or a list that the samples use in turn, or None for absent, or the name
             of a file whose rows the samples use in turn: 'PATH.npz', its array `name`, or 'PATH.npz:ARRAY', or
@@ -119,8 +122,12 @@ def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, 
                 f"sample.cond names {name!r}, which the model does not read; it reads {', '.join(reads) or 'none'}."
             )
     cond: dict[str, Any] = {}
+    alone = any(condition.excludes_defaults for condition in reads.values())
     for name, condition in reads.items():
-        value = condition.default(numbers) if name not in given else _repeated(name, given[name], condition, numbers)
+        if name in given:
+            value = _repeated(name, given[name], condition, numbers)
+        else:
+            value = None if alone else condition.default(numbers)
         if value is not None:
             cond[name] = value
         elif condition.required and whole:

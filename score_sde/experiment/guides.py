@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from score_sde.core.errors import InputError
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser, Guide, guidance
 from score_sde.inverse import Posterior, Through
+from score_sde.inverse.known import Measuring
 from score_sde.sampling import Sampler
 
 GuideSpecs = str | Mapping[str, Any] | Sequence[Any]
@@ -64,10 +66,17 @@ def guided(denoiser: Denoiser, guides: Sequence[Mapping[str, Any]]) -> Denoiser:
 
 
 def read_sampler(spec: Mapping[str, Any], codec: Codec) -> Sampler:
-    """Return the sampler that a config names; `Through` gets the codec."""
+    """Return the sampler that a config names; `Through` gets the codec, and a measuring sampler the data's range."""
     sampler: Sampler = config_.build(
         (sampling, inverse), with_codec(config_.to_dict(spec), codec), base=sampling.Sampler
     )
+    return limited(sampler, codec)
+
+
+def limited(sampler: Sampler, codec: Codec) -> Sampler:
+    """Return a sampler that checks the scale of its measurement, if it reads one, with the range of the data."""
+    if isinstance(sampler, Measuring) and sampler.limits is None and codec.clip_range is not None:
+        return dataclasses.replace(sampler, limits=codec.clip_range)
     return sampler
 
 

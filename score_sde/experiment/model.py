@@ -23,7 +23,7 @@ from score_sde.core.errors import InputError
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_points
-from score_sde.experiment.guides import GuideSpecs, guided, read_guides
+from score_sde.experiment.guides import GuideSpecs, guided, limited, read_guides
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.likelihood.bits import as_values
 from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
@@ -102,6 +102,7 @@ class Model:
         grid = time_grid.default(self.denoiser.sde, 40) if grid is None else grid
         sampler = Heun() if sampler is None else sampler
         check_sampler(sampler, Sampler)
+        sampler = limited(sampler, self.codec)
         denoiser = guided(self.denoiser, read_guides("guidance", guidance, clip, self.codec))
         if cond is None:
             require_whole("first", first, 0)

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, expand, per_example_sum
 from score_sde.core.checks import is_number, shown
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser, Guide, Prediction
-from score_sde.inverse.known import Measuring
+from score_sde.inverse.known import Measuring, check_inner
 from score_sde.inverse.posterior import check_measurement, measured_values
 from score_sde.sampling import Ancestral, Sampler
 from score_sde.sampling.base import State
-from score_sde.sampling.checks import check_sampler
 from score_sde.sampling.counting import own_vjps
 from score_sde.sde import SDE
 
@@ -34,6 +34,13 @@ class _Known(Guide):
 
     def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
         return self.prediction
+
+
+class _Nothing(Denoiser):
+    """`_Nothing` predicts 0 for both halves."""
+
+    def predict(self, x: Array, t: ArrayLike, cond: Cond = None, *, keys: Array | None = None) -> Prediction:
+        return Prediction(jnp.zeros_like(x), jnp.zeros_like(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +64,7 @@ class DPS(Measuring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sampler(self.sampler, Sampler)
+        check_inner("DPS", self.sampler)
         if not is_number(self.zeta) or not 0 < self.zeta < np.inf:
             raise InputError(f"DPS got zeta={shown(self.zeta)}; expected a positive number.")
 
@@ -70,6 +77,17 @@ class DPS(Measuring):
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         self.sampler.check(sde, grid)
+        x = jnp.zeros((1, 1))
+        nothing = _Nothing(sde)
+        t, s = (jnp.asarray(time, x.dtype) for time in grid[:2])
+        nfe = self.sampler.step(
+            keys_.examples(keys_.stream(0, "sample"), np.arange(1)), nothing, x, t, s, self.sampler.init(x)
+        )[2]
+        if int(nfe[0]) != 1:
+            raise InputError(
+                f"sampler of DPS is {self.sampler}, which takes {int(nfe[0])} evaluations in a step; expected one with "
+                "1, such as Ancestral()."
+            )
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None

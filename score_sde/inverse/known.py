@@ -16,9 +16,10 @@ from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
 from score_sde.inverse.measurement import MEASURED
 from score_sde.inverse.operators import Mask, Operator
-from score_sde.inverse.posterior import measured_values, measurement
+from score_sde.inverse.posterior import check_range, measured_values, measurement
 from score_sde.sampling import Sampler
-from score_sde.sampling.base import own_removed
+from score_sde.sampling.base import State, own_removed
+from score_sde.sampling.checks import check_sampler
 from score_sde.sde import SDE
 
 
@@ -28,9 +29,11 @@ class Measuring(Sampler):
 
     Attributes:
         operator: A.
+        limits: the range of the data on the model's scale, with which the scale of y is checked; None for no check.
     """
 
     operator: Operator = dataclasses.field(default_factory=Mask, kw_only=True)
+    limits: tuple[float, float] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,12 +45,28 @@ class Measuring(Sampler):
     def takes_temperature(self) -> bool:
         return False
 
+    def check_cond(self, cond: Cond) -> None:
+        if self.limits is not None:
+            check_range(self.operator, self.limits, getattr(self, "noise_std", 0.0), cond)
+
+    def finish(
+        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, state: State, cond: Cond, denoise: bool
+    ) -> tuple[Array, Array]:
+        return super().finish(keys, denoiser, x, t, state, self.inner(denoiser, x, cond), denoise)
+
     def reads(self, shape: tuple[int, ...]) -> Conditions:
         return Conditions(dict(self.operator.reads(shape)) | {MEASURED: measurement(self.operator, shape)})
 
     def inner(self, denoiser: Denoiser, x: Array, cond: Cond) -> Cond:
         """Return the conditions for the denoiser."""
         return own_removed(denoiser, self.reads(x.shape[1:]), cond)
+
+
+def check_inner(name: str, sampler: Any) -> None:
+    """Raise InputError unless `sampler` is a sampler that reads no measurement itself."""
+    check_sampler(sampler, Sampler)
+    if isinstance(sampler, Measuring):
+        raise InputError(f"sampler of {name} is {shown(sampler)}, which reads y too; expected one without measurement.")
 
 
 def replaced(operator: Operator, sde: SDE, x: Array, t: Array, cond: Cond, keys: Array | None) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,12 @@ class Measurement(Condition):
     dtype: str = dataclasses.field(default="float64", kw_only=True)
     required: bool = dataclasses.field(default=True, kw_only=True)
     any_shape: bool = dataclasses.field(default=False, kw_only=True)
+
+    excludes_defaults: ClassVar[bool] = True
+
+    def parse(self, value: Any) -> Any:
+        array = np.asarray(value)
+        return super().parse(self.fitted("y", array) if array.ndim else array)
 
     def like_of(self, value: Any, batch: int) -> Any:
         if not self.any_shape:
@@ -60,13 +66,16 @@ class Seen(Condition):
         shape = np.shape(value)[1:] if self.any_shape else self.shape
         return jax.ShapeDtypeStruct((batch, *shape), np.dtype(bool))
 
+    def parse(self, value: Any) -> Any:
+        return super().parse(self.fitted("mask", np.asarray(value)[None])[0])
+
     def fitted(self, name: str, value: Any) -> Any:
         value = value if hasattr(value, "dtype") else np.asarray(value)
         if value.dtype != bool:
             if is_concrete(value) and not np.isin(np.asarray(value), (0, 1)).all():
                 raise InputError(f"cond[{name!r}] has other values than 0 and 1; expected True for known numbers.")
             value = value.astype(bool)
-        one_channel = value.ndim == len(self.shape) + 1 and value.shape[1:] == (*self.shape[:-1], 1)
+        one_channel = value.ndim == 4 == len(self.shape) + 1 and value.shape[1:] == (*self.shape[:-1], 1)
         if one_channel and not self.any_shape:
             xp: Any = jnp if isinstance(value, jax.Array) else np
             value = xp.broadcast_to(value, (len(value), *self.shape))

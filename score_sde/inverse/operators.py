@@ -72,7 +72,7 @@ class Operator(eqx.Module):
             out = jax.eval_shape(self, jax.ShapeDtypeStruct((1, *shape), float), like or None)
         except InputError:
             raise
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # a function of the user may raise any error
             raise InputError(f"{type(self).__name__} cannot measure examples of shape {shape}: {error}.") from error
         return tuple(out.shape[1:])
 
@@ -129,14 +129,14 @@ class Mask(Operator):
 
     def _seen(self, x: Array, cond: Cond) -> Array:
         if self.mask is not None:
-            fits = self.mask.shape in (x.shape[1:], (*x.shape[1:-1], 1))
+            fits = self.mask.shape == x.shape[1:] or (x.ndim == 4 and self.mask.shape == (*x.shape[1:-1], 1))
             if not fits:
                 raise InputError(f"mask of Mask has the shape {self.mask.shape}; expected {x.shape[1:]}.")
             return jnp.broadcast_to(jnp.asarray(self.mask), x.shape)
         if cond is None or MASK not in cond:
             raise InputError(f"cond has no {MASK!r}; expected True for known numbers, of shape {x.shape}.")
         mask = jnp.asarray(cond[MASK])
-        if mask.shape not in (x.shape, (*x.shape[:-1], 1)):
+        if mask.shape != x.shape and not (x.ndim == 4 and mask.shape == (*x.shape[:-1], 1)):
             raise InputError(f"cond[{MASK!r}] has the shape {mask.shape}; expected {x.shape}.")
         return jnp.broadcast_to(mask, x.shape).astype(bool)
 
@@ -225,11 +225,12 @@ class Downsample(Operator):
 
 
 class Blur(Operator):
-    """`Blur` filters images (height, width, channels) with a Gaussian along both sides, as scipy.ndimage does.
+    """`Blur` filters images (height, width, channels) with a Gaussian along both sides.
 
-    The filter has the radius round(4 std), and its weights add up to 1. Beyond the border, an image continues by
-    reflection about the last pixel ('reflect'), periodically ('circular'), with zeros ('zero'), or with the last pixel
-    ('edge').
+    The filter is scipy.ndimage.gaussian_filter with mode 'mirror', 'wrap', 'constant' or 'nearest' for 'reflect',
+    'circular', 'zero' or 'edge'. It has the radius round(4 std), and its weights add up to 1. Beyond the border, an
+    image continues by reflection about the last pixel ('reflect'), periodically ('circular'), with zeros ('zero'), or
+    with the last pixel ('edge').
 
     Attributes:
         std: standard deviation of the Gaussian, in pixels.

@@ -65,7 +65,8 @@ class Particles(Measuring):
     times `count`. At the end one particle is drawn by the last weights. With many particles and steps, the samples
     follow p(x_0 | y) for any data, also data with several modes, where guided denoisers do not. One sample costs
     `count` evaluations and as many vector-Jacobian products in each step. The memory is that of a batch `count` times
-    as large. An operator that is not affine is allowed.
+    as large. An operator that is not affine is allowed. At each time of a trajectory another particle may be shown.
+    With starting points, one particle of each example starts there, and the others start at draws of the prior.
 
     Attributes:
         noise_std: the standard deviation of the noise of y.
@@ -135,11 +136,16 @@ class Particles(Measuring):
     def finish(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, state: State, cond: Cond, denoise: bool
     ) -> tuple[Array, Array]:
-        twisted = self._twisted(denoiser, state.x, t, cond, data=not denoise)
+        noisy = denoiser.sde.variance(t) > 0  # particles at level 0 of a chain are data
+        twisted = jax.lax.cond(
+            noisy,
+            lambda: self._twisted(denoiser, state.x, t, cond),
+            lambda: self._twisted(denoiser, state.x, t, cond, data=True),
+        )
         weight = state.log_weight + twisted.log_twist - state.log_twist
         drawn = self._picked(keys, twisted.x0 if denoise else state.x, weight)
         nfe = self.count * (evaluations(denoiser, x, t) + own_vjps(x, 1))
-        return drawn, nfe if denoise else jnp.zeros_like(nfe)
+        return drawn, jnp.where(noisy, nfe, 0)
 
     def _start(self, keys: Array, sde: SDE, x: Array) -> Array:
         """Return the first particles: x, which is a draw of the prior, and further draws of the prior."""

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde.core.arrays import Array, as_array, as_float, expand, is_concrete, to_time
-from score_sde.core.checks import shown
+from score_sde.core.checks import is_number, shown
 from score_sde.core.conditions import ABSENT, Cond, Condition, Conditions, only
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser, Guide, Prediction
@@ -66,7 +66,11 @@ class Posterior(Guide):
         if not (variance is None or isinstance(variance, Variance)):
             raise InputError(f"variance of Posterior is {shown(variance)}; expected Moments(), or another Variance.")
         self.operator, self.variance = operator, Zero() if variance is None else variance
-        self.noise_std, self.limits = self._checked_noise(noise_std), limits
+        pair = limits is None or (isinstance(limits, tuple | list) and len(limits) == 2 and all(map(is_number, limits)))
+        if not pair or (limits is not None and not limits[0] < limits[1]):
+            raise InputError(f"limits of Posterior are {shown(limits)}; expected (low, high), or None.")
+        self.noise_std = self._checked_noise(noise_std)
+        self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
         taken = [name for name in self._own if name in denoiser.reads and name not in operator.reads(self.shape)]
         if taken:
             raise InputError(
@@ -74,7 +78,8 @@ class Posterior(Guide):
             )
 
     def _checked_noise(self, given: Any) -> Any:
-        if isinstance(given, str) and given.isidentifier() and given not in (ABSENT, MEASURED):
+        read = (ABSENT, MEASURED, *self.operator.reads(self.shape), *self.denoiser.reads)
+        if isinstance(given, str) and given.isidentifier() and given not in read:
             return given
         if is_concrete(given) and as_array(given, "noise_std of Posterior").dtype.kind not in "iuf":
             raise InputError(f"noise_std of Posterior is {shown(given)}; expected a number of at least 0.")
@@ -89,6 +94,13 @@ class Posterior(Guide):
                 f"noise_std of Posterior is {shown(given)} with {type(self.variance).__name__}; expected numbers "
                 f"{'above 0, by whose square y - A x_0 is divided' if least == 0 else 'of at least 0'}."
             )
+        if value.ndim and self.shape is not None:
+            expected = self.operator.measured_shape(self.shape)
+            if value.shape != expected:
+                raise InputError(
+                    f"noise_std of Posterior has the shape {value.shape}; expected one number, or {expected}, the "
+                    "shape of one measurement."
+                )
         return as_float(given)
 
     @property
@@ -106,6 +118,14 @@ class Posterior(Guide):
 
     def check_cond(self, cond: Cond) -> None:
         super().check_cond(cond)
+        named = (cond or {}).get(self.noise_std) if isinstance(self.noise_std, str) else None
+        if named is not None and is_concrete(named):
+            least = np.asarray(named).min()
+            if least < 0 or (least == 0 and isinstance(self.variance, Zero)):
+                raise InputError(
+                    f"cond[{self.noise_std!r}] has {least}; expected standard deviations of at least 0, or above 0 for "
+                    "variance=None."
+                )
         if self.limits is not None:
             check_range(self.operator, self.limits, self.noise_std, cond)
 

@@ -16,10 +16,9 @@ from score_sde.core.checks import is_whole, shown
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
-from score_sde.inverse.known import Measuring, orthogonal_scale, replaced
+from score_sde.inverse.known import Measuring, check_inner, orthogonal_scale, replaced
 from score_sde.sampling import Ancestral, Sampler
 from score_sde.sampling.base import State
-from score_sde.sampling.checks import check_sampler
 from score_sde.sde import SDE
 
 
@@ -36,7 +35,7 @@ class _Replacing(Measuring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sampler(self.sampler, Sampler)
+        check_inner(type(self).__name__, self.sampler)
 
     @property
     def chooses_steps(self) -> bool:
@@ -119,6 +118,10 @@ class RePaint(_Replacing):
                 raise InputError(
                     f"RePaint got {name}={shown(getattr(self, name))}; expected a whole number, at least 1."
                 )
+        if jax.tree.leaves(self.sampler.init(jnp.zeros((1, 1)))):
+            raise InputError(
+                f"sampler of RePaint is {self.sampler}, which remembers steps; expected one without memory."
+            )
 
     def init(self, x: Array) -> State:
         return jnp.ones((), bool)  # whether no step has been taken

@@ -80,8 +80,13 @@ class Restoration(Evaluation):
         fraction = is_number(self.mask) and 0 < float(self.mask) < 1
         if not (self.mask == "box" or fraction):
             raise InputError(f"mask of Restoration is {shown(self.mask)}; expected 'box', or a fraction below 1.")
-        for name in ("operator", "method", "sampler"):
-            _one(name, getattr(self, name))
+        for name, spaces, base in (
+            ("operator", inverse, Operator),
+            ("method", _METHODS, None),
+            ("sampler", (sampling, inverse), Sampler),
+        ):
+            config_.lookup(spaces, _one(name, getattr(self, name))["name"], base)
+        config_.lookup(time_grid, self.grid)
         if self.features:
             network_of(self.features)
 
@@ -150,15 +155,17 @@ class _OfBatch:
     def _conditions(self, x: jax.Array, keys: jax.Array) -> dict[str, np.ndarray]:
         """Return the measurements, and the masks if the operator reads masks."""
         cond: dict[str, Any] = {}
-        if MASK in self._operator.reads(tuple(x.shape[1:])):
-            cond[MASK] = jnp.broadcast_to(self._known(x, keys), x.shape)
+        reads = self._operator.reads(tuple(x.shape[1:]))
+        if MASK in reads:
+            shape = (len(x), *reads[MASK].shape)
+            cond[MASK] = jnp.broadcast_to(self._known(shape, keys), shape)
         clean = self._operator(x, cond)
         noise = keys_.normal(keys_.fold(keys, "noise of y"), clean.shape[1:], clean.dtype)
         return {MEASURED: np.asarray(clean + self._settings.noise_std * noise)} | jax.tree.map(np.asarray, cond)
 
-    def _known(self, x: jax.Array, keys: jax.Array) -> jax.Array:
+    def _known(self, shape: tuple[int, ...], keys: jax.Array) -> jax.Array:
         """Return True for known pixels, (batch, height, width, 1)."""
-        height, width = x.shape[1:3]
+        height, width = shape[1:3]
         if self._settings.mask != "box":
             u = keys_.draw(jax.random.uniform, keys_.fold(keys, "hidden"), (height, width, 1))
             return u >= float(self._settings.mask)
@@ -190,7 +197,9 @@ class _OfBatch:
                 found |= {
                     f"ssim_{name}": metrics.ssim(one, truth, top) for name, one in (("draw", first), ("mean", mean))
                 }
-        unknown = ~np.asarray((cond or {}).get(MASK, np.zeros(truth.shape, bool)))
+        unknown = np.ones(truth.shape, bool)
+        if isinstance(self._operator, inverse.Mask):
+            unknown = np.asarray(self._operator.measured(jnp.asarray((cond or {})[MEASURED]), cond)) == 0
         axes = tuple(range(1, truth.ndim))
         weight = unknown / np.maximum(unknown.sum(axis=axes, keepdims=True), 1)
         # Equal values are ordered at random, because pixels of images are often equal.

@@ -17,6 +17,8 @@ from jax.interpreters import ad, batching, mlir
 
 from score_sde.core.arrays import Array
 
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
 
 def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
     """Return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options), with the same derivatives.
@@ -27,11 +29,13 @@ def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any
     window = kernel.shape[:2]
     dilation = tuple(options.get("rhs_dilation") or (1, 1))
     plain = set(strides) == {1} and set(options.get("lhs_dilation") or (1,)) == {1}
-    plain = plain and options.get("feature_group_count", 1) == 1
+    plain = plain and options.get("feature_group_count", 1) == options.get("batch_group_count", 1) == 1
+    plain = plain and options.get("preferred_element_type") is None and x.dtype == kernel.dtype
+    plain = plain and x.ndim == 4 and _is_plain(options.get("dimension_numbers"), x, kernel)
     # The padding of a dilated odd window that keeps the size is the same on both sides.
     same = tuple((d * (size - 1) // 2,) * 2 for d, size in zip(dilation, window, strict=True))
     kept = padding == "SAME" or (not isinstance(padding, str) and tuple(map(tuple, padding)) == same)
-    if x.ndim != 4 or not plain or not kept or any(size % 2 == 0 for size in window):
+    if not plain or not kept or any(size % 2 == 0 for size in window):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     of_jax: Any = jax.config
     precision = options.get("precision")
@@ -42,20 +46,27 @@ def convolve(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any
         dilation=dilation,
         # The primitive is lowered outside jax.default_matmul_precision, in which it was called.
         precision=of_jax.jax_default_matmul_precision if precision is None else precision,
-        dtype=options.get("preferred_element_type"),
     )
 
 
-def _plain(x: Array, kernel: Array, *, padding: Any, dilation: Any, precision: Any, dtype: Any) -> Array:
+def _is_plain(numbers: Any, x: Array, kernel: Array) -> bool:
+    """Return whether the dimension numbers are NHWC, HWIO, NHWC."""
+
+    def resolved(given: Any) -> Any:
+        return jax.lax.conv_dimension_numbers(x.shape, kernel.shape, given)
+
+    return bool(numbers is not None and resolved(numbers) == resolved(_LAYOUT))
+
+
+def _plain(x: Array, kernel: Array, *, padding: Any, dilation: Any, precision: Any) -> Array:
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
         padding,
         rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=_LAYOUT,
         precision=precision,
-        preferred_element_type=dtype,
     )
 
 
@@ -63,13 +74,11 @@ def _gradient_in_x(g: Any, x: Any, kernel: Array, **options: Any) -> Any:
     """Return the transposed convolution of g: on a CPU as a convolution with the flipped kernel, elsewhere as JAX's."""
     if type(g) is ad.Zero:
         return ad.Zero(x.aval)
-    options["dtype"] = x.aval.dtype
 
     def transposed(kernel: Array, g: Array) -> Array:
-        plain = {**options, "dtype": None}
         like = jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype)
-        (result,) = jax.linear_transpose(lambda x: _plain(x, kernel, **plain), like)(g)
-        return result.astype(x.aval.dtype)
+        (result,) = jax.linear_transpose(lambda x: _plain(x, kernel, **options), like)(g)
+        return result
 
     def flipped(kernel: Array, g: Array) -> Array:
         return _PRIMITIVE.bind(g, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), **options)
@@ -95,7 +104,7 @@ def _batched(arguments: Any, axes: Any, **options: Any) -> Any:
 
 
 _PRIMITIVE = Primitive("same_convolution")
-_PRIMITIVE.def_impl(jax.jit(_plain, static_argnames=("padding", "dilation", "precision", "dtype")))
+_PRIMITIVE.def_impl(jax.jit(_plain, static_argnames=("padding", "dilation", "precision")))
 _PRIMITIVE.def_abstract_eval(
     lambda x, kernel, **options: jax.core.ShapedArray(
         *(lambda out: (out.shape, out.dtype))(jax.eval_shape(lambda a, b: _plain(a, b, **options), x, kernel))

@@ -16,7 +16,7 @@ from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.checks import check_types
 from score_sde.core.conditions import Cond, Conditions, only, without
-from score_sde.core.errors import DivergenceError
+from score_sde.core.errors import DivergenceError, InputError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser, Guide, Prediction
 from score_sde.denoisers.base import checked_prediction
@@ -70,6 +70,9 @@ class Sampler(abc.ABC):
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         """Raise InputError if this sampler is not defined on this grid of this SDE."""
+
+    def check_cond(self, cond: Cond) -> None:
+        """Raise InputError for values of conditions that do not fit each other; called on the host."""
 
     def reads(self, shape: tuple[int, ...]) -> Conditions:
         """Return the conditions that the sampler itself reads, such as a measurement of examples of this shape.
@@ -209,8 +212,7 @@ def sample(
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
     checks.check_sampler(sampler, Sampler)
-    cond = given.checked(cond, read_by(denoiser, sampler, shape), n)
-    denoiser.check_cond(only(cond, denoiser.reads))
+    cond = _checked_cond(denoiser, sampler, shape, cond, n)
     checks.check_temperature(denoiser, sampler, temperature)
     sampler.check(denoiser.sde, times)
     # Padding costs nothing, so the batch size is rounded up to a multiple of the number of devices.
@@ -232,8 +234,22 @@ def sample(
 
 
 def read_by(denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...]) -> Conditions:
-    """Return the conditions that the denoiser or the sampler reads."""
-    return Conditions(dict(sampler.reads(tuple(shape))) | dict(denoiser.reads))
+    """Return the conditions that the denoiser or the sampler reads; raise InputError if both require the same one."""
+    own, inner = sampler.reads(tuple(shape)), denoiser.reads
+    both = [name for name in own if name in inner and own[name].required and inner[name].required]
+    if both:
+        raise InputError(
+            f"{type(sampler).__name__} and {type(denoiser).__name__} both read {both[0]!r}; expected one of them: a "
+            "measurement that is used twice counts twice."
+        )
+    return Conditions(dict(own) | dict(inner))
+
+
+def _checked_cond(denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], cond: Cond, n: int) -> Cond:
+    cond = given.checked(cond, read_by(denoiser, sampler, shape), n)
+    denoiser.check_cond(only(cond, denoiser.reads))
+    sampler.check_cond(cond)
+    return cond
 
 
 def _batches(

@@ -8,9 +8,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from score_sde.core.arrays import Array, as_float
+from score_sde.core.arrays import Array, as_float, is_concrete
 from score_sde.core.checks import is_number, shown
 from score_sde.core.conditions import ABSENT, Cond, Condition, Conditions, is_absent, only
 from score_sde.core.errors import InputError
@@ -86,6 +87,10 @@ class ClassifierFree(Mixing):
     def dropped(self) -> tuple[str, ...]:
         """Return the names that are absent in the unconditional prediction."""
         return self.denoiser.reads.optional if self.drop is None else self.drop
+
+    @property
+    def has_one_weight(self) -> bool:
+        return not isinstance(self.weight, dict) or len(self.weight) == 1
 
     @property
     def constant_weight(self) -> Any:
@@ -245,10 +250,10 @@ def _is_name(value: Any) -> bool:
 def _as_weight(weight: Any) -> Any:
     if _is_name(weight):
         return weight
-    if not is_number(weight):
+    if not is_number(weight) or (is_concrete(weight) and not np.isfinite(weight)):
         raise InputError(
-            f"weight of ClassifierFree is {shown(weight)}; expected one number for all examples, or the name of a "
-            "condition with one weight per example."
+            f"weight of ClassifierFree is {shown(weight)}; expected one finite number for all examples, or the name of "
+            "a condition with one weight per example."
         )
     return as_float(weight)
 

@@ -82,10 +82,11 @@ class ClassifierGuided(Guide):
         """Return grad_x log p, (batch, *shape)."""
         times = jnp.broadcast_to(to_time(t), x.shape[:1])
         value, pull_back = jax.vjp(lambda x: self.log_prob(x, times, cond), x)
-        if value.shape != x.shape[:1]:
+        shape = getattr(value, "shape", None)
+        if shape != x.shape[:1]:
             raise InputError(
-                f"log_prob of ClassifierGuided returned shape {value.shape}; expected (batch,) = {x.shape[:1]}, one "
-                "log-probability for each example."
+                f"log_prob of ClassifierGuided returned {shown(value) if shape is None else f'shape {shape}'}; "
+                f"expected (batch,) = {x.shape[:1]}, one log-probability for each example."
             )
         (gradient,) = pull_back(jnp.ones_like(value))
         return gradient

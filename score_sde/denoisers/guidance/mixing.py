@@ -60,6 +60,11 @@ class Mixing(Guide):
         """Return both predictions, with the weight of the good one."""
 
     @property
+    def has_one_weight(self) -> bool:
+        """Return whether there is one good prediction, with one weight."""
+        return True
+
+    @property
     def constant_weight(self) -> Any:
         """Return the weight if it is one number for all examples, otherwise None."""
         return None
@@ -117,6 +122,12 @@ class Guided(Mixing):
         if not isinstance(bad, Denoiser):
             raise InputError(f"bad of Guided is {shown(bad)}; expected a denoiser, such as model.denoiser.")
         check_same_sde("bad of Guided", bad.sde, denoiser.sde)
+        different = [name for name in bad.reads if denoiser.reads.get(name, bad.reads[name]) != bad.reads[name]]
+        if different:
+            raise InputError(
+                f"bad of Guided reads {different[0]!r} as {bad.reads[different[0]]}; expected the declaration of the "
+                f"good denoiser, {denoiser.reads[different[0]]}."
+            )
         if None not in (bad.shape, denoiser.shape) and tuple(bad.shape or ()) != tuple(denoiser.shape or ()):
             raise InputError(f"bad of Guided has the shape {bad.shape}; expected {denoiser.shape}, as the good one.")
         self.bad, self.weight = bad, as_weight("Guided", weight)
@@ -136,6 +147,10 @@ class Guided(Mixing):
     def pair(self, x: Array, t: ArrayLike, cond: Cond, keys: Array | None) -> Pair:
         bad = self.bad.predict(x, t, only(cond, self.bad.reads), keys=keys)
         return Pair(self.good(x, t, cond, keys), bad, jnp.asarray(self.weight))
+
+    def check_cond(self, cond: Cond) -> None:
+        super().check_cond(cond)
+        self.bad.check_cond(only(cond, self.bad.reads))
 
     def cost(self, count: Callable[[Denoiser], Array]) -> tuple[Array, Array]:
         good = count(self.denoiser)
@@ -199,8 +214,8 @@ def as_interval(name: str, interval: Any) -> Interval:
 
 def as_weight(name: str, weight: Any) -> Any:
     """Return a weight as a float; raise InputError if it is not one number."""
-    if not is_number(weight):
-        raise InputError(f"weight of {name} is {shown(weight)}; expected one number for all examples.")
+    if not is_number(weight) or (is_concrete(weight) and not np.isfinite(weight)):
+        raise InputError(f"weight of {name} is {shown(weight)}; expected one finite number for all examples.")
     return as_float(weight)
 
 

@@ -31,6 +31,10 @@ class _OfMixing(Guide):
                 f"{type(self).__name__} got a {type(denoiser).__name__}; expected it right after a guide with two "
                 "predictions: ClassifierFree or Guided."
             )
+        if not denoiser.has_one_weight:
+            raise InputError(
+                f"{type(self).__name__} got a guide with several weights; expected one weight, for one good prediction."
+            )
 
     def vjps(self, t: ArrayLike) -> Array:
         return self.denoiser.vjps(t)
