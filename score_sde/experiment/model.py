@@ -27,8 +27,7 @@ from score_sde.experiment.guides import GuideSpecs, guided, limited, read_guides
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.likelihood.bits import as_values
 from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
-from score_sde.sampling.base import read_by
-from score_sde.sampling.checks import check_sampler
+from score_sde.sampling.checks import check_sampler, read_by
 
 
 @functools.partial(

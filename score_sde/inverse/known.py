@@ -18,8 +18,8 @@ from score_sde.inverse.measurement import MEASURED
 from score_sde.inverse.operators import Mask, Operator
 from score_sde.inverse.posterior import check_range, measured_values, measurement
 from score_sde.sampling import Sampler
-from score_sde.sampling.base import State, own_removed
-from score_sde.sampling.checks import check_sampler
+from score_sde.sampling.base import State
+from score_sde.sampling.checks import check_sampler, own_removed
 from score_sde.sde import SDE
 
 

@@ -23,7 +23,7 @@ from score_sde.denoisers import Denoiser
 from score_sde.experiment.guides import guided, read_guides, read_sampler
 from score_sde.parallel import processes
 from score_sde.sampling import time_grid
-from score_sde.sampling.base import read_by
+from score_sde.sampling.checks import read_by
 
 
 @dataclasses.dataclass(frozen=True)

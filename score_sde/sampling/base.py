@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.checks import check_types
-from score_sde.core.conditions import Cond, Conditions, only, without
-from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.conditions import Cond, Conditions
+from score_sde.core.errors import DivergenceError
 from score_sde.core.jit import module_jit
 from score_sde.denoisers import Denoiser, Guide, Prediction
 from score_sde.denoisers.base import checked_prediction
@@ -110,11 +109,6 @@ class Sampler(abc.ABC):
             (x_s, state, nfe): nfe is the number of network evaluations per example, int32 (batch,), as counted
             by `evaluations`.
         """
-
-
-def own_removed(denoiser: Denoiser, own: Conditions, cond: Cond) -> Cond:
-    """Return the conditions without those that the sampler reads and the denoiser does not."""
-    return without(cond, [name for name in own if name not in denoiser.reads])
 
 
 class Samples(NamedTuple):
@@ -212,7 +206,7 @@ def sample(
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
     checks.check_sampler(sampler, Sampler)
-    cond = _checked_cond(denoiser, sampler, shape, cond, n)
+    cond = checks.checked_cond(denoiser, sampler, shape, cond, n)
     checks.check_temperature(denoiser, sampler, temperature)
     sampler.check(denoiser.sde, times)
     # Padding costs nothing, so the batch size is rounded up to a multiple of the number of devices.
@@ -231,25 +225,6 @@ def sample(
     samples = Samples(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
     _check_finite(samples.x, first)
     return samples
-
-
-def read_by(denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...]) -> Conditions:
-    """Return the conditions that the denoiser or the sampler reads; raise InputError if both require the same one."""
-    own, inner = sampler.reads(tuple(shape)), denoiser.reads
-    both = [name for name in own if name in inner and own[name].required and inner[name].required]
-    if both:
-        raise InputError(
-            f"{type(sampler).__name__} and {type(denoiser).__name__} both read {both[0]!r}; expected one of them: a "
-            "measurement that is used twice counts twice."
-        )
-    return Conditions(dict(own) | dict(inner))
-
-
-def _checked_cond(denoiser: Denoiser, sampler: Sampler, shape: tuple[int, ...], cond: Cond, n: int) -> Cond:
-    cond = given.checked(cond, read_by(denoiser, sampler, shape), n)
-    denoiser.check_cond(only(cond, denoiser.reads))
-    sampler.check_cond(cond)
-    return cond
 
 
 def _batches(

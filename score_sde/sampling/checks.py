@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from score_sde.core import given
 from score_sde.core.arrays import Array, as_array, is_concrete
 from score_sde.core.checks import is_whole, require_whole
+from score_sde.core.conditions import Cond, Conditions, only, without
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.denoisers import Denoiser, Guide
@@ -81,6 +83,31 @@ def check_temperature(denoiser: Denoiser, sampler: Any, temperature: float) -> N
             f"temperature is {temperature} with {type(wrong).__name__}; expected 1: the noise of a guided model has no "
             "temperature. Sample without the guide, or change its weight."
         )
+
+
+def own_removed(denoiser: Denoiser, own: Conditions, cond: Cond) -> Cond:
+    """Return the conditions without those that the sampler reads and the denoiser does not."""
+    return without(cond, [name for name in own if name not in denoiser.reads])
+
+
+def read_by(denoiser: Denoiser, sampler: Any, shape: tuple[int, ...]) -> Conditions:
+    """Return the conditions that the denoiser or the sampler reads; raise InputError if both require the same one."""
+    own, inner = sampler.reads(tuple(shape)), denoiser.reads
+    both = [name for name in own if name in inner and own[name].required and inner[name].required]
+    if both:
+        raise InputError(
+            f"{type(sampler).__name__} and {type(denoiser).__name__} both read {both[0]!r}; expected one of them: a "
+            "measurement that is used twice counts twice."
+        )
+    return Conditions(dict(own) | dict(inner))
+
+
+def checked_cond(denoiser: Denoiser, sampler: Any, shape: tuple[int, ...], cond: Cond, n: int) -> Cond:
+    """Return the conditions after all checks of a denoiser, of a sampler and of both together."""
+    cond = given.checked(cond, read_by(denoiser, sampler, shape), n)
+    denoiser.check_cond(only(cond, denoiser.reads))
+    sampler.check_cond(cond)
+    return cond
 
 
 def check_start(x: ArrayLike, n: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,8 @@ from score_sde.core.checks import check_types, require_whole
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
-from score_sde.sampling.base import Sampler, State, own_removed
+from score_sde.sampling.base import Sampler, State
+from score_sde.sampling.checks import own_removed
 from score_sde.sampling.counting import evaluations
 from score_sde.sde import SDE
 
