@@ -15,8 +15,14 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+import numpy as np
+from PIL import Image
+
+import score_sde as ss
 from benchmarks.common import machine, write_section
 from benchmarks.quality import evaluated, in_markdown
+from score_sde.data.base import read
+from score_sde.experiment import Experiment
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "inverse.md"
 TASKS = {
@@ -32,7 +38,6 @@ SETTINGS = (
     ("box", "Replacement", 50),
     ("box", "DPS(zeta=0.5)", 50),
     ("half", "Posterior(variance=Moments(iterations=1))", 10),
-    ("half", "Posterior(variance=RowSums())", 10),
     ("half", "Posterior(variance=Flat())", 10),
     ("half", "Replacement", 50),
     ("half", "DPS(zeta=0.3)", 50),
@@ -82,6 +87,31 @@ def row(workdir: pathlib.Path, setting: tuple[str, str, int], n: int, draws: int
     ]
 
 
+def picture(workdir: pathlib.Path, images: int = 5, draws: int = 6) -> None:
+    """Write docs/inverse.png: the image, what is measured, draws of the posterior, their mean and their spread."""
+    model = ss.load(workdir)
+    source = Experiment.from_config(model.config).dataset.source("test")
+    truth = read(source, np.arange(images))["values"]
+    x = np.asarray(model.codec.encode(truth, None)[0])
+    hidden = np.zeros((1, 28, 28, 1), bool)
+    hidden[:, 7:21, 7:21] = True
+    mask = np.broadcast_to(~hidden, x.shape)
+    y = np.where(mask, x + 0.05 * np.random.default_rng(0).standard_normal(x.shape), 0)
+    drawn = model.sample(
+        images * draws,
+        guidance="Posterior(operator=Mask(), noise_std=0.05, variance=Moments(iterations=1))",
+        y=np.repeat(y, draws, axis=0),
+        mask=np.repeat(mask, draws, axis=0),
+        grid=ss.time_grid.log_snr(model.denoiser.sde, 20),
+    ).x.reshape(images, draws, 28, 28)
+    seen = np.asarray(model.codec.quantize(model.codec.decode(y)))[..., 0]
+    shown = [truth[..., 0], seen, *drawn.transpose(1, 0, 2, 3), drawn.mean(axis=1), 2 * drawn.std(axis=1)]
+    rows = np.stack(shown, axis=1).clip(0, 255).astype(np.uint8)
+    sheet = np.pad(rows, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
+    sheet = sheet.transpose(0, 2, 1, 3).reshape(images * 30, -1)
+    Image.fromarray(sheet.repeat(2, axis=0).repeat(2, axis=1)).save(PAGE.with_suffix(".png"), optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/fashion"))
@@ -89,7 +119,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=16)
     parser.add_argument("--only", default="", help="only the rows that contain one of these texts")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--picture", action="store_true", help="only write docs/inverse.png")
     options = parser.parse_args()
+    if options.picture:
+        picture(options.workdir.resolve())
+        return
     only = [text for text in options.only.split(",") if text]
     wanted = [one for one in SETTINGS if not only or any(text in " ".join(map(str, one)) for text in only)]
     rows = [row(options.workdir.resolve(), one, options.n, options.draws) for one in wanted]
