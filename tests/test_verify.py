@@ -605,8 +605,14 @@ INSTANCE = ss.Heun()
         (["nosuch.module:Thing"], ["'nosuch.module:Thing'", "No module named"]),
         (["score_sde.sde:Nothing"], ["Nothing"]),
         (["score_sde.sde:SDE"], ["SDE"]),
-        (["json:loads"], ["expected an SDE, a Sampler, a Corrector or a Parametrization"]),
-        (["json:JSONDecoder"], ["expected an SDE, a Sampler, a Corrector or a Parametrization"]),
+        (
+            ["json:loads"],
+            ["expected an SDE, a Sampler, a Corrector, a Parametrization, a Guide, an Operator or a Variance"],
+        ),
+        (
+            ["json:JSONDecoder"],
+            ["expected an SDE, a Sampler, a Corrector, a Parametrization, a Guide, an Operator or a Variance"],
+        ),
         (["score_sde.sde:VP", "gamma=1"], ["VP", "gamma", "beta_min=0.1"]),
         (["score_sde.sde:VP", "gamma"], ["'gamma'", "name=value"]),
         ([f"{__name__}:INSTANCE", "gamma=1"], ["object already"]),
