@@ -519,7 +519,8 @@ def test_counts_of_vector_jacobian_products():
         guide = inverse.Posterior(counted, operator, 0.1, variance)
         jax.block_until_ready(guide.predict(x, 0.4, cond).x0)
         jax.effects_barrier()
-        assert len(Counting.pulled) == int(guide.vjps(0.4)), variance
+        exact = not isinstance(variance, inverse.Moments)  # whose iterations stop when the residual is 0
+        assert len(Counting.pulled) == int(guide.vjps(0.4)) if exact else 2 <= len(Counting.pulled) <= 4, variance
         drawn = ss.sample(guide, ss.Heun(), ss.time_grid.uniform(ss.VP(), 3), (4,), n=2, seed=0, cond=cond)
         each = int(guide.vjps(0.4))
         assert (drawn.vjps is None) == (each == 0) and (each == 0 or drawn.vjps.tolist() == [7 * each] * 2)
@@ -681,13 +682,18 @@ def test_daps_is_finite_for_squares():
 
 @pytest.mark.slow
 def test_particles_that_stop_early_have_the_posterior_of_that_time():
-    """With denoise=False at alpha = 0.5, the law is that of alpha x_0 + sigma n, with x_0 of the posterior."""
+    """With denoise=False at alpha = 0.5, the law is that of alpha x_0 + sigma n, with x_0 of the posterior.
+
+    The last weights are exact there because data_std is that of the data.
+    """
     sde, n = ss.VP(), 2000
     model = ss.GaussianMixture(sde, [1.0], [[2.0, 2.0]], 0.5)
     grid = ss.time_grid.log_snr(sde, 60)
     grid = grid[: int(np.argmin(np.abs(np.asarray(sde.alpha(jnp.asarray(grid))) - 0.5))) + 1]
     cond = dict(y=np.tile([1.5, 0.0], (n, 1)), mask=np.tile([True, False], (n, 1)))
-    drawn = ss.sample(model, inverse.Particles(0.1, 16), grid, (2,), n=n, seed=0, cond=cond, denoise=False)
+    drawn = ss.sample(
+        model, inverse.Particles(0.1, 16, data_std=0.5), grid, (2,), n=n, seed=0, cond=cond, denoise=False
+    )
     alpha, sigma = float(sde.alpha(grid[-1])), float(sde.sigma(grid[-1]))
     gain = 0.25 / 0.26
     mean, variance = alpha * (2 + gain * (1.5 - 2)), alpha**2 * 0.25 * (1 - gain) + sigma**2
