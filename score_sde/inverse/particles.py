@@ -17,6 +17,7 @@ from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
 from score_sde.inverse.known import Measuring, repeated
 from score_sde.inverse.posterior import check_measurement, measured_values
+from score_sde.inverse.variances import Isotropic
 from score_sde.sampling import evaluations
 from score_sde.sampling.base import State
 from score_sde.sampling.counting import own_vjps
@@ -169,8 +170,8 @@ class Particles(Measuring):
         mean, back = jax.vjp(lambda x: self.operator(x, every), x0)
         check_measurement(self.operator, y, mean)
         residual = self.operator.residual(x0, y, every)
-        s2, alpha, variance = self.data_std**2, sde.alpha(t), sde.variance(t)
-        r2 = variance * s2 / (alpha**2 * s2 + variance)
+        alpha, variance = sde.alpha(t), sde.variance(t)
+        r2 = Isotropic(self.data_std).variance(alpha, variance)
         total = self.noise_std**2 + r2 * self._size(back, y, flat)
         log_twist = -0.5 * per_example_sum(residual**2) / total
         (gradient,) = pull(back(residual / expand(total, residual))[0])

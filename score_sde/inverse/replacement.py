@@ -93,10 +93,10 @@ class RePaint(_Replacing):
     """`RePaint` goes down and up several times in each step of the grid (Lugmayr et al. 2022, Algorithm 1).
 
     The source is arXiv:2201.09865. A step of the grid is divided into `jump` equal steps in t (on a chain, nearly equal
-    ones, at its levels). The sampler takes these
-    steps, and before each of them the measured part is drawn anew at its level. Then x goes back up by the forward
-    kernel, `resample` - 1 times. The first step of the grid has no repetition. A grid of 25 steps with jump 10 and
-    resample 10 is the schedule of the paper, 250 levels with 2,410 evaluations.
+    ones, at its levels). The sampler takes these steps, and before each of them the measured part is drawn anew at its
+    level. Then x goes back up by the forward kernel, `resample` - 1 times. The first step of the grid has no
+    repetition. A grid of 25 steps with jump 10 and resample 10 is the schedule of the paper, 250 levels with 2,410
+    evaluations.
 
     Many repetitions bring the samples closer to the posterior than `Replacement` does: for Gaussian data the spread is
     0.9 to 1.05 and the bias 0.1 to 0.3 posterior standard deviations. y has no noise.

@@ -113,9 +113,10 @@ class Generator:
             asked=config_.read_arguments("sample.cond", spec.cond),
             codec=codec,
         )
-        asked = given.asked_for(made.asked, made.reads(made.guided(denoiser)), np.arange(1), whole=asking)
+        reads = made.reads(made.guided(denoiser))
+        asked = given.asked_for(made.asked, reads, np.arange(1), whole=asking)
         if asking:
-            given.checked(asked, made.reads(made.guided(denoiser)), 1)
+            given.checked(asked, reads, 1)
         return made
 
     def reads(self, denoiser: Denoiser) -> Conditions:

@@ -67,13 +67,15 @@ def around(guide: Guide, model: Any) -> Any:
     return eqx.tree_at(lambda one: [pick(one) for pick in where], guide, values)
 
 
+def _inside(guide: Any) -> Any:
+    """Return the denoiser inside all guides."""
+    return _inside(guide.denoiser) if isinstance(guide, Guide) else guide
+
+
 def _inputs(guide: Guide, n: int = _N) -> tuple[Array, Any]:
     """Return (x, conditions) with a value of each condition that the guide reads."""
     rng = np.random.default_rng(0)
-    inner: Any = guide
-    while isinstance(inner, Guide):
-        inner = inner.denoiser
-    shape = tuple(inner.data.means.shape[1:])
+    shape = tuple(_inside(guide).data.means.shape[1:])
     cond: dict[str, Any] = {}
     for name, condition in guide.reads.items():
         value = condition.default(np.arange(n))
@@ -178,9 +180,7 @@ def _passed_on(guide: Guide) -> tuple[int, str]:
 def _miscount(guide: Guide) -> tuple[float, str]:
     """Return the difference of the stated and the counted evaluations of one example, where two rows count as two."""
     worst, where = 0, ""
-    inner: Any = guide
-    while isinstance(inner, Guide):
-        inner = inner.denoiser
+    inner = _inside(guide)
     for t in _times(guide.sde):
         with steps.counting(inner) as (counted, evaluations):
             _at(_innermost(guide, functools.partial(_replace, counted)), t, slice(0, 1))
