@@ -17,7 +17,7 @@ from score_sde.core import keys as keys_
 from score_sde.experiment import Experiment, TrainState, load
 from score_sde.jobs.base import Job
 from score_sde.losses import WholeBatch
-from score_sde.networks import Network
+from score_sde.networks import Network, convolution
 from score_sde.parallel import processes
 
 
@@ -159,14 +159,14 @@ def _inner(value: Any) -> list[jex.Jaxpr]:
 def _operations(equation: Any) -> int:
     """Return the multiplications and additions of a convolution or a matrix product, otherwise 0."""
     kind = equation.primitive.name
-    if kind not in ("conv_general_dilated", "dot_general"):
+    if kind not in ("conv_general_dilated", convolution.NAME, "dot_general"):
         return 0
     left, right = (variable.aval.shape for variable in equation.invars[:2])
     out = math.prod(equation.outvars[0].aval.shape)
     if kind == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         return 2 * out * math.prod(left[i] for i in contracted)
-    channels_out = right[equation.params["dimension_numbers"].rhs_spec[0]]
+    channels_out = right[-1] if kind == convolution.NAME else right[equation.params["dimension_numbers"].rhs_spec[0]]
     return 2 * out * math.prod(right) // channels_out
 
 

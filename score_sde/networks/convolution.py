@@ -17,6 +17,7 @@ from jax.interpreters import ad, batching, mlir
 
 from score_sde.core.arrays import Array
 
+NAME = "same_convolution"  # of the primitive, for those who read a jaxpr
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -103,7 +104,7 @@ def _batched(arguments: Any, axes: Any, **options: Any) -> Any:
     return out.reshape(*x.shape[:2], *out.shape[1:]), 0
 
 
-_PRIMITIVE = Primitive("same_convolution")
+_PRIMITIVE = Primitive(NAME)
 _PRIMITIVE.def_impl(jax.jit(_plain, static_argnames=("padding", "dilation", "precision")))
 _PRIMITIVE.def_abstract_eval(
     lambda x, kernel, **options: jax.core.ShapedArray(
