@@ -86,12 +86,13 @@ def save_curves(
     x: str,
     y: str,
     xscale: str = "linear",
+    yscale: str = "log",
 ) -> None:
-    """Write a plot of named curves {name: (xs, ys)} with a logarithmic y axis as a PNG file."""
+    """Write a plot of named curves {name: (xs, ys)} as a PNG file."""
     from matplotlib.figure import Figure  # no pyplot: it keeps global state and needs a display
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel=x, ylabel=y, xscale=xscale, yscale="log")
+    axes = figure.add_subplot(xlabel=x, ylabel=y, xscale=xscale, yscale=yscale)
     for name, (xs, ys) in curves.items():
         axes.plot(xs, ys, label=name, marker="o" if len(xs) < 20 else None, markersize=3)
     axes.grid(alpha=0.3)

@@ -34,6 +34,8 @@ PARAMETRIZATIONS = {
 }
 
 
+TASKS = ("classifier",)
+
 # A variant of every config that uses this module may have one word of each group.
 GROUPS: dict[str, Collection[str]] = {
     "sde": SDES,
@@ -119,6 +121,22 @@ def objective(sde: str, parametrization: str, weighting: str | None, data_std: f
         entry |= dict(target="x0", weight=dict(name="Karras", data_std=data_std))
         entry |= dict(times=dict(name="LogNormal", mean=-1.2, std=1.2))
     return entry
+
+
+def check_classifier(config: str, variant: str, words: dict[str, str | None]) -> None:
+    """Raise InputError if the word 'classifier' is beside a word that only a denoiser uses."""
+    others = [word for group, word in words.items() if word and group not in ("task", "sde")]
+    if others:
+        raise InputError(
+            f"{config} has no variant {variant!r}: 'classifier' beside {', '.join(map(repr, others))}; expected "
+            "'classifier', with or without an SDE."
+        )
+
+
+def classification(sde: str) -> dict[str, Any]:
+    """Return the entry objective of a classifier: the noise levels that decide about the class are drawn most often."""
+    times: Any = "knots" if sde in CHAINS else dict(name="LogNormal", mean=-0.5, std=1.5) if sde == "edm" else "uniform"
+    return dict(name="Classification", times=times, stratified=True)
 
 
 def sampling(

@@ -3,6 +3,7 @@
 from score_sde.denoisers import guidance, parametrization
 from score_sde.denoisers.analytic import GaussianMixture, Mixture
 from score_sde.denoisers.base import Denoiser, Guide
+from score_sde.denoisers.classifier import NetworkClassifier
 from score_sde.denoisers.guidance import (
     ClassifierFree,
     ClassifierGuided,
@@ -37,6 +38,7 @@ __all__ = [
     "Guided",
     "Mixing",
     "Mixture",
+    "NetworkClassifier",
     "NetworkDenoiser",
     "Noise",
     "Parametrization",

@@ -2,6 +2,7 @@
 
 from score_sde.experiment.averages import Average
 from score_sde.experiment.checkpoint import Checkpoints, Restored, check_finite, describe, digest
+from score_sde.experiment.classifier import Classifier
 from score_sde.experiment.experiment import Experiment
 from score_sde.experiment.model import Model, check_same
 from score_sde.experiment.optimizer import build_optimizer, build_optimizers, check_rates
@@ -13,6 +14,7 @@ from score_sde.experiment.workdir import load, load_trained, made_of, opened, re
 __all__ = [
     "Average",
     "Checkpoints",
+    "Classifier",
     "Experiment",
     "Model",
     "Restored",

@@ -29,7 +29,11 @@ from score_sde.experiment.optimizer import Schedule, build_optimizers
 from score_sde.experiment.settle import settle
 from score_sde.experiment.state import TrainState
 
-_EMBED = ("MLP", "DDPMpp")  # for these networks the embedding of the time label depends on the parametrisation
+_EMBED = (
+    "MLP",
+    "DDPMpp",
+    "UNetClassifier",
+)  # for these networks the embedding of the time label depends on the parametrisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +232,7 @@ def _parts(
         "shape": codec.model_shape,
         "conditions": Conditions(every).only((given,) if isinstance(given, str) else given),
         "levels": the_sde.levels,
+        "classes": getattr(every.get("label"), "classes", None),
     }
     taken = {
         name: value

@@ -13,13 +13,15 @@ from score_sde import inverse, sampling
 from score_sde.core import columns
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
-from score_sde.denoisers import Denoiser, Guide, guidance
+from score_sde.denoisers import ClassifierGuided, Denoiser, Guide, NetworkClassifier, guidance
+from score_sde.denoisers.classifier import check_fits
 from score_sde.inverse import Posterior, Through
 from score_sde.inverse.known import Measuring
 from score_sde.sampling import Sampler
 
 GuideSpecs = str | Mapping[str, Any] | Sequence[Any]
-_BAD = "bad"  # the argument of a guide that names a workdir with a second model
+# The arguments of guides that name a workdir: with a second model, and with a classifier.
+_BAD, _WORKDIR = "bad", "workdir"
 
 
 def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tuple[dict[str, Any], ...]:
@@ -41,6 +43,8 @@ def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tupl
     for guide in guides:
         if guide["name"] == Posterior.__name__ and codec.clip_range is not None:
             guide.setdefault("limits", codec.clip_range)
+        if _WORKDIR in guide and guide["name"] == ClassifierGuided.__name__:
+            _check_scale(entry, guide[_WORKDIR], codec)
         if guide["name"] == guidance.Thresholded.__name__ and codec.model_range != (-1.0, 1.0):
             raise InputError(
                 f"{entry} has Thresholded, and the data have the range {codec.model_range} on the model's scale; "
@@ -56,11 +60,15 @@ def guided(denoiser: Denoiser, guides: Sequence[Mapping[str, Any]]) -> Denoiser:
     """Return the denoiser inside the guides of `read_guides`.
 
     An argument `bad` that is text, or dict(workdir=..., step=..., average=...), names the workdir of a trained model.
+    An argument `workdir` of `ClassifierGuided`, in the same form, names the workdir of a classifier of noised examples.
+    A classifier that was trained on another SDE is used by its noise level.
     """
     for spec in guides:
         arguments = dict(spec)
         if arguments.get(_BAD) is not None:
             arguments[_BAD] = _second(arguments[_BAD]).denoiser
+        if _WORKDIR in arguments and spec["name"] == ClassifierGuided.__name__:
+            arguments["log_prob"] = _classifier(arguments.pop(_WORKDIR), denoiser)
         denoiser = config_.build((guidance, inverse), arguments, denoiser, base=Guide)
     return denoiser
 
@@ -82,8 +90,13 @@ def limited(sampler: Sampler, codec: Codec) -> Sampler:
 
 def content_of(entry: str, guides: GuideSpecs, asked: Mapping[str, Any]) -> dict[str, str]:
     """Return the digests of the files and weights that guides and conditions name, for the identity of a result."""
-    seconds = [guide[_BAD] for guide in config_.read_specs(entry, guides) if guide.get(_BAD) is not None]
-    weights = {str(_place(second)[0]): _second(second).digest for second in seconds}
+    seconds = [
+        guide[name]
+        for guide in config_.read_specs(entry, guides)
+        for name in (_BAD, _WORKDIR)
+        if guide.get(name) is not None
+    ]
+    weights = {str(_place(second)[0]): _opened(second).digest for second in seconds}
     return weights | {name: columns.digest(value) for name, value in asked.items() if columns.is_file(value)}
 
 
@@ -108,7 +121,8 @@ def _place(given: Any) -> tuple[Any, Any, Any]:
     known = isinstance(stated, Mapping) and set(stated) <= {"workdir", "step", "average"} and "workdir" in stated
     if not known:
         raise InputError(
-            f"bad is {given!r}; expected the workdir of a trained model, or dict(workdir=..., step=..., average=...)."
+            f"A guide names {given!r}; expected the workdir of a trained model, or dict(workdir=..., step=..., "
+            "average=...)."
         )
     return stated["workdir"], stated.get("step"), stated.get("average", "")
 
@@ -117,13 +131,40 @@ def _place(given: Any) -> tuple[Any, Any, Any]:
 def _loaded(workdir: str, step: int | None, average: str | None) -> Any:
     from score_sde.experiment.workdir import load  # imported late: workdir.py imports this module
 
-    model = load(workdir, step, average)
-    if not isinstance(getattr(model, "denoiser", None), Denoiser):
-        raise InputError(f"{workdir} has no denoiser; expected the workdir of a trained denoiser.")
-    return model
+    return load(workdir, step, average)
+
+
+def _opened(given: Any) -> Any:
+    """Return what a second workdir has."""
+    workdir, step, average = _place(given)
+    return _loaded(str(workdir), step, average)
 
 
 def _second(given: Any) -> Any:
     """Return the model of a second workdir."""
-    workdir, step, average = _place(given)
-    return _loaded(str(workdir), step, average)
+    model = _opened(given)
+    if not isinstance(getattr(model, "denoiser", None), Denoiser):
+        raise InputError(f"{_place(given)[0]} has no denoiser; expected the workdir of a trained denoiser.")
+    return model
+
+
+def _classifier(given: Any, denoiser: Denoiser) -> Any:
+    """Return log p(label | x_t) of the classifier of a workdir, for the x_t of a denoiser."""
+    name, opened = str(_place(given)[0]), _opened(given)
+    classifier = getattr(opened, "classifier", None)
+    if not isinstance(classifier, NetworkClassifier):
+        raise InputError(
+            f"{name} has no classifier of noised examples; expected a workdir of the variant 'classifier'."
+        )
+    check_fits(classifier, denoiser.reads, denoiser.shape, name)
+    return classifier.on(denoiser.sde)
+
+
+def _check_scale(entry: str, given: Any, codec: Codec) -> None:
+    """Raise InputError unless the classifier of a workdir has the model's scale."""
+    theirs = getattr(_opened(given), "codec", codec)
+    if (theirs.model_range, theirs.data_shape) != (codec.model_range, codec.data_shape):
+        raise InputError(
+            f"{entry} names {_place(given)[0]}, whose examples have shape {theirs.data_shape} and range "
+            f"{theirs.model_range}; expected {codec.data_shape} and {codec.model_range}, as the model has."
+        )

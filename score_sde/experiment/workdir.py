@@ -15,8 +15,9 @@ from score_sde import config as config_
 from score_sde.core import files, remote
 from score_sde.core.errors import InputError
 from score_sde.data import cache_dir
-from score_sde.denoisers import Denoiser
+from score_sde.denoisers import Denoiser, NetworkClassifier
 from score_sde.experiment.checkpoint import Checkpoints, Restored, describe
+from score_sde.experiment.classifier import Classifier
 from score_sde.experiment.experiment import Experiment
 from score_sde.experiment.model import Model
 from score_sde.experiment.state import average_item, items_of
@@ -84,7 +85,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict | 
 def load(
     workdir: str | os.PathLike[str], step: int | None = None, average: str | None = "", dtype: str | None = "float32"
 ) -> Any:
-    """Return the trained result of a workdir: a `Model` if the result is a denoiser.
+    """Return the trained result of a workdir: a `Model` of a denoiser, a `Classifier` of a classifier.
 
     Notebooks and jobs use this function. The digests of the checkpoint are checked. If the newest checkpoint is not
     whole, a warning names this checkpoint, and the newest whole checkpoint is loaded. A checkpoint that is selected by
@@ -105,11 +106,13 @@ def load(
 
 
 def made_of(trained: Trained) -> Any:
-    """Return the object that the objective makes from trained parameters; a denoiser becomes a `Model`."""
+    """Return the object that the objective makes; a denoiser becomes a `Model`, a classifier a `Classifier`."""
     experiment = trained.experiment
     made = experiment.objective.model(trained)
     if isinstance(made, Denoiser):
         return Model(made, trained.frozen["codec"], experiment.config, trained.step, trained.digest)
+    if isinstance(made, NetworkClassifier):
+        return Classifier(made, trained.frozen["codec"], experiment.config, trained.step, trained.digest)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.likelihood import Likelihood
-from score_sde.jobs.losses import HeldOutLoss, LossPerLevel
+from score_sde.jobs.losses import AccuracyPerLevel, HeldOutLoss, LossPerLevel
 from score_sde.jobs.quality import (
     FID,
     SFID,
@@ -19,6 +19,7 @@ from score_sde.jobs.restoration import Restoration
 __all__ = [
     "FID",
     "SFID",
+    "AccuracyPerLevel",
     "Context",
     "DensityCoverage",
     "Evaluation",

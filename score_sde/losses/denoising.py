@@ -197,10 +197,7 @@ class Denoising(Objective):
 
     def draw_times(self, keys: Array, index: Array) -> tuple[Array, Array]:
         """Return times and the factors of their losses, each (batch,); index is the place in the whole batch."""
-        u = keys_.draw(jax.random.uniform, keys, ())
-        if self.stratified:
-            size = self.parts.batch_size
-            u = jnp.minimum((index % size + u) / size, _LAST)
+        u = time_sampling.draws(keys, index, self.parts.batch_size if self.stratified else None)
         return self.times(self.parts.sde, u)
 
 

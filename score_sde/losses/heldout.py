@@ -18,6 +18,8 @@ from score_sde.data import Batch, Conditioning
 from score_sde.losses.objective import Objective, WholeBatch
 from score_sde.parallel import Jit
 
+AT_TIME, RIGHT_AT_TIME = "at_time", "right_at_time"
+_AT_TIMES = {AT_TIME: ("loss", "LossPerLevel"), RIGHT_AT_TIME: ("accuracy", "AccuracyPerLevel")}
 _REPEATS = 2
 
 
@@ -61,7 +63,7 @@ class HeldOut:
             batch = examples.batch(mine % self._examples) | {"index": mine.astype(np.uint32)}
             self._batches.append(devices.place_sharded(batch, batch_size))
         # The losses are copied to every device, so that every process has every loss.
-        self._each = jax.jit(self._losses, out_shardings=devices.replicated)
+        self._each = jax.jit(self._losses, out_shardings=devices.replicated, static_argnames="of")
 
     def __call__(
         self, params: Any, state: Any = (), averages: Mapping[str, Any] | None = None, step: ArrayLike = 0
@@ -76,6 +78,7 @@ class HeldOut:
         averages: Mapping[str, Any] | None = None,
         step: ArrayLike = 0,
         t: ArrayLike | None = None,
+        of: str = AT_TIME,
     ) -> np.ndarray:
         """Return the loss of each example, a mean over several random draws, as float64 of shape (n,).
 
@@ -85,12 +88,14 @@ class HeldOut:
             averages: {name: parameters by group}, for an objective that uses averages.
             step: number of updates so far.
             t: time of all losses; None for times that the objective draws.
+            of: with a time t, the method of the objective that gives the values of the examples.
         """
         averages, step = averages or {}, np.asarray(step, np.int32)
         # The batches run one after another: concurrent programs that wait for shared devices can block a small CPU.
         common = (self._key, self._arrays, t)
         parts = [
-            np.asarray(self._each(params, state, averages, step, batch, *common), np.float64) for batch in self._batches
+            np.asarray(self._each(params, state, averages, step, batch, *common, of=of), np.float64)
+            for batch in self._batches
         ]
         return np.concatenate(parts)[: self._examples * _REPEATS].reshape(_REPEATS, -1).mean(axis=0)
 
@@ -104,6 +109,7 @@ class HeldOut:
         key: Array,
         arrays: Any,
         t: Array | None,
+        of: str,
     ) -> Array:
         frozen = self._join(arrays)
         keys = keys_.examples(key, batch["index"])
@@ -111,7 +117,7 @@ class HeldOut:
             _, cond = self._conditioning(batch["values"], batch["cond"], keys, train=False)
             batch = batch | {"cond": cond}
             if t is not None:
-                return at_time_of(self._objective)(t, params, batch, key, frozen=frozen)
+                return at_time_of(self._objective, of)(t, params, batch, key, frozen=frozen)
             losses, _, _ = self._objective(
                 params,
                 state,
@@ -126,10 +132,11 @@ class HeldOut:
             return self._objective.total(losses)
 
 
-def at_time_of(objective: Objective) -> Callable[..., Array]:
-    """Return the function for the objective's loss at a given time, or raise InputError if there is none."""
-    at_time = getattr(objective, "at_time", None)
+def at_time_of(objective: Objective, method: str = AT_TIME) -> Callable[..., Array]:
+    """Return the objective's method for values at a given time, or raise InputError if there is none."""
+    at_time = getattr(objective, method, None)
     if at_time is None:
-        raise InputError(f"{type(objective).__name__} has no loss at a given time (at_time): remove LossPerLevel.")
+        values, remedy = _AT_TIMES[method]
+        raise InputError(f"{type(objective).__name__} has no {values} at a given time ({method}): remove {remedy}.")
     found: Callable[..., Array] = at_time
     return found

@@ -14,12 +14,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array
 from score_sde.core.checks import check_types
 from score_sde.core.errors import InputError
 from score_sde.sde import SDE
 
 Times = Callable[[SDE, Array], tuple[Array, Array]]
+_LAST = 1.0 - 2.0**-24  # the largest float32 number below 1
 
 
 class TimeSampling(abc.ABC):
@@ -28,6 +30,18 @@ class TimeSampling(abc.ABC):
     @abc.abstractmethod
     def __call__(self, sde: SDE, u: Array) -> tuple[Array, Array]:
         """Return a time and the factor of its loss, both in the shape of u, for u uniform on [0, 1)."""
+
+
+def draws(keys: Array, index: Array, batch_size: int | None) -> Array:
+    """Return u of each example, uniform on [0, 1), (batch,), from one key per example.
+
+    Args:
+        keys: random keys of the examples, shape (batch,).
+        index: the place of each example in the whole batch.
+        batch_size: size of the whole batch, over which the numbers are spread evenly; None for independent numbers.
+    """
+    u = keys_.draw(jax.random.uniform, keys, ())
+    return u if batch_size is None else jnp.minimum((index % batch_size + u) / batch_size, _LAST)
 
 
 def uniform(sde: SDE, u: Array) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ A network is built from plain arguments and has the methods init(key) and apply(
 """
 
 from score_sde.networks.base import COMPUTE_SETTINGS, ModuleNetwork, Network
+from score_sde.networks.classifiers import UNetClassifier, WideResNet
 from score_sde.networks.families import DDPM, DDPMpp, NCSNpp, UNetNetwork
 from score_sde.networks.layers import Trait
 from score_sde.networks.mlp import MLP
@@ -23,7 +24,9 @@ __all__ = [
     "Piece",
     "RefineNetwork",
     "Trait",
+    "UNetClassifier",
     "UNetNetwork",
     "UNetSpec",
+    "WideResNet",
     "pieces",
 ]

@@ -28,9 +28,9 @@ class Network(abc.ABC):
 
     To add a network, subclass `Network` and define `init` and `apply` in plain JAX, or subclass `ModuleNetwork` and
     define `module` in flax NNX. Declare settings as fields of a frozen dataclass, so that two networks with equal
-    settings share one compiled program. A config passes `shape`, `conditions` and `levels` to a constructor that takes
-    them. They are the shape of the model, the conditions that the config gives to the network (data.given), and the
-    number of levels of a chain.
+    settings share one compiled program. A config passes `shape`, `conditions`, `levels` and `classes` to a constructor
+    that takes them. They are the shape of the model, the conditions that the config gives to the network (data.given),
+    the number of levels of a chain, and the number of classes of the condition `label`.
 
     Attributes:
         shape: shape of an example.
@@ -59,7 +59,8 @@ class Network(abc.ABC):
             keys: None in evaluation; in training one random key per example, shape (batch,), for dropout.
 
         Returns:
-            An array of shape (batch, *shape), with more channels if the parametrisation reads more.
+            An array of shape (batch, *shape), with more channels if the parametrisation reads more; the logits of the
+            classes, (batch, classes), of a classifier.
         """
 
     def traits(self, params: Params) -> Any:

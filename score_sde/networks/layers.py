@@ -176,12 +176,12 @@ class GroupNorm(nnx.GroupNorm):
         return (wide * a[at] + b[at]).astype(x.dtype)
 
 
-def group_norm(channels: int, rngs: nnx.Rngs, groups: int | None = None) -> GroupNorm:
+def group_norm(channels: int, rngs: nnx.Rngs, groups: int | None = None, epsilon: float = 1e-6) -> GroupNorm:
     """Return a GroupNorm of `groups` or min(channels // 4, 32) groups, or the next smaller divisor of the channels."""
     wanted = max(1, min(channels // 4, 32) if groups is None else min(channels, groups))
     found = next(g for g in range(wanted, 0, -1) if channels % g == 0)
     inits: dict[str, Any] = {"scale_init": constant_init(1.0), "bias_init": constant_init(0.0)}
-    return GroupNorm(channels, num_groups=found, epsilon=1e-6, rngs=rngs, **inits)
+    return GroupNorm(channels, num_groups=found, epsilon=epsilon, rngs=rngs, **inits)
 
 
 def dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:

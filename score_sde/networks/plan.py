@@ -89,6 +89,11 @@ def pieces(spec: UNetSpec) -> tuple[Piece, ...]:
     return tuple(_Planner(spec).plan())
 
 
+def encoder_pieces(spec: UNetSpec) -> tuple[Piece, ...]:
+    """Return the pieces of the first half of a U-Net, down to the middle, in order."""
+    return tuple(_Planner(spec).encoder())
+
+
 class _Planner:
     """A `_Planner` yields the pieces of a U-Net and counts the channels on the way down and up."""
 
@@ -100,11 +105,14 @@ class _Planner:
         self.skips = [spec.channels]
         self.pyramid = self.image
 
-    def plan(self) -> Iterator[Piece]:
+    def encoder(self) -> Iterator[Piece]:
         yield Piece("conv_in", "conv", "start", self.image, self.spec.channels, pushes=True)
         for level in range(self.last + 1):
             yield from self._down(level)
         yield from self._middle()
+
+    def plan(self) -> Iterator[Piece]:
+        yield from self.encoder()
         for level in range(self.last, -1, -1):
             yield from self._up(level)
         if self.spec.progressive != "output_skip":

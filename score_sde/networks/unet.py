@@ -13,7 +13,7 @@ from score_sde.core.arrays import Array, to_time
 from score_sde.core.conditions import Cond
 from score_sde.networks import embeddings, layers, resample
 from score_sde.networks.layers import merged
-from score_sde.networks.plan import Piece, UNetSpec, pieces
+from score_sde.networks.plan import Piece, UNetSpec, encoder_pieces, pieces
 
 
 class ResidualBlock(nnx.Module):
@@ -93,7 +93,7 @@ class UNet(nnx.Module):
     """`UNet` passes h through the pieces in order, with a stack of skip connections and a pyramid of images."""
 
     def __init__(self, spec: UNetSpec, rngs: nnx.Rngs) -> None:
-        self.spec, self.pieces = spec, pieces(spec)
+        self.spec, self.pieces = spec, self.plan(spec)
         self.embedding = embeddings.TimeEmbedding(
             spec.channels,
             spec.embedding,
@@ -105,6 +105,10 @@ class UNet(nnx.Module):
         )
         for number, piece in enumerate(self.pieces):
             setattr(self, piece.name, self._make(piece, number, rngs))
+
+    def plan(self, spec: UNetSpec) -> tuple[Piece, ...]:
+        """Return the pieces that the network has."""
+        return pieces(spec)
 
     def _make(self, piece: Piece, number: int, rngs: nnx.Rngs) -> nnx.Module:
         if piece.kind == "block":
@@ -161,6 +165,18 @@ class UNet(nnx.Module):
 
     def _run(self, function: Any, *args: Any) -> Array:
         return layers.rematerialised(function, self.spec.remat)(*args)
+
+
+class Encoder(UNet):
+    """`Encoder` is the first half of a `UNet`: it returns the feature map of the middle, at the lowest resolution."""
+
+    def plan(self, spec: UNetSpec) -> tuple[Piece, ...]:
+        return encoder_pieces(spec)
+
+    @property
+    def outputs(self) -> int:
+        """Return the channels of the feature map."""
+        return self.pieces[-1].outputs
 
 
 def _over_skip(block: Any, h: Array, skip: Array | None, embedding: Array | None, keys: Array | None) -> Array:
