@@ -4,7 +4,7 @@ from score_sde.core.versions import check_versions
 
 check_versions()
 
-from score_sde import data, inverse, jobs, losses, metrics, networks
+from score_sde import data, editing, inverse, jobs, losses, metrics, networks
 from score_sde.core import keys
 from score_sde.core.conditions import Cond, Condition, Conditions, Label, Text, is_absent, without
 from score_sde.core.errors import DivergenceError, InputError
@@ -165,6 +165,7 @@ __all__ = [
     "data",
     "decode",
     "denoising_loss",
+    "editing",
     "encode",
     "evaluations",
     "fit",

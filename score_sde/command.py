@@ -33,6 +33,7 @@ _JOBS = (
     jobs.Train,
     jobs.Evaluate,
     jobs.Sample,
+    jobs.EditPictures,
     jobs.Report,
     jobs.Prepare,
     jobs.Import,

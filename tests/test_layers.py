@@ -24,13 +24,14 @@ FLOORS = {
     "losses": 6,
     "likelihood": 6,
     "inverse": 6,
-    "experiment": 7,
-    "verify": 7,
-    "pretrained": 8,
-    "jobs": 9,
-    "fitting": 10,
-    "configs": 11,
-    "command": 11,
+    "editing": 7,
+    "experiment": 8,
+    "verify": 8,
+    "pretrained": 9,
+    "jobs": 10,
+    "fitting": 11,
+    "configs": 12,
+    "command": 12,
 }
 
 

@@ -55,10 +55,23 @@ DEFAULTS: dict[str, Any] = dict(
         checkpoints="newest",
     ),
     eval=dict(what="HeldOutLoss", batch_size=64, seed=0, precision="highest", checkpoints="newest"),
+    edit=dict(
+        what="",
+        input="",
+        n=4,
+        seed=0,
+        batch_size=16,
+        sampler="",
+        grid="default(n=40)",
+        guidance="",
+        clip=True,
+        cond="",
+        precision="default",
+    ),
     parallel="jit",
 )
 # These entries are lists of specs. They are stored as text, so that a flag can give another list.
-SPEC_LISTS = ("data.conditions", "sample.guidance", "train.measure", "eval.what")
+SPEC_LISTS = ("data.conditions", "sample.guidance", "train.measure", "eval.what", "edit.what", "edit.guidance")
 # A config chooses the names in these dictionaries. The values here are examples for messages.
 _OPEN = {
     "data.drop": "dict(label=0.1)",
@@ -80,10 +93,20 @@ NOT_OF_THE_MODEL = (
         "averages",
         "train",
     ),
-    *("sample", "eval", "parallel", "network.dtype", "network.remat"),
+    *("sample", "eval", "edit", "parallel", "network.dtype", "network.remat"),
 )
 # These entries may change when a run resumes. With a change of another entry it would be neither the old nor a new run.
-NOT_OF_THE_RUN = ("data.dir", "data.path", "train", "sample", "eval", "parallel", "network.dtype", "network.remat")
+NOT_OF_THE_RUN = (
+    "data.dir",
+    "data.path",
+    "train",
+    "sample",
+    "eval",
+    "edit",
+    "parallel",
+    "network.dtype",
+    "network.remat",
+)
 
 
 def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -107,9 +130,10 @@ def complete(config: Mapping[str, Any]) -> ml_collections.ConfigDict:
         if merged[section][entry] == AUTO:
             continue
         merged[section][entry] = write_specs(read_specs(name, merged[section][entry]))
-    if not isinstance(merged["sample"]["cond"], str):
-        raise InputError(f"sample.cond is {merged['sample']['cond']!r}; expected text, such as 'label=2'.")
-    read_arguments("sample.cond", merged["sample"]["cond"])
+    for section in ("sample", "edit"):
+        if not isinstance(merged[section]["cond"], str):
+            raise InputError(f"{section}.cond is {merged[section]['cond']!r}; expected text, such as 'label=2'.")
+        read_arguments(f"{section}.cond", merged[section]["cond"])
     return ml_collections.ConfigDict(merged)
 
 
@@ -145,7 +169,7 @@ def _check_kinds(merged: Mapping[str, Any]) -> None:
     names = (given,) if isinstance(given, str) else given
     if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
         raise InputError(f"data.given is {given!r}; expected names of conditions, such as ('label',).")
-    for section in ("train", "sample", "eval"):
+    for section in ("train", "sample", "eval", "edit"):
         check_precision(f"{section}.precision", merged[section]["precision"])
     start = merged["train"]["start_from"]
     if not isinstance(start, str):

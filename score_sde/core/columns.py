@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import pathlib
 import zipfile
 from typing import Any
 
 import numpy as np
 
-from score_sde.core import npz
+from score_sde.core import files, npz
 from score_sde.core.errors import InputError
-
-_BLOCK = 2**20
 
 
 def is_file(value: Any) -> bool:
@@ -57,11 +54,7 @@ def digest(value: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest(path: pathlib.Path, size: int, changed: int) -> str:
-    whole = hashlib.blake2b(digest_size=8)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            whole.update(block)
-    return whole.hexdigest()
+    return files.digest_of_file(path)
 
 
 def _parts(value: str, name: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
 import secrets
@@ -42,6 +43,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file completely or not at all."""
     with atomic_file(path) as file:
         file.write(text.encode())
+
+
+def digest_of_file(path: str | os.PathLike[str]) -> str:
+    """Return a digest of the bytes of a file."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 class Busy(InputError):

@@ -4,7 +4,7 @@ from score_sde.experiment.averages import Average
 from score_sde.experiment.checkpoint import Checkpoints, Restored, check_finite, describe, digest
 from score_sde.experiment.classifier import Classifier
 from score_sde.experiment.experiment import Experiment
-from score_sde.experiment.model import Model, check_same
+from score_sde.experiment.model import Model, as_edit, check_same
 from score_sde.experiment.optimizer import build_optimizer, build_optimizers, check_rates
 from score_sde.experiment.start import started_from
 from score_sde.experiment.state import TrainState, average_item, items_of, state_of
@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "Restored",
     "TrainState",
+    "as_edit",
     "average_item",
     "build_optimizer",
     "build_optimizers",

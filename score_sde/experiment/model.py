@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import config as config_
+from score_sde import editing
 from score_sde.core import given
 from score_sde.core import keys as keys_
 from score_sde.core.checks import require_whole
@@ -23,10 +24,12 @@ from score_sde.core.errors import InputError
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_points
+from score_sde.editing import Edit, Editor, as_pictures
 from score_sde.experiment.guides import GuideSpecs, guided, limited, read_guides
+from score_sde.inverse import methods
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.likelihood.bits import as_values
-from score_sde.sampling import Heun, Sampler, Samples, sample, time_grid
+from score_sde.sampling import DDIM, Heun, Sampler, Samples, sample, time_grid
 from score_sde.sampling.checks import check_sampler, read_by
 
 
@@ -111,6 +114,64 @@ class Model:
         drawn = sample(denoiser, sampler, grid, self.shape, n=n, first=first, seed=seed, cond=cond)
         return drawn._replace(x=np.asarray(self.codec.quantize(self.codec.decode(drawn.x))))
 
+    def edit(
+        self,
+        pictures: Any,
+        edit: Edit | str | Mapping[str, Any],
+        *,
+        n: int = 4,
+        seed: int = 0,
+        guidance: GuideSpecs = "",
+        sampler: Sampler | None = None,
+        grid: ArrayLike | None = None,
+        clip: bool = True,
+        **asked: Any,
+    ) -> Any:
+        """Edit pictures of any size, and return several answers for each, which differ as far as the model is unsure.
+
+        Args:
+            pictures: the path of a picture, or an array (height, width, channels) in the units of the data; or a list,
+                or an array (n, height, width, channels), of several.
+            edit: an edit of `score_sde.editing`, such as Inpaint(mask=(8, 8, 20, 20)), or its text.
+            n: the number of answers for each picture.
+            seed: the seed; answer j of a picture is a function of (seed, j, picture).
+            guidance, clip: as in `sample`.
+            sampler: the sampler of edits whose method is a guide; None for Heun's method, or for DDIM on a chain.
+            grid: the time grid; None for 40 steps of the SDE's own grid.
+            **asked: conditions in short form, as in `sample`; conditions that are not asked for are absent.
+
+        Returns:
+            `Edited` for one picture, or a list of them. Pixels that an edit does not change come back as they were.
+        """
+        require_whole("n", n, 1)
+        given_pictures, alone = as_pictures(pictures, self.codec)
+        edited = list(
+            self.editor(seed=seed, guidance=guidance, sampler=sampler, grid=grid, clip=clip)(
+                as_edit(edit), given_pictures, n, asked
+            )
+        )
+        return edited[0] if alone else edited
+
+    def editor(
+        self,
+        *,
+        seed: int = 0,
+        guidance: GuideSpecs = "",
+        sampler: Sampler | None = None,
+        grid: ArrayLike | None = None,
+        clip: bool = True,
+        **options: Any,
+    ) -> Editor:
+        """Return the `Editor` of `edit`; `options` are further arguments of `Editor`."""
+        keys_.check_seed(seed)
+        times = time_grid.default(self.denoiser.sde, 40) if grid is None else np.asarray(grid, float)
+        if sampler is None:
+            sampler = Heun() if self.denoiser.sde.levels is None else DDIM()
+        check_sampler(sampler, Sampler)
+        sampler.check(self.denoiser.sde, times)
+        denoiser = guided(self.denoiser, read_guides("guidance", guidance, False, self.codec))
+        return Editor(denoiser, self.codec, sampler, times, seed=seed, clip=clip, **options)
+
     def log_prob(
         self, x: ArrayLike, *, seed: int = 0, cond: Mapping[str, Any] | None = None, **options: Any
     ) -> LogProb:
@@ -172,6 +233,14 @@ class Model:
     def _keys(self, seed: int, batch: int) -> jax.Array:
         keys_.check_seed(seed)
         return keys_.examples(keys_.stream(seed, "likelihood"), np.arange(batch))
+
+
+def as_edit(given_edit: Edit | str | Mapping[str, Any]) -> Edit:
+    """Return an edit, which may be given as text or as a spec; raise InputError for anything else."""
+    if isinstance(given_edit, Edit):
+        return given_edit
+    made: Edit = config_.build(editing, methods.one_spec("edit", given_edit), base=Edit)
+    return made
 
 
 def check_same(

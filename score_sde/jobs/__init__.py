@@ -1,4 +1,4 @@
-"""This package defines the jobs: prepare, train, evaluate, sample, report, import and describe.
+"""This package defines the jobs: prepare, train, evaluate, sample, edit, report, import and describe.
 
 A job that was stopped can resume. All jobs share one policy for results (`score_sde.jobs.results`).
 """
@@ -8,6 +8,7 @@ from score_sde.jobs.base import Job
 from score_sde.jobs.checkpoints import check_shared
 from score_sde.jobs.classifier import TrainClassifier, train_classifier
 from score_sde.jobs.describe import Describe, describe
+from score_sde.jobs.edit import EditPictures, edit_pictures
 from score_sde.jobs.evaluate import Evaluate, evaluate
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.import_weights import Import
@@ -21,6 +22,7 @@ __all__ = [
     "Action",
     "Context",
     "Describe",
+    "EditPictures",
     "Evaluate",
     "Evaluation",
     "Import",
@@ -36,6 +38,7 @@ __all__ = [
     "check_shared",
     "describe",
     "draw_samples",
+    "edit_pictures",
     "evaluate",
     "prepare",
     "train",

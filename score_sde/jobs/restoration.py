@@ -16,9 +16,9 @@ from score_sde.core import keys as keys_
 from score_sde.core.checks import check_types, is_number, require_whole, shown
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
-from score_sde.denoisers import Denoiser, guidance
+from score_sde.denoisers import Denoiser
 from score_sde.experiment.guides import guided, read_guides, read_sampler, with_codec
-from score_sde.inverse import Operator
+from score_sde.inverse import Operator, methods
 from score_sde.inverse.measurement import MASK, MEASURED
 from score_sde.jobs import runner
 from score_sde.jobs.evaluation import Context, Evaluation
@@ -27,8 +27,6 @@ from score_sde.jobs.quality.base import network_of
 from score_sde.parallel import processes
 from score_sde.sampling import Sampler, Samples, time_grid
 
-Spec = str | Mapping[str, Any]
-_METHODS = (guidance, inverse, sampling)
 _LEAST_SIDE = 11  # pixels of SSIM's window
 
 
@@ -58,16 +56,16 @@ class Restoration(Evaluation):
         features: a feature network for the distance, such as 'Classifier(weights="PATH")'; '' for none.
     """
 
-    operator: Spec = "Mask"
+    operator: methods.Spec = "Mask"
     noise_std: float = 0.05
-    method: Spec = "Posterior"
-    sampler: Spec = "Heun"
+    method: methods.Spec = "Posterior"
+    sampler: methods.Spec = "Heun"
     grid: str = "log_snr"
     steps: int = 20
     mask: str | float = "box"
     n: int = 200
     draws: int = 16
-    features: Spec = ""
+    features: methods.Spec = ""
     name: ClassVar[str] = "restoration"
 
     def __post_init__(self) -> None:
@@ -82,7 +80,7 @@ class Restoration(Evaluation):
             raise InputError(f"mask of Restoration is {shown(self.mask)}; expected 'box', or a fraction below 1.")
         for name, spaces, base in (
             ("operator", inverse, Operator),
-            ("method", _METHODS, None),
+            ("method", methods.SPACES, None),
             ("sampler", (sampling, inverse), Sampler),
         ):
             config_.lookup(spaces, _one(name, getattr(self, name))["name"], base)
@@ -129,11 +127,8 @@ class _OfBatch:
 
     def _method(self, denoiser: Denoiser) -> tuple[Denoiser, Sampler]:
         settings, codec = self._settings, self._at.experiment.codec
-        method = dict(_one("method", settings.method))
-        for name, value in (("operator", self._operator), ("noise_std", settings.noise_std)):
-            if name not in method and config_.takes(_METHODS, method, name):
-                method[name] = value
-        if method["name"] in config_.names((sampling, inverse), Sampler):
+        method = methods.with_problem(_one("method", settings.method), self._operator, settings.noise_std)
+        if methods.is_sampler(method):
             return guided(denoiser, read_guides("method", "", True, codec)), read_sampler(method, codec)
         sampler = read_sampler(_one("sampler", settings.sampler), codec)
         return guided(denoiser, read_guides("method", [method], True, codec)), sampler
@@ -246,9 +241,5 @@ def _summary(columns: Mapping[str, np.ndarray], draws: int) -> dict[str, Any]:
     return found | {"spread": float(spread), "coverage_if_calibrated": (draws - 1) / (draws + 1)}
 
 
-def _one(name: str, given: Spec) -> dict[str, Any]:
-    """Return the only spec in a text or a mapping."""
-    specs = config_.read_specs(name, given)
-    if len(specs) != 1:
-        raise InputError(f"{name} of Restoration is {shown(given)}; expected one name with arguments.")
-    return dict(specs[0])
+def _one(name: str, given: methods.Spec) -> dict[str, Any]:
+    return methods.one_spec(f"{name} of Restoration", given)

@@ -164,6 +164,7 @@ def sample(
     trajectory: bool = False,
     batch_size: int | None = None,
     sharding: jax.sharding.Sharding | None = None,
+    numbers: ArrayLike | None = None,
 ) -> Samples:
     """Return the samples with numbers first .. first + n - 1 of a seed.
 
@@ -188,6 +189,7 @@ def sample(
         trajectory: whether to return x at every time of the grid too.
         batch_size: samples per compiled batch, where the last batch is padded; min(n, 256) if None.
         sharding: the placement of a batch on the devices; None leaves a batch where JAX puts the batch.
+        numbers: the number of each sample, (n,), instead of first .. first + n - 1; equal numbers have equal noise.
 
     Returns:
         Samples(x, nfe, trajectory).
@@ -203,6 +205,7 @@ def sample(
         checks.warn_of_prior(denoiser.sde)
     else:
         x = checks.check_start(x, n, shape)
+    numbered = first + np.arange(n) if numbers is None else checks.check_numbers(numbers, n)
     dtype = jnp.zeros((), float).dtype if x is None else x.dtype
     times = checks.check_grid(denoiser.sde, grid, dtype, from_prior=x is None)
     checks.check_sampler(sampler, Sampler)
@@ -212,32 +215,31 @@ def sample(
     # Padding costs nothing, so the batch size is rounded up to a multiple of the number of devices.
     devices = 1 if sharding is None else len(sharding.device_set)
     size = -(-(min(n, 256) if batch_size is None else batch_size) // devices) * devices
-
     denoise = denoise and float(denoiser.sde.variance(times[-1])) > 0
     options = {"sampler": sampler, "shape": tuple(shape), "denoise": denoise, "trajectory": trajectory}
     pulls = sampler.computes_vjps or bool(np.any(denoiser.vjps(times)))
     options["count_vjps"] = pulls and not sampler.chooses_steps
     batches = []
-    for count, batch in _batches(n, size, first, x, cond):
+    for count, batch in _batches(size, numbered, x, cond):
         placed = batch if sharding is None else jax.device_put(batch, sharding)
         out = _walk(denoiser, keys_.stream(seed, "sample"), times, jnp.asarray(temperature, dtype), *placed, **options)
         batches.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], out))
     samples = Samples(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches))
-    _check_finite(samples.x, first)
+    _check_finite(samples.x, numbered)
     return samples
 
 
 def _batches(
-    n: int, size: int, first: int, x: np.ndarray | None, cond: Cond
+    size: int, numbers: np.ndarray, x: np.ndarray | None, cond: Cond
 ) -> Iterator[tuple[int, tuple[np.ndarray, Any, Any]]]:
     """Yield (number of real rows, (sample numbers, x, cond)) of batches of exactly `size`; the last batch is padded."""
 
     def rows(low: int, high: int) -> Callable[[Any], np.ndarray]:
         return lambda leaf: np.take(np.asarray(leaf), np.arange(low, high), axis=0, mode="clip")
 
-    for low in range(0, n, size):
-        numbers = np.arange(first + low, first + low + size, dtype=np.uint32)
-        yield min(size, n - low), (numbers, *jax.tree.map(rows(low, low + size), (x, cond)))
+    for low in range(0, len(numbers), size):
+        count = min(size, len(numbers) - low)
+        yield count, jax.tree.map(rows(low, low + size), (numbers.astype(np.uint32), x, cond))
 
 
 def _walk_batch(
@@ -288,10 +290,10 @@ _STATIC = ("sampler", "shape", "denoise", "trajectory", "count_vjps")
 _walk = module_jit(_walk_batch, static_argnames=_STATIC, rows=(3, 4, 5))
 
 
-def _check_finite(x: np.ndarray, first: int) -> None:
+def _check_finite(x: np.ndarray, numbers: np.ndarray) -> None:
     finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
     if not finite.all():
-        bad = first + np.flatnonzero(~finite)
+        bad = numbers[~finite]
         named = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
         raise DivergenceError(
             f"{len(bad)} of {len(x)} samples are not finite (numbers {named}): use more steps, or a grid that stops "

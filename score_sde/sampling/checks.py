@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from score_sde.core import given
 from score_sde.core.arrays import Array, as_array, is_concrete
-from score_sde.core.checks import is_whole, require_whole
+from score_sde.core.checks import is_whole, require_whole, shown
 from score_sde.core.conditions import Cond, Conditions, only, without
 from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
@@ -68,6 +68,16 @@ def check_sample(
         raise InputError(f"temperature is {temperature!r}; expected a positive number.")
     if not temperature > 0 or not np.isfinite(temperature):
         raise InputError(f"temperature is {temperature}; expected a positive number (a sampler without noise is Heun).")
+
+
+def check_numbers(numbers: ArrayLike, n: int) -> np.ndarray:
+    """Return the numbers of the samples as whole numbers, (n,), or raise InputError."""
+    array = as_array(numbers, "numbers")
+    if array.shape != (n,) or array.dtype.kind not in "iu" or (array.size and not array.min() >= 0):
+        raise InputError(f"numbers are {shown(numbers)}; expected {n} whole numbers of at least 0.")
+    if array.max() >= 2**32:
+        raise InputError(f"numbers reach {array.max()}; a seed has 2**32 samples: use another seed.")
+    return array.astype(np.int64)
 
 
 def check_temperature(denoiser: Denoiser, sampler: Any, temperature: float) -> None:

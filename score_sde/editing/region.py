@@ -1,0 +1,170 @@
+"""This module cuts regions out of pictures, and brings them to the size of a model and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.ndimage
+from PIL import Image
+
+# Standard deviations of the Gaussian weights with which `filled` reaches into a hole, in pixels.
+_REACHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_LEAST_WEIGHT = 1e-3
+_ALL_KNOWN = 1 - 1e-4
+
+
+class Region(NamedTuple):
+    """A `Region` is a rectangle of pixels of a picture; it may reach beyond the borders of the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def whole(size: tuple[int, int], shape: tuple[int, ...]) -> Region:
+    """Return the smallest region with the proportions of `shape` that contains a picture of this size, centred."""
+    scale = max(size[0] / shape[0], size[1] / shape[1])
+    height, width = (max(own, round(side * scale)) for own, side in zip(size, shape[:2], strict=True))
+    return Region(-((height - size[0]) // 2), -((width - size[1]) // 2), height, width)
+
+
+def centre(size: tuple[int, int], shape: tuple[int, ...]) -> Region:
+    """Return the largest region with the proportions of `shape` inside a picture of this size, centred."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (max(1, min(own, round(side * scale))) for own, side in zip(size, shape[:2], strict=True))
+    return Region((size[0] - height) // 2, (size[1] - width) // 2, height, width)
+
+
+def around(hole: np.ndarray, padding: int, shape: tuple[int, ...]) -> Region:
+    """Return the region around a hole, bool (height, width), with padding and with the proportions of `shape`.
+
+    The region lies inside the picture if the picture has room for it.
+    """
+    spans = []
+    for axis, side in enumerate(hole.shape):
+        places = np.flatnonzero(hole.any(axis=1 - axis))
+        spans.append((max(0, places[0] - padding), min(side, places[-1] + 1 + padding)))
+    scale = max((high - low) / side for (low, high), side in zip(spans, shape[:2], strict=True))
+    starts, sizes = [], []
+    for (low, high), side, whole_side in zip(spans, shape[:2], hole.shape, strict=True):
+        size = max(high - low, round(side * scale))
+        start = (low + high - size) // 2
+        room = whole_side - size
+        starts.append(int(np.clip(start, 0, room)) if room >= 0 else room // 2)
+        sizes.append(int(size))
+    return Region(starts[0], starts[1], sizes[0], sizes[1])
+
+
+def cut(array: np.ndarray, region: Region) -> np.ndarray:
+    """Return the pixels of a region, (height, width, ...); beyond the borders the last pixels are repeated."""
+    rows = np.clip(np.arange(region.top, region.top + region.height), 0, array.shape[0] - 1)
+    columns = np.clip(np.arange(region.left, region.left + region.width), 0, array.shape[1] - 1)
+    return array[rows][:, columns]
+
+
+def inside(size: tuple[int, int], region: Region) -> np.ndarray:
+    """Return which pixels of a region lie inside a picture of this size, bool (height, width)."""
+    rows, columns = (
+        (np.arange(start, start + length) >= 0) & (np.arange(start, start + length) < side)
+        for start, length, side in zip(region[:2], region[2:], size, strict=True)
+    )
+    return rows[:, None] & columns[None, :]
+
+
+def resized(values: np.ndarray, size: Sequence[int], smooth: bool = True) -> np.ndarray:
+    """Return float values (height, width, channels) at another size: Pillow's bicubic filter, or block means.
+
+    Values of this size already are returned unchanged.
+    """
+    height, width = size
+    if values.shape[:2] == (height, width):
+        return values
+    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BOX
+    planes = [
+        Image.fromarray(np.ascontiguousarray(values[..., i], np.float32)).resize((width, height), method)
+        for i in range(values.shape[2])
+    ]
+    return np.stack([np.asarray(plane, float) for plane in planes], axis=-1)
+
+
+def known_at(known: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Return which pixels at another size consist of known pixels only, bool (height, width)."""
+    return resized(known[..., None].astype(float), size, smooth=False)[..., 0] >= _ALL_KNOWN
+
+
+def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return values (height, width, channels) with weighted means of the known pixels in the place of the others.
+
+    The weights are Gaussian. The standard deviation is the smallest power of two, in pixels, for which the weights of
+    the known pixels add up to at least 0.001. Without known pixels the values are returned unchanged.
+    """
+    result, missing = values.astype(float), ~known
+    if not known.any():
+        return result
+    weight = known.astype(float)
+    for reach in _REACHES:
+        if not missing.any():
+            break
+        total = scipy.ndimage.gaussian_filter(weight, reach, mode="constant")
+        reached = missing & (total > _LEAST_WEIGHT)
+        for channel in range(values.shape[2]):
+            plane = scipy.ndimage.gaussian_filter(values[..., channel] * weight, reach, mode="constant")
+            result[..., channel][reached] = plane[reached] / total[reached]
+        missing = missing & ~reached
+    result[missing] = values[known].mean(axis=0)
+    return result
+
+
+def ramp(hole: np.ndarray, width: int) -> np.ndarray:
+    """Return weights that grow from 0 outside a hole to 1 inside it, linearly over `width` pixels; float, like hole.
+
+    A pixel of the hole has min(1, d / (width + 1)), where d is its distance to the nearest pixel outside.
+    """
+    if not width or hole.all():
+        return hole.astype(float)
+    return np.minimum(1, scipy.ndimage.distance_transform_edt(hole) / (width + 1))
+
+
+def windows(size: tuple[int, int], shape: tuple[int, ...], core: Region, overlap: float) -> tuple[tuple[int, int], ...]:
+    """Return the places (top, left) of windows that cover a canvas from its known core outwards, in order.
+
+    Each window overlaps the windows before it, or the core, by at least the share `overlap` of its side, as far as the
+    canvas allows.
+
+    Args:
+        size: (height, width) of the canvas, each at least that of a window.
+        shape: (height, width, ...) of a window.
+        core: the known part of the canvas.
+        overlap: the share of a window's side.
+    """
+    spans = ((core.top, core.top + core.height), (core.left, core.left + core.width))
+    rows, columns = (
+        _places(length, side, span, max(1, min(side - 1, round(overlap * side))))
+        for length, side, span in zip(size, shape[:2], spans, strict=True)
+    )
+    return tuple((top, left) for top in rows for left in columns)
+
+
+def _places(length: int, side: int, span: tuple[int, int], overlap: int) -> list[int]:
+    """Return the starts of windows along one axis: first those that cover the span, then outwards on both sides."""
+    if side == length:
+        return [0]
+    low, high = span
+    last, step = length - side, max(1, side - overlap)
+    within = list(range(low, max(low, high - side) + 1, step)) or [low]
+    if high - low > side and within[-1] != high - side:
+        within.append(high - side)
+
+    def outwards(edge: int) -> list[int]:
+        """Return the starts of windows beyond an edge of the span, in the direction of growing places."""
+        starts = list(range(edge - overlap, last, step))
+        return [*starts, last] if edge < length else []
+
+    mirrored = [last - start for start in outwards(length - low)]
+    return list(dict.fromkeys([*(min(start, last) for start in within), *outwards(high), *mirrored]))
+
+
+__all__ = ["Region", "around", "centre", "cut", "filled", "inside", "known_at", "ramp", "resized", "whole", "windows"]
