@@ -81,3 +81,27 @@ class FullMixture(ss.Denoiser):
 def FullGaussian(sde, mean, covariance):
     """Return the exact denoiser of N(mean, covariance)."""
     return FullMixture(sde, np.ones(1), mean[None], covariance[None])
+
+
+class Images(ss.Guide):
+    """`Images` gives images of a shape to a closed form of vectors."""
+
+    size: tuple
+
+    def __init__(self, denoiser, shape):
+        super().__init__(denoiser)
+        self.size = tuple(shape)
+
+    @property
+    def shape(self):
+        return self.size
+
+    def predict(self, x, t, cond=None, *, keys=None):
+        inner = self.denoiser.predict(x.reshape(len(x), -1), t, cond)
+        return ss.Prediction(inner.x0.reshape(x.shape), inner.noise.reshape(x.shape))
+
+
+def posterior_of(mean, cov, matrix, y, noise_variance):
+    """Return mean and covariance of x given y = A x + N(0, noise_variance I), for x ~ N(mean, cov)."""
+    gain = cov @ matrix.T @ np.linalg.inv(matrix @ cov @ matrix.T + noise_variance * np.eye(len(matrix)))
+    return mean + gain @ (y - matrix @ mean), cov - gain @ matrix @ cov

@@ -28,6 +28,8 @@ from score_sde.inverse.measurement import MASK, MEASURED
 from score_sde.sampling import Sampler, sample
 from score_sde.sampling.checks import read_by
 
+_MOST_ANSWERS, _MOST_WINDOWS = 2**20, 2**12  # their product is the number of samples of a seed
+
 
 class _Work:
     """`_Work` holds the canvases of one picture, one for each answer, and which of their pixels are known so far."""
@@ -110,6 +112,11 @@ class Editor:
     ) -> list[Edited]:
         """Return pictures with their answers, drawn together; the arguments are those of `__call__`."""
         shape, times = tuple(self.codec.data_shape), kept(self.grid, edit.strength)
+        if n > _MOST_ANSWERS or max(len(plan.windows) for plan in plans) > _MOST_WINDOWS:
+            raise InputError(
+                f"{n} answers of {max(len(plan.windows) for plan in plans)} windows were asked for; expected at most "
+                f"{_MOST_ANSWERS} answers and {_MOST_WINDOWS} windows."
+            )
         work = [_Work(picture, plan, n, shape[2]) for picture, plan in zip(pictures, plans, strict=True)]
         asked = {**edit.asked, **asked}
         if len(times) > 1:
@@ -135,10 +142,11 @@ class Editor:
         known = np.concatenate(
             [np.repeat(one.known[place][None], n, axis=0) for one, place in zip(work, places, strict=True)]
         )
-        numbers = np.tile(np.arange(n), len(work))
+        # Each window has random numbers of its own: with equal ones the windows of an answer would be correlated.
+        numbers = np.tile(number * _MOST_ANSWERS + np.arange(n), len(work))
         walk = self._walk(edit, work[0].plan.operator, work[0].plan.noise_std)
         x0, _ = self.codec.encode(jnp.asarray(values, jnp.zeros((), float).dtype), None)
-        cond = self._asked(walk, asked, numbers)
+        cond = self._asked(walk, asked, numbers % _MOST_ANSWERS)
         if work[0].plan.operator is not None:
             ys = [one.plan.y for one in work]
             y = np.asarray(x0) if ys[0] is None else np.repeat(np.stack([np.asarray(y) for y in ys]), n, axis=0)

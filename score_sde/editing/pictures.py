@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from score_sde.core.arrays import as_array
-from score_sde.core.checks import shown
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
 from score_sde.readers.pictures import Fit, Unreadable, decode, header
@@ -127,7 +126,7 @@ def _of_array(array: np.ndarray, codec: Codec, name: str) -> Picture:
         wrong = array.dtype.kind not in "iuf" or not (array.min() >= 0 and array.max() <= codec.maximum)
         if wrong or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array))):
             raise InputError(
-                f"{name} has values from {shown(array.min())} to {shown(array.max())}; expected whole numbers from 0 "
+                f"{name} has values from {array.min()} to {array.max()}; expected whole numbers from 0 "
                 f"to {codec.maximum}, the units of the data."
             )
         dtype = np.uint8 if codec.maximum < 256 else np.int32
