@@ -71,6 +71,7 @@ def drawn_pictures(n, seed=0, shape=(8, 8), rho=0.8):
 @pytest.mark.parametrize(
     ("steps", "strength", "kept_count"),
     [(50, 0.0, 0), (50, 1.0, 50), (50, 0.58, 29), (50, 0.56, 28), (100, 0.29, 29), (50, 0.75, 38), (3, 0.5, 2)]
+    + [(100, 0.145, 15), (200, 0.0725, 15)]
     + [(40, 0.0124, 0), (40, 0.0125, 1), (7, 0.999, 7), (1, 0.49, 0), (1, 0.5, 1), (1000, 0.1, 100)],
 )  # fmt: skip
 def test_steps_of_a_strength(steps, strength, kept_count):
@@ -238,6 +239,14 @@ def test_two_windows_have_the_law_of_one():
     error = 4 / math.sqrt(n)
     np.testing.assert_allclose(found.mean(axis=0), expected_mean, atol=error + 0.01)
     np.testing.assert_allclose(np.cov(found.T), expected_cov, atol=2 * error)
+
+
+def test_a_later_window_keeps_what_an_earlier_one_drew():
+    cov, _ = smooth_cov(1, 6, 0.8, 1.0)
+    model, x = editor(np.zeros(6), cov, (1, 6, 1), steps=6), np.zeros((1, 6, 1))
+    one, three = (edited(model, Outpaint(right=added, noise_std=0.3), x) for added in (3, 8))
+    assert (one.about["windows"], three.about["windows"]) == (1, 3)
+    np.testing.assert_array_equal(three.answers[:, :, :9], one.answers)
 
 
 def test_a_panorama_keeps_the_picture_on_every_side():

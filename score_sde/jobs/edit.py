@@ -142,8 +142,6 @@ def _editor(settings: Any, model: Model, devices: parallel.Jit) -> Editor:
         read_sampler(methods.one_spec("edit.sampler", settings.sampler), model.codec) if settings.sampler else None
     )
     grid = config_.build(time_grid, methods.one_spec("edit.grid", settings.grid), model.denoiser.sde)
-    if not isinstance(settings.clip, bool):
-        raise InputError(f"edit.clip is {settings.clip!r}; expected True or False.")
     return model.editor(
         seed=settings.seed,
         guidance=settings.guidance,
