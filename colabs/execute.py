@@ -1,8 +1,8 @@
 """This script executes the notebooks in place, with their outputs kept; the documentation site shows the outputs.
 
-python colabs/execute.py --workdir=runs/digits
+python colabs/execute.py --workdir=runs/digits --classifier=runs/digits_classifier --fashion=runs/fashion
 
-The workdir is that of `score-sde --config=digits --workdir=runs/digits --mode=train`.
+The workdirs are those of `score-sde --mode=train` with the configs digits, digits:classifier and fashion_mnist.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import nbformat
 
 FOLDER = pathlib.Path(__file__).parent
 SECONDS_PER_CELL = 600
+WORKDIRS = {"workdir": "digits", "classifier": "digits_classifier", "fashion": "fashion"}
 
 
 def executed(path: pathlib.Path, folder: pathlib.Path, **environment: str) -> nbformat.NotebookNode:
@@ -34,14 +35,18 @@ def executed(path: pathlib.Path, folder: pathlib.Path, **environment: str) -> nb
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", default="runs/digits", help="a trained workdir of the digits")
-    workdir = pathlib.Path(parser.parse_args().workdir)
-    if not (workdir / "config.json").exists():
-        parser.error(f"--workdir={workdir} has no config.json; expected a trained workdir of --config=digits.")
+    for flag, name in WORKDIRS.items():
+        parser.add_argument(f"--{flag}", default=f"runs/{name}", help=f"a trained workdir, runs/{name} by default")
+    parser.add_argument("--only", default="", help="the name of one notebook, such as quickstart.ipynb")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        # The outputs show the path runs/digits, not a path of this machine.
-        shutil.copytree(workdir, pathlib.Path(folder) / "runs" / "digits")
-        for path in sorted(FOLDER.glob("*.ipynb")):
+        for flag, name in WORKDIRS.items():
+            workdir = pathlib.Path(getattr(options, flag))
+            if not (workdir / "config.json").exists():
+                parser.error(f"--{flag}={workdir} has no config.json; expected a trained workdir.")
+            # The outputs show the path runs/digits, not a path of this machine.
+            shutil.copytree(workdir, pathlib.Path(folder) / "runs" / name)
+        for path in sorted(FOLDER.glob(options.only or "*.ipynb")):
             notebook = executed(path, pathlib.Path(folder))
             nbformat.write(notebook, path)
             print(f"{path.name}: {sum(len(cell.get('outputs', [])) for cell in notebook.cells)} outputs")

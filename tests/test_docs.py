@@ -42,7 +42,9 @@ def text_and_pictures(notebook):
     return "".join(output.get("text", "") for output in outputs), pictures
 
 
-@pytest.mark.parametrize(("name", "count"), [("quickstart.ipynb", 6), ("likelihood.ipynb", 3)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("quickstart.ipynb", 6), ("likelihood.ipynb", 3), ("controllable.ipynb", 13)]
+)
 def test_the_notebooks_are_kept_with_outputs_of_a_trained_workdir(name, count):
     """The site shows the outputs: all pictures, no error, no warning, and no path of the machine."""
     notebook = nbformat.read(ROOT / "colabs" / name, as_version=4)
@@ -76,6 +78,26 @@ def test_likelihood_in_closed_form(tmp_path):
     assert pictures == 3
     assert float(re.search(r"largest difference: (\S+) bits/dim", text).group(1)) < 2e-3
     assert float(re.search(r"largest error ([\d.e-]+)", text).group(1)) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [True, False])
+def test_controllable_generation(tmp_path, trained):
+    """All sections run, on digits and on a second model, with a classifier; and without any workdir."""
+    if trained:
+        for name, words in (("digits", "vp"), ("classifier", "classifier"), ("fashion", "conditional")):
+            config = digits.get_config(words)
+            config.network.update(channels=8, multipliers=(1,), blocks=1, attention=())
+            config.data.update(batch_size=16)
+            config.train.update(steps=2, eval_every=0, sample_every=0)
+            train(config, tmp_path / name)
+    places = {f"SCORE_SDE_{name.upper()}": str(tmp_path / name) for name in ("digits", "classifier", "fashion")}
+    text, pictures = execute("controllable.ipynb", tmp_path, SCORE_SDE_STEPS="20", **places)
+    assert pictures == (13 if trained else 10)
+    assert text.count(": found") == (3 if trained else 0)
+    assert "strength 0.5: 20 steps" in text and "4 windows" in text
+    right = [int(share) for share in re.findall(r"(\d+)% of the samples have the class asked for", text)]
+    assert len(right) == 3 and (trained or right[1] > 90)  # the mixture knows the classes
 
 
 def test_the_files_that_the_documents_name_exist():

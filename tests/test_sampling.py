@@ -156,6 +156,41 @@ def test_sample_i_is_a_function_of_seed_and_i(name, index):
     assert np.abs(other - together).min(axis=1).max() > 1e-3
 
 
+class _Weighted(ss.Guide):
+    weight: jax.Array
+
+    def __init__(self, denoiser, weight):
+        super().__init__(denoiser)
+        self.weight = weight
+
+    def predict(self, x, t, cond=None, *, keys=None):
+        inner = self.denoiser.predict(x, t, cond)
+        return ss.Prediction(inner.x0 * self.weight, inner.noise)
+
+
+def test_a_guide_with_weights_on_one_device_guides_a_model_on_two():
+    devices = Jit()
+    model = _Weighted(mixture(ss.VP()), devices.place_state(jnp.ones(2)))
+    guided = _Weighted(model, jax.device_put(jnp.asarray([0.5, 1.0]), jax.devices()[0]))
+    options = dict(n=4, seed=0)
+    alone = ss.sample(guided.denoiser.denoiser, ss.DDIM(), [1.0, 0.5], (2,), **options).x
+    spread = ss.sample(guided, ss.DDIM(), [1.0, 0.5], (2,), sharding=devices.sharded, **options).x
+    whole = ss.sample(_Weighted(mixture(ss.VP()), jnp.asarray([0.5, 1.0])), ss.DDIM(), [1.0, 0.5], (2,), **options).x
+    np.testing.assert_allclose(spread, whole, rtol=1e-5, atol=1e-6)
+    assert np.abs(spread - alone).max() > 0.01
+
+
+def test_samples_have_the_numbers_that_are_asked_for():
+    model, grid = mixture(ss.VP()), ss.time_grid.uniform(ss.VP(), 5)
+    whole = ss.sample(model, ss.Ancestral(), grid, (2,), n=8, seed=0).x
+    numbers = [5, 0, 5, 7, 2]
+    found = ss.sample(model, ss.Ancestral(), grid, (2,), n=5, seed=0, numbers=numbers, batch_size=2).x
+    np.testing.assert_allclose(found, whole[numbers], rtol=1e-5, atol=1e-6)
+    for wrong in ([1, 2], [0.5] * 5, [-1] * 5, [2**32] * 5):
+        with pytest.raises(ss.InputError, match="numbers"):
+            ss.sample(model, ss.Ancestral(), grid, (2,), n=5, seed=0, numbers=wrong)
+
+
 def test_the_keys_are_those_that_are_promised():
     """The prior uses fold_in(key_i, 0) and step k uses fold_in(key_i, k + 1); the keys are threefry under any flag."""
     sde = ss.VP()

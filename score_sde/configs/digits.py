@@ -21,8 +21,16 @@ DATA_STD = 0.75
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/digits.py", variant, task=variants.TASKS)
     if words["task"]:
-        variants.check_classifier("configs/digits.py", variant, words)
-        return _classifier(words["sde"] or "edm")
+        made = variants.classifier(
+            "configs/digits.py",
+            variant,
+            words,
+            DATA_STD,
+            steps=1500,
+            data=dict(name="Digits", dir="", batch_size=64, flip=False),
+            network=dict(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.2),
+        )
+        return config_.complete(made)
     sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
     model = variants.model(sde, words["parametrization"], DATA_STD)
     return config_.complete(
@@ -68,50 +76,5 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 batch_size=100,
             ),
             eval=dict(what="HeldOutLoss, LossPerLevel, Likelihood(probes=2, rtol=1e-3, atol=1e-3)", batch_size=150),
-        )
-    )
-
-
-def _classifier(sde: str) -> ml_collections.ConfigDict:
-    return config_.complete(
-        dict(
-            data=dict(name="Digits", dir="", batch_size=64, flip=False),
-            **variants.model(sde, None, DATA_STD),
-            network=dict(
-                name="UNetClassifier",
-                channels=32,
-                multipliers=(1, 2),
-                blocks=1,
-                attention=(4,),
-                pool="attention",
-                head_channels=32,
-                dropout=0.2,
-                dtype="float32",
-                remat="none",
-                **variants.embedding(sde),
-            ),
-            objective=variants.classification(sde),
-            optimizer=dict(
-                name="adamw",
-                weight_decay=0.05,
-                schedule=dict(
-                    name="warmup_cosine_decay_schedule",
-                    init_value=0.0,
-                    peak_value=2e-3,
-                    warmup_steps=100,
-                    decay_steps=1500,
-                ),
-                clip=1.0,
-            ),
-            averages=dict(ema=dict(name="WarmedUp", decay=0.995)),
-            train=dict(
-                steps=1500,
-                log_every=100,
-                eval_every=500,
-                sample_every=0,
-                checkpoint_every=500,
-                keep=dict(last=2, every=0),
-            ),
-            eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=150),
         )
     )

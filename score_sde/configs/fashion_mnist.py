@@ -2,6 +2,8 @@
 
 python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion --mode=train,eval,sample,report
 
+`classifier`, with or without an SDE, trains a classifier of noised images, a guide for models of these images.
+
 The data come from Debian's package dataset-fashion-mnist, or from --config.data.dir. Variants, joined by commas: an SDE
 (a word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v, preconditioned), unconditional,
 likelihood, pc. The default SDE is edm, or vp if the variant has a parametrisation, likelihood or pc.
@@ -18,7 +20,18 @@ DATA_STD = 0.7
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    words = variants.choose("configs/fashion_mnist.py", variant, classes=("unconditional",))
+    words = variants.choose("configs/fashion_mnist.py", variant, classes=("unconditional",), task=variants.TASKS)
+    if words["task"]:
+        made = variants.classifier(
+            "configs/fashion_mnist.py",
+            variant,
+            words,
+            DATA_STD,
+            steps=3000,
+            data=dict(name="FashionMNIST", dir="", batch_size=64, flip=False),
+            network=dict(fold=2, stem=8, channels=32, multipliers=(1, 2), blocks=1, attention=(7,), dropout=0.1),
+        )
+        return config_.complete(made)
     sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
     model = variants.model(sde, words["parametrization"], DATA_STD)
     given = dict(given=(), drop={}) if words["classes"] else dict(given=("label",), drop=dict(label=0.1))

@@ -123,20 +123,51 @@ def objective(sde: str, parametrization: str, weighting: str | None, data_std: f
     return entry
 
 
-def check_classifier(config: str, variant: str, words: dict[str, str | None]) -> None:
-    """Raise InputError if the word 'classifier' is beside a word that only a denoiser uses."""
+def classifier(
+    config: str, variant: str, words: dict[str, str | None], data_std: float, steps: int, **sections: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the config of a classifier of noised images; `sections` has data, network and the sections that differ.
+
+    The noise levels that decide about the class are drawn most often.
+
+    Raises:
+        InputError: if the word 'classifier' is beside a word that only a denoiser uses.
+    """
     others = [word for group, word in words.items() if word and group not in ("task", "sde")]
     if others:
         raise InputError(
             f"{config} has no variant {variant!r}: 'classifier' beside {', '.join(map(repr, others))}; expected "
             "'classifier', with or without an SDE."
         )
-
-
-def classification(sde: str) -> dict[str, Any]:
-    """Return the entry objective of a classifier: the noise levels that decide about the class are drawn most often."""
+    sde = words["sde"] or "edm"
     times: Any = "knots" if sde in CHAINS else dict(name="LogNormal", mean=-0.5, std=1.5) if sde == "edm" else "uniform"
-    return dict(name="Classification", times=times, stratified=True)
+    schedule = dict(name="warmup_cosine_decay_schedule", init_value=0.0, peak_value=2e-3, warmup_steps=100)
+    sections["network"] = dict(
+        name="UNetClassifier",
+        pool="attention",
+        head_channels=32,
+        dtype="auto",
+        remat="none",
+        **embedding(sde),
+        **sections["network"],
+    )
+    every = max(1, steps // 3)
+    return dict(
+        model(sde, None, data_std),
+        objective=dict(name="Classification", times=times, stratified=True),
+        optimizer=dict(name="adamw", weight_decay=0.05, schedule=schedule | dict(decay_steps=steps), clip=1.0),
+        averages=dict(ema=dict(name="WarmedUp", decay=0.995)),
+        train=dict(
+            steps=steps,
+            log_every=100,
+            eval_every=every,
+            sample_every=0,
+            checkpoint_every=every,
+            keep=dict(last=2, every=0),
+        ),
+        eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=250),
+        **sections,
+    )
 
 
 def sampling(

@@ -27,6 +27,13 @@ def _spread_of(rows: Any) -> _Spread | None:
     return None
 
 
+def _on_all(leaf: Any, mesh: Mesh) -> Any:
+    """Return an array with a copy on every device of a mesh, such as the weights of a guide beside a placed model."""
+    if not (isinstance(leaf, jax.Array) and is_concrete(leaf)) or leaf.sharding.device_set == set(mesh.devices.flat):
+        return leaf
+    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))
+
+
 def _is_dynamic(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex)
 
@@ -70,6 +77,8 @@ def module_jit(
         dynamic = [leaf for leaf in leaves if _is_dynamic(leaf)]
         fixed = tuple(None if _is_dynamic(leaf) else (leaf,) for leaf in leaves)
         spread = _spread_of([args[place] for place in rows])
+        if spread is not None:
+            dynamic = [_on_all(leaf, spread[0]) for leaf in dynamic]
         return compiled(dynamic, *args, treedef_=treedef, fixed_=fixed, spread_=spread, **kwargs)
 
     return call

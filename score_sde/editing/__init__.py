@@ -4,7 +4,7 @@ An edit makes a `Plan` of a picture: a canvas at the model's scale, windows of t
 that puts an answer back into the picture.
 """
 
-from score_sde.editing.base import Edit, Measured
+from score_sde.editing.base import Edit, Measured, of_centre
 from score_sde.editing.changing import ChangeClass, ImageToImage
 from score_sde.editing.edited import Edited
 from score_sde.editing.editor import Editor
@@ -33,5 +33,6 @@ __all__ = [
     "as_pictures",
     "kept",
     "kept_steps",
+    "of_centre",
     "read_picture",
 ]

@@ -65,7 +65,7 @@ class Editor:
         grid: the time grid of a walk of strength 1.
         seed: the seed of the answers.
         clip: whether x_0 is clipped to the range of the data, if the data have a range.
-        batch_size: answers that are drawn together; None for all answers of one picture.
+        batch_size: the largest number of answers that are drawn together; at least all answers of one picture are.
         precision, sharding: as in `core.precision.products` and `sampling.sample`.
     """
 
@@ -75,7 +75,7 @@ class Editor:
     grid: np.ndarray
     seed: int = 0
     clip: bool = True
-    batch_size: int | None = None
+    batch_size: int = 64
     precision: str = "default"
     sharding: jax.sharding.Sharding | None = None
 
@@ -101,7 +101,7 @@ class Editor:
         Raises:
             InputError: for a picture that cannot be edited so.
         """
-        together = max(1, (self.batch_size or n) // n)
+        together = max(1, self.batch_size // n)
         for low in range(0, len(pictures), together):
             chunk = pictures[low : low + together]
             plans = [edit.plan(picture, first + low + i, self.codec) for i, picture in enumerate(chunk)]
@@ -122,7 +122,7 @@ class Editor:
         if len(times) > 1:
             for number in range(max(len(plan.windows) for plan in plans)):
                 for alike in _alike([one for one in work if number < len(one.plan.windows)]):
-                    self._draw(edit, alike, number, times, asked)
+                    self._draw(edit, alike, number, times, asked, size=n * len(work))
         else:
             self._check_asked(edit, plans, asked)
         sde, level = self.denoiser.sde, float(times[0])
@@ -134,8 +134,10 @@ class Editor:
         }
         return [_finished(one, self.codec, about, len(times) > 1) for one in work]
 
-    def _draw(self, edit: Edit, work: list[_Work], number: int, times: np.ndarray, asked: Mapping[str, Any]) -> None:
-        """Draw one window of each picture, and write it into the canvases."""
+    def _draw(
+        self, edit: Edit, work: list[_Work], number: int, times: np.ndarray, asked: Mapping[str, Any], size: int
+    ) -> None:
+        """Draw one window of each picture in batches of `size`, and write it into the canvases."""
         shape, n = tuple(self.codec.data_shape), len(work[0].canvases)
         places = [one.window(number, shape) for one in work]
         values = np.concatenate([one.canvases[(slice(None), *place)] for one, place in zip(work, places, strict=True)])
@@ -164,7 +166,7 @@ class Editor:
                 seed=self.seed,
                 cond=cond,
                 x=start,
-                batch_size=max(len(numbers), self.batch_size or 0),
+                batch_size=size,
                 sharding=self.sharding,
                 numbers=numbers,
             )

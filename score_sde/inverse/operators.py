@@ -249,6 +249,7 @@ class Blur(Operator):
     def __call__(self, x: Array, cond: Cond = None) -> Array:
         if x.ndim != 4:
             raise InputError(f"Blur got examples of shape {x.shape[1:]}; expected (height, width, channels).")
+        x = jnp.asarray(x)
         radius = int(4 * self.std + 0.5)
         weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / self.std) ** 2)
         weights /= weights.sum()

@@ -200,6 +200,9 @@ class _Run:
             already = f", {before} of them before" if before else ""
             print(f"{self.edit.name}: {len(done)} of {len(pictures)} pictures{already}, {self.n} answers each")
             print(f"  results: {self.folder}")
+            if len(done) == 1:
+                at = self._file(done[0], pictures[done[0]], "")
+                print(f"  picture: {at}.png\n  comparison: {at}-comparison.png")
         if not done:
             raise InputError(next(iter(failed.values())))
 
