@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 import score_sde as ss
 from score_sde import data, networks
-from score_sde.configs import digits
+from score_sde.configs import cifar10, digits, fashion_mnist
 from score_sde.denoisers import NetworkClassifier
 from score_sde.experiment import Experiment, guides
 from score_sde.jobs import evaluate, train
@@ -275,6 +275,16 @@ def test_the_variant_of_the_digits():
     assert on_chain.sde.levels == 1000
     with pytest.raises(ss.InputError, match="'classifier' beside 'conditional'; expected 'classifier', with or"):
         digits.get_config("classifier,conditional")
+
+
+def test_the_variants_of_other_data():
+    """The classifier of CIFAR-10 has the scale of the published VE models, and the wide network."""
+    made = Experiment.from_config(cifar10.get_config("classifier"))
+    published = Experiment.from_config(cifar10.get_config("ve,ncsnpp"))
+    assert made.codec.model_range == published.codec.model_range == (0.0, 1.0)
+    assert isinstance(made.network, networks.WideResNet) and made.network.classes == 10
+    fashion = Experiment.from_config(fashion_mnist.get_config("classifier"))
+    assert fashion.network.shape == (28, 28, 1) and fashion.network.classes == 10
 
 
 # Networks.

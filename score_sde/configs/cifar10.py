@@ -3,12 +3,14 @@
 python main.py --config=configs/cifar10.py:ve,ncsnpp,deep --mode=describe
 python main.py --config=configs/cifar10.py:ve,ncsnpp --workdir=runs/cifar10 --mode=import --weights=checkpoint_24.pth
 
-Words: see configs/published.py. The default is ve,ncsnpp.
+Words: see configs/published.py. The default is ve,ncsnpp. `classifier` alone trains the noise-conditional WideResNet of
+Song et al. 2021 (App. I.1), a guide for the class; its learning rate and steps are ours, as the paper states none.
 Data: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import ml_collections
 
+from score_sde import config as config_
 from score_sde.configs import published
 
 OLD = {
@@ -50,4 +52,42 @@ DATA_SET = published.DataSet(
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    if variant == "classifier":
+        return _classifier()
     return published.small(DATA_SET, variant, levels=232, snr=0.176)
+
+
+def _classifier() -> ml_collections.ConfigDict:
+    steps = 200_000
+    return config_.complete(
+        dict(
+            data=dict(DATA_SET.data, dir="", batch_size=DATA_SET.batch_size, centered=False, flip=True),
+            sde=dict(name="VE", sigma_min=0.01, sigma_max=DATA_SET.sigma_max),
+            parametrization=dict(name="Score", time_label="log_sigma", scale_by_sigma=True),
+            network=dict(name="WideResNet", blocks=4, widen=10, dtype="auto", remat="none"),
+            # Uniform times of VE are uniform in log sigma.
+            objective=dict(name="Classification", times="uniform", stratified=True),
+            optimizer=dict(
+                name="adamw",
+                weight_decay=0.05,
+                schedule=dict(
+                    name="warmup_cosine_decay_schedule",
+                    init_value=0.0,
+                    peak_value=3e-4,
+                    warmup_steps=5000,
+                    decay_steps=steps,
+                ),
+                clip=1.0,
+            ),
+            averages=dict(ema=dict(name="WarmedUp", decay=0.9999)),
+            train=dict(
+                steps=steps,
+                log_every=100,
+                eval_every=10_000,
+                sample_every=0,
+                checkpoint_every=10_000,
+                keep=dict(last=2, every=0),
+            ),
+            eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=500),
+        )
+    )
