@@ -81,6 +81,7 @@ def test_steps_of_a_strength(steps, strength, kept_count):
 
 
 @given(st.integers(1, 1000), st.integers(0, 10_000))
+@settings(deadline=None)
 def test_steps_of_a_strength_are_rounded_as_exact_fractions(steps, parts):
     exact = math.floor(fractions.Fraction(parts, 10_000) * steps + fractions.Fraction(1, 2))
     assert kept_steps(parts / 10_000, steps) == exact
@@ -199,6 +200,7 @@ def test_a_seam_is_not_visible():
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_windows_cover_a_canvas_from_what_is_known(data):
     side = (data.draw(st.integers(2, 9)), data.draw(st.integers(2, 9)))
     core = (data.draw(st.integers(side[0], 20)), data.draw(st.integers(side[1], 20)))
@@ -247,6 +249,21 @@ def test_a_later_window_keeps_what_an_earlier_one_drew():
     one, three = (edited(model, Outpaint(right=added, noise_std=0.3), x) for added in (3, 8))
     assert (one.about["windows"], three.about["windows"]) == (1, 3)
     np.testing.assert_array_equal(three.answers[:, :, :9], one.answers)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_canvas_of_an_extension_covers_it(data):
+    height, width = (data.draw(st.integers(1, 40)) for _ in range(2))
+    sides = [data.draw(st.integers(0, 30)) for _ in range(3)] + [data.draw(st.integers(1, 30))]
+    picture = Picture(np.zeros((height, width, 1), np.uint8), 255)
+    plan = Outpaint(**dict(zip(("left", "top", "right", "bottom"), sides))).plan(picture, 0, BYTES)
+    region, base = plan.paste.region, plan.paste.base
+    assert base.shape[:2] == (height + sides[1] + sides[3], width + sides[0] + sides[2])
+    assert region.top <= 0 and region.left <= 0
+    assert region.top + region.height >= base.shape[0] and region.left + region.width >= base.shape[1]
+    assert (plan.paste.weight == 0).sum() == height * width
+    assert plan.known.any() and min(plan.canvas.shape[:2]) >= 8
 
 
 def test_a_panorama_keeps_the_picture_on_every_side():
@@ -425,7 +442,7 @@ def test_pixels_of_16_levels_keep_their_bytes():
 
 
 @given(st.data())
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_region_contains_the_hole_and_has_the_proportions_of_the_model(data):
     size = tuple(data.draw(st.integers(1, 40)) for _ in range(2))
     shape = tuple(data.draw(st.integers(1, 12)) for _ in range(2))
@@ -448,7 +465,7 @@ def test_a_region_contains_the_hole_and_has_the_proportions_of_the_model(data):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_what_fills_a_hole_comes_from_known_pixels(seed):
     rng = np.random.default_rng(seed)
     values, known = rng.random((9, 13, 2)), rng.random((9, 13)) < rng.random()

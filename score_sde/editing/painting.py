@@ -202,8 +202,12 @@ class Outpaint(Measured):
         weight = np.ones(base.shape[:2])
         at = (slice(self.top, self.top + height), slice(self.left, self.left + width))
         base[at], weight[at] = pixels, 0
-        large = [round(side * pixels_of) for side, pixels_of in zip(size, by_axis, strict=True)]
-        region = Region(self.top - round(top * by_axis[0]), self.left - round(left * by_axis[1]), large[0], large[1])
+        # The region covers the whole picture: rounded pixels before it, and rounded up behind it.
+        before = [round(added * pixels_of) for added, pixels_of in zip((top, left), by_axis, strict=True)]
+        behind = [math.ceil(added * pixels_of) for added, pixels_of in zip((bottom, right), by_axis, strict=True)]
+        region = Region(
+            self.top - before[0], self.left - before[1], before[0] + height + behind[0], before[1] + width + behind[1]
+        )
         seen = picture.rounded(_shade(picture, base))
         seen[at] = pixels
         places = windows(size, shape, Region(top, left, *core), self.overlap)
