@@ -474,7 +474,7 @@ def test_what_fills_a_hole_comes_from_known_pixels(seed):
     if known.any():
         for channel in range(2):
             low, high = values[known][:, channel].min(), values[known][:, channel].max()
-            assert result[..., channel].min() >= low - 1e-9 and result[..., channel].max() <= high + 1e-9
+            assert result[..., channel].min() >= low - 1e-6 and result[..., channel].max() <= high + 1e-6  # float32
         other = values + (~known)[..., None] * 100
         np.testing.assert_array_equal(filled(other, known)[~known], result[~known])
 

@@ -9,9 +9,6 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-# Standard deviations of the Gaussian weights with which `filled` reaches into a hole, in pixels.
-_REACHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_LEAST_WEIGHT = 1e-3
 _ALL_KNOWN = 1 - 1e-4
 
 
@@ -82,9 +79,13 @@ def resized(values: np.ndarray, size: Sequence[int], smooth: bool = True) -> np.
     height, width = size
     if values.shape[:2] == (height, width):
         return values
-    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.BOX
+    return _planes(values, (height, width), Image.Resampling.BICUBIC if smooth else Image.Resampling.BOX)
+
+
+def _planes(values: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
+    """Return float values at another size, (height, width), one channel after another with a filter of Pillow."""
     planes = [
-        Image.fromarray(np.ascontiguousarray(values[..., i], np.float32)).resize((width, height), method)
+        Image.fromarray(np.ascontiguousarray(values[..., i], np.float32)).resize(size[::-1], method)
         for i in range(values.shape[2])
     ]
     return np.stack([np.asarray(plane, float) for plane in planes], axis=-1)
@@ -96,26 +97,46 @@ def known_at(known: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return values (height, width, channels) with weighted means of the known pixels in the place of the others.
+    """Return values (height, width, channels) with means of known pixels nearby in the place of the others.
 
-    The weights are Gaussian. The standard deviation is the smallest power of two, in pixels, for which the weights of
-    the known pixels add up to at least 0.001. Without known pixels the values are returned unchanged.
+    The image is halved, by means over the known pixels of 2 x 2, until all pixels are known. An unknown pixel gets the
+    value of the finest level that knows it, interpolated linearly. Without known pixels the values stay as they are.
     """
-    result, missing = values.astype(float), ~known
-    if not known.any():
+    result = values.astype(float)
+    if not known.any() or known.all():
         return result
-    weight = known.astype(float)
-    for reach in _REACHES:
-        if not missing.any():
-            break
-        total = scipy.ndimage.gaussian_filter(weight, reach, mode="constant")
-        reached = missing & (total > _LEAST_WEIGHT)
-        for channel in range(values.shape[2]):
-            plane = scipy.ndimage.gaussian_filter(values[..., channel] * weight, reach, mode="constant")
-            result[..., channel][reached] = plane[reached] / total[reached]
-        missing = missing & ~reached
-    result[missing] = values[known].mean(axis=0)
+    near = _neighbourhood(~known)
+    part, seen = result[near], known[near][..., None]
+    part[:] = np.where(seen, part, _pull_push(part * seen, seen.astype(float)))
     return result
+
+
+def _neighbourhood(hole: np.ndarray) -> tuple[slice, slice]:
+    """Return the box around a hole, with a margin of its own size; the rest of a picture has no influence."""
+    slices = []
+    for axis, side in enumerate(hole.shape):
+        places = np.flatnonzero(hole.any(axis=1 - axis))
+        margin = places[-1] + 1 - places[0]
+        slices.append(slice(max(0, places[0] - margin), min(side, places[-1] + 1 + margin)))
+    return slices[0], slices[1]
+
+
+def _pull_push(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return total / weight, with interpolated values of the halved image where the weight is 0."""
+    there = weight > 0
+    mean = np.where(there, total / np.where(there, weight, 1), 0)
+    if there.all():
+        return mean
+    coarse = _pull_push(_halved(total), _halved(weight))
+    doubled = _planes(coarse, (2 * coarse.shape[0], 2 * coarse.shape[1]), Image.Resampling.BILINEAR)
+    return np.where(there, mean, doubled[: total.shape[0], : total.shape[1]])
+
+
+def _halved(sums: np.ndarray) -> np.ndarray:
+    """Return the sums over blocks of 2 x 2 pixels; beyond the border they are 0."""
+    height, width, channels = sums.shape
+    padded = np.pad(sums, ((0, height % 2), (0, width % 2), (0, 0)))
+    return padded.reshape((height + 1) // 2, 2, (width + 1) // 2, 2, channels).sum(axis=(1, 3))
 
 
 def ramp(hole: np.ndarray, width: int) -> np.ndarray:
