@@ -150,7 +150,7 @@ def _run(argv: list[str]) -> None:
     except OSError as error:
         processes.leave(f"error: {_one_line(error)}{_place(error)}")
     except KeyboardInterrupt:
-        processes.leave("stopped; the same command resumes training from its last checkpoint")
+        processes.leave("stopped; the same command resumes, training from its last checkpoint")
     except Exception as error:
         if str(error).startswith("RESOURCE_EXHAUSTED"):  # XLA's status if a device has too little memory
             processes.leave(f"error: the device has too little memory ({_one_line(error)[:200]}); {_SMALLER}")
@@ -168,6 +168,8 @@ def _parse(argv: list[str]) -> list[str]:
         config = config_.read_file(paths[-1]) if paths else None
         if config is None and workdirs:
             config = read_config(os.path.expanduser(workdirs[-1]))
+            if config is None and any(word.startswith("--config.") for word in argv):
+                sys.exit(f"error: {workdirs[-1]} has no config.json; expected a trained workdir, or --config=FILE.")
         if config is not None:
             argv = [word for word in argv if not _is_added(config, word)]
             config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=argv)

@@ -487,6 +487,8 @@ def test_a_pixel_of_another_size_is_known_if_all_its_pixels_are():
     np.testing.assert_array_equal(known_at(known, (3, 3)), expected)
     large = known_at(known, (12, 12))
     assert not large[4:6, 6:8].any() and large.sum() == 140
+    row = known_at(np.asarray([[True, False, True]]), (1, 8))  # pixel 2 is 0.75 to 1.125 of three pixels
+    np.testing.assert_array_equal(row[0], [True, True, False, False, False, False, True, True])
     np.testing.assert_allclose(resized(np.full((5, 7, 2), 3.0), (9, 4)), 3.0, rtol=1e-6)
 
 
@@ -524,7 +526,17 @@ SMALL = np.zeros((8, 8, 1), np.uint8)
         (lambda: Inpaint(mask=np.ones((8, 8))), SMALL, "leaves no known pixel at the model's size, 8 x 8"),
         (lambda: Inpaint(mask=np.ones((4, 8))), SMALL, "The mask of the picture has 8 x 4 pixels; expected 8 x 8"),
         (lambda: Inpaint(mask=np.full((8, 8), 7)), SMALL, "mask of Inpaint is an array .* of True and False"),
-        (lambda: Inpaint(mask="none.png"), SMALL, "none.png cannot be read"),
+        (lambda: Inpaint(mask="none.png"), SMALL, "mask of Inpaint is 'none.png', which does not exist"),
+        (lambda: Inpaint(mask=""), SMALL, "mask of Inpaint is ''; expected"),
+        (lambda: Inpaint(mask=(-1, 0, 3, 3)), SMALL, "as whole numbers of at least 0"),
+        (lambda: Inpaint(mask=np.zeros((0, 8, 8))), SMALL, "mask of Inpaint is array"),
+        (lambda: Inpaint(mask=(0, 0, 2, 1)), np.zeros((1, 4000, 1), np.uint8), "a smaller mask, or area='masked'"),
+        (lambda: Outpaint(left=10**9), SMALL, "would have 1000000008 x 8 pixels; expected at most 80,000,000"),
+        (lambda: Outpaint(top=1), np.zeros((1, 3000, 1), np.uint8), "the picture needs .* windows for each of 2"),
+        (lambda: Deblur(std=9.0), SMALL, "std of Deblur is 9.0, which is 9 pixels of the model .* at most 4"),
+        (lambda: ImageToImage(), np.ones((8, 8, 1), bool), "has dtype bool; expected whole numbers from 0 to 255"),
+        (lambda: ImageToImage(), Picture(np.zeros((8, 8, 1)), None), "has real numbers as pixels, and the data have"),
+        (lambda: ImageToImage(), Picture(np.zeros((8, 8, 2), np.uint8), 255), "has 2 channels; expected 1"),
         (lambda: Inpaint(mask="alpha"), SMALL, "is empty; expected at least one transparent pixel"),
         (lambda: Inpaint(mask=(0, 0, 2, 2), area="all"), SMALL, "area of Inpaint is 'all'; expected whole, masked"),
         (lambda: Inpaint(mask=(0, 0, 2, 2), masked_content="blur"), SMALL, "masked_content of Inpaint is 'blur'"),
@@ -537,7 +549,7 @@ SMALL = np.zeros((8, 8, 1), np.uint8)
         (lambda: SuperResolve(factor=2), SMALL, "has 8 x 8 pixels; SuperResolve with factor 2 expects 4 x 4"),
         (lambda: SuperResolve(factor=3), SMALL, "factor of SuperResolve is 3, and the model has 8 x 8 pixels"),
         (lambda: Sharpen(factor=1), SMALL, "factor of Sharpen is 1; expected a whole number, at least 2"),
-        (lambda: Deblur(std=0.0), SMALL, "std of Blur is 0.0"),
+        (lambda: Deblur(std=0.0), SMALL, "std of Deblur is 0.0"),
         (lambda: Colourise(), SMALL, "Colourise needs a model of colour images"),
         (lambda: ChangeClass(label=-1), SMALL, "label of ChangeClass is -1"),
         (lambda: ImageToImage(), np.zeros((8, 8)), r"the picture has the shape \(8, 8\); expected \(height, width"),
@@ -552,6 +564,55 @@ def test_bad_input_is_one_clear_line(edit, picture, message, tmp_path, monkeypat
     with pytest.raises(ss.InputError, match=message) as caught:
         edited(PLAIN, edit(), picture)
     assert "\n" not in str(caught.value)
+
+
+def test_wrong_arguments_of_a_model_are_one_line():
+    model = ss.Model(PLAIN.denoiser, BYTES, digits.get_config(), 0)
+    for wrong in ([], 0.5, np.ones((2, 2)), "x", [1.0], np.linspace(0.001, 1.0, 5)):
+        with pytest.raises(ss.InputError, match="grid"):
+            model.edit(SMALL, ImageToImage(strength=0), grid=wrong)
+    with pytest.raises(ss.InputError, match="n is True"):
+        model.edit(SMALL, ImageToImage(), n=True)
+    with pytest.raises(ss.InputError, match="clip is 'no'; expected True or False"):
+        model.edit(SMALL, ImageToImage(), clip="no")
+    with pytest.raises(ss.InputError, match="edit is 3; expected an edit, such as Inpaint"):
+        model.edit(SMALL, 3)
+
+
+def test_a_list_of_paths_and_arrays(tmp_path):
+    picture = drawn_pictures(1)[0]
+    Image.fromarray(picture[..., 0]).save(tmp_path / "a.png")
+    model = ss.Model(PLAIN.denoiser, BYTES, digits.get_config(), 0)
+    found = model.edit([str(tmp_path / "a.png"), tmp_path / "a.png", picture], ImageToImage(strength=0), n=1)
+    assert [one.answers.tolist() for one in found] == [picture[None].tolist()] * 3
+
+
+def test_a_narrow_picture_is_painted():
+    """Rows of a panorama lie on whole pixels of the model, so that some are known."""
+    wide = np.random.default_rng(0).integers(0, 256, (28, 200, 1)).astype(np.uint8)
+    one = edited(PLAIN, Inpaint(mask=(50, 5, 90, 20), method="Replacement"), wide, n=1)
+    hole = np.zeros((28, 200), bool)
+    hole[5:20, 50:90] = True
+    np.testing.assert_array_equal(one.answers[0][~hole], wide[~hole])
+    assert one.comparison().shape == (5 * 30 + 2, 204, 3)  # below each other
+    narrow = edited(PLAIN, ImageToImage(strength=0.5), np.full((1, 40, 1), 9, np.uint8), n=1)
+    assert narrow.answers.shape == (1, 1, 40, 1)
+
+
+def test_the_opacity_of_an_enlarged_picture():
+    picture = Picture(np.full((4, 4, 1), 99, np.uint8), 255, np.full((4, 4), 77, np.uint8))
+    assert (edited(PLAIN, SuperResolve(factor=2), picture, n=1).with_alpha(0)[..., 3] == 77).all()
+
+
+def test_the_noise_of_rounding():
+    """The grey of a picture is rounded once for three channels; a measurement is its sum / sqrt 3."""
+    codec = ss.QuantizedCodec((4, 4, 3), 255)
+    grey = Picture(np.full((4, 4, 1), 100, np.uint8), 255)
+    levels = np.random.default_rng(0).uniform(0, 255, 100_000)
+    error = 2 / 255 * (np.round(levels) - levels)  # on the model's scale, equal in the three channels
+    expected = np.std(3 * error / math.sqrt(3))
+    assert Colourise().plan(grey, 0, codec).noise_std == pytest.approx(expected, rel=0.01)
+    assert Inpaint(mask=(0, 0, 1, 1)).plan(grey, 0, codec).noise_std == pytest.approx(np.std(error), rel=0.01)
 
 
 def test_an_editor_needs_images():

@@ -22,16 +22,7 @@ DATA_STD = 0.7
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/fashion_mnist.py", variant, classes=("unconditional",), task=variants.TASKS)
     if words["task"]:
-        made = variants.classifier(
-            "configs/fashion_mnist.py",
-            variant,
-            words,
-            DATA_STD,
-            steps=3000,
-            data=dict(name="FashionMNIST", dir="", batch_size=64, flip=False),
-            network=dict(fold=2, stem=8, channels=32, multipliers=(1, 2), blocks=1, attention=(7,), dropout=0.1),
-        )
-        return config_.complete(made)
+        return _classifier(variant, words)
     sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
     model = variants.model(sde, words["parametrization"], DATA_STD)
     given = dict(given=(), drop={}) if words["classes"] else dict(given=("label",), drop=dict(label=0.1))
@@ -83,3 +74,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             eval=dict(what="HeldOutLoss, Likelihood(first=500, probes=1, rtol=1e-3, atol=1e-3)", batch_size=250),
         )
     )
+
+
+def _classifier(variant: str, words: dict[str, str | None]) -> ml_collections.ConfigDict:
+    made = variants.classifier(
+        "configs/fashion_mnist.py",
+        variant,
+        words,
+        DATA_STD,
+        steps=3000,
+        data=dict(name="FashionMNIST", dir="", batch_size=64, flip=False),
+        network=dict(fold=2, stem=8, channels=32, multipliers=(1, 2), blocks=1, attention=(7,), dropout=0.1),
+    )
+    return config_.complete(made)

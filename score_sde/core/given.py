@@ -99,7 +99,9 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}" + (f" of shape {value.shape}" if hasattr(value, "shape") else "")
 
 
-def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, *, whole: bool = True) -> Cond:
+def asked_for(
+    given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, *, whole: bool = True, entry: str = "sample.cond"
+) -> Cond:
     """Return the condition of the samples with numbers `numbers`: the values in `given`, and defaults for other names.
 
     There are no defaults if a condition such as a measurement is read (`excludes_defaults`): its samples must not have
@@ -112,6 +114,7 @@ def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, 
         reads: declarations of the conditions that are read.
         numbers: numbers of the samples, (batch,).
         whole: whether every required condition must have a value.
+        entry: the entry of a config that states `given`, for messages.
 
     Raises:
         InputError: for a name that is not declared, a value that cannot be parsed, or a required value that is missing.
@@ -119,25 +122,23 @@ def asked_for(given: Mapping[str, Any], reads: Conditions, numbers: np.ndarray, 
     for name in given:
         if name not in reads:
             raise InputError(
-                f"sample.cond names {name!r}, which the model does not read; it reads {', '.join(reads) or 'none'}."
+                f"{entry} names {name!r}, which the model does not read; it reads {', '.join(reads) or 'none'}."
             )
     cond: dict[str, Any] = {}
     alone = any(condition.excludes_defaults for condition in reads.values())
     for name, condition in reads.items():
         if name in given:
-            value = _repeated(name, given[name], condition, numbers)
+            value = _repeated(name, given[name], condition, numbers, entry)
         else:
             value = None if alone else condition.default(numbers)
         if value is not None:
             cond[name] = value
         elif condition.required and whole:
-            raise InputError(
-                f'sample.cond has no {name!r}, which the model requires: give --config.sample.cond="{name}=...".'
-            )
+            raise InputError(f'{entry} has no {name!r}, which the model requires: give --config.{entry}="{name}=...".')
     return cond or None
 
 
-def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray) -> Any:
+def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray, entry: str) -> Any:
     if value is None:
         return None
     if columns.is_file(value) and not condition.is_text:
@@ -146,8 +147,8 @@ def _repeated(name: str, value: Any, condition: Condition, numbers: np.ndarray) 
     try:
         parsed = [condition.parse(each) for each in ([value] if condition.is_one(value) else value)]
     except InputError as error:
-        raise InputError(f"sample.cond, {name}: {error}") from error
+        raise InputError(f"{entry}, {name}: {error}") from error
     if not parsed:
-        raise InputError(f"sample.cond gives no value of {name!r}; expected at least one.")
+        raise InputError(f"{entry} gives no value of {name!r}; expected at least one.")
     places = np.asarray(numbers, np.int64) % len(parsed)
     return jax.tree.map(lambda *leaves: np.stack(leaves)[places], *parsed)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 import math
+import os
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,8 +62,15 @@ class Edit(abc.ABC):
         """Return the method that keeps a measurement, a guide or a sampler; '' for an edit without measurement."""
         return ""
 
+    def check(self, codec: Codec) -> None:
+        """Raise InputError if the edit suits no picture with a model of these data; called before pictures are read."""
+
+    def digest_for(self, name: str) -> str:
+        """Return a digest of the files that the edit reads for the picture of this path; '' for no files."""
+        return ""
+
     def settings(self) -> dict[str, Any]:
-        """Return the settings, as JSON can hold them, on which the result depends."""
+        """Return the settings, as JSON can hold them, on which the result depends; an array is stated by a digest."""
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: _plain(value) for name, value in found.items()}
 
@@ -133,8 +142,13 @@ def as_wide(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return f"array {value.shape}"
-    return list(value) if isinstance(value, tuple) else value
+        content = hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).hexdigest()
+        return f"array {value.shape} {content}"
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 __all__ = ["MEASURED", "Edit", "Measured", "as_wide", "of_centre"]

@@ -13,6 +13,7 @@ from score_sde.editing.region import resized
 
 _LONGEST = 512  # of a side of a picture in the comparison
 _BYTE = 255
+_WIDE = 4  # width / height above which pictures are shown below each other
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,11 +68,14 @@ class Edited:
         alpha = self.picture.alpha
         if alpha is None:
             return answer
-        if alpha.shape != answer.shape[:2]:  # a larger picture: what was added is opaque
-            top, left = self.about.get("added", (0, 0))
+        added = self.about.get("added")
+        if added is not None:  # what was added around the picture is opaque
             wide = np.full(answer.shape[:2], _BYTE, np.uint8)
-            wide[top : top + alpha.shape[0], left : left + alpha.shape[1]] = alpha
+            wide[added[0] : added[0] + alpha.shape[0], added[1] : added[1] + alpha.shape[1]] = alpha
             alpha = wide
+        elif alpha.shape != answer.shape[:2]:
+            large = resized(alpha[..., None].astype(float), answer.shape[:2])[..., 0]
+            alpha = np.clip(np.round(large), 0, _BYTE).astype(np.uint8)
         if self.about.get("opaque"):
             alpha = np.maximum(alpha, np.round(_BYTE * self.weight).astype(np.uint8))
         colour = answer.repeat(3, axis=2) if answer.shape[2] == 1 else answer
@@ -80,19 +84,25 @@ class Edited:
     def comparison(self) -> np.ndarray:
         """Return one row, uint8 (height, width, 3): picture, what the model was given, answers, mean, spread.
 
-        The spread is brightest where it is largest. Large pictures are made smaller.
+        The spread is brightest where it is largest. Large pictures are made smaller. Pictures that are more than four
+        times as wide as high make a column.
         """
         top = float(self.answers.max()) if self.picture.maximum is None else float(self.picture.maximum)
         low = min(0.0, float(self.answers.min())) if self.picture.maximum is None else 0.0
         spread = self.spread / (self.spread.max() or 1.0) * (top - low) + low
         channels = self.answers.shape[3]
-        original = _placed(self.picture.pixels, self.seen, self.about.get("added"))
+        pixels = self.picture.pixels
+        if self.picture.alpha is not None:  # transparent pixels are shown in grey
+            opaque = self.picture.alpha[..., None] / _BYTE
+            pixels = opaque * pixels + (1 - opaque) * (low + top) / 2
+        original = _placed(pixels, self.seen, self.about.get("added"))
         frames = [original, self.seen, *self.answers, self.mean, np.repeat(spread[..., None], channels, axis=2)]
         scale = min(1.0, _LONGEST / max(self.answers.shape[1:3]))
         size = tuple(max(1, round(side * scale)) for side in self.answers.shape[1:3])
         shown = np.stack([resized((frame.astype(float) - low) / ((top - low) or 1), size) for frame in frames])
         whole = np.round(np.clip(shown, 0, 1) * _BYTE).astype(np.uint8)
-        return plots.image_grid(whole, _BYTE, columns=len(whole))
+        # A row of wide pictures would be too wide to see.
+        return plots.image_grid(whole, _BYTE, columns=1 if size[1] > _WIDE * size[0] else len(whole))
 
 
 def _placed(pixels: np.ndarray, like: np.ndarray, added: Any) -> np.ndarray:

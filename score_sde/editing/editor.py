@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from score_sde import config as config_
 from score_sde.core import given
 from score_sde.core import keys as keys_
-from score_sde.core.conditions import Cond, Conditions
+from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.core.precision import products
 from score_sde.data import Codec
@@ -34,7 +34,7 @@ _MOST_ANSWERS, _MOST_WINDOWS = 2**20, 2**12  # their product is the number of sa
 class _Work:
     """`_Work` holds the canvases of one picture, one for each answer, and which of their pixels are known so far."""
 
-    def __init__(self, picture: Picture, plan: Plan, n: int, channels: int) -> None:
+    def __init__(self, picture: Picture, plan: Plan, n: int) -> None:
         self.picture, self.plan = picture, plan
         self.canvases = np.repeat(plan.canvas[None], n, axis=0)
         self.known = plan.known.copy()
@@ -44,14 +44,6 @@ class _Work:
         """Return the place of a window in the canvases."""
         top, left = self.plan.windows[number]
         return slice(top, top + shape[0]), slice(left, left + shape[1])
-
-
-class _Walk(NamedTuple):
-    """`_Walk` holds the method of an edit for one operator: what draws, and what it reads besides the measurement."""
-
-    denoiser: Denoiser
-    sampler: Sampler
-    own: Conditions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +77,15 @@ class Editor:
             raise InputError(
                 f"The model has examples of shape {shape}; expected images, (height, width, channels), for an edit."
             )
+        if not isinstance(self.clip, bool):
+            raise InputError(f"clip is {self.clip!r}; expected True or False.")
+        own = self.sampler.reads(shape)
+        if own:
+            name = type(self.sampler).__name__
+            raise InputError(
+                f"sampler of an edit is {name}, which reads {', '.join(own)} itself; expected a sampler without "
+                f"measurement: name {name} as the method of an edit, method='{name}'."
+            )
 
     def __call__(
         self, edit: Edit, pictures: Sequence[Picture], n: int, asked: Mapping[str, Any], first: int = 0
@@ -102,22 +103,34 @@ class Editor:
             InputError: for a picture that cannot be edited so.
         """
         together = max(1, self.batch_size // n)
+        edit.check(self.codec)
         for low in range(0, len(pictures), together):
             chunk = pictures[low : low + together]
             plans = [edit.plan(picture, first + low + i, self.codec) for i, picture in enumerate(chunk)]
+            for picture, plan in zip(chunk, plans, strict=True):
+                self.check(plan, picture, n)
             yield from self.edited(edit, chunk, plans, n, asked)
+
+    def check(self, plan: Plan, picture: Picture, n: int) -> None:
+        """Raise InputError if a picture has more windows or answers than there are random numbers of a seed."""
+        if n > _MOST_ANSWERS or len(plan.windows) > _MOST_WINDOWS:
+            raise InputError(
+                f"{picture.name} needs {len(plan.windows)} windows for each of {n} answers; expected at most "
+                f"{_MOST_WINDOWS} windows and {_MOST_ANSWERS} answers: use a smaller picture, or add less."
+            )
 
     def edited(
         self, edit: Edit, pictures: Sequence[Picture], plans: Sequence[Plan], n: int, asked: Mapping[str, Any]
     ) -> list[Edited]:
         """Return pictures with their answers, drawn together; the arguments are those of `__call__`."""
-        shape, times = tuple(self.codec.data_shape), kept(self.grid, edit.strength)
-        if n > _MOST_ANSWERS or max(len(plan.windows) for plan in plans) > _MOST_WINDOWS:
+        times = kept(self.grid, edit.strength)
+        work = [_Work(picture, plan, n) for picture, plan in zip(pictures, plans, strict=True)]
+        both = [name for name in edit.asked if name in asked]
+        if both:
             raise InputError(
-                f"{n} answers of {max(len(plan.windows) for plan in plans)} windows were asked for; expected at most "
-                f"{_MOST_ANSWERS} answers and {_MOST_WINDOWS} windows."
+                f"{type(edit).__name__} states {both[0]} = {edit.asked[both[0]]!r}, and so do the conditions, "
+                f"{asked[both[0]]!r}; expected one of them."
             )
-        work = [_Work(picture, plan, n, shape[2]) for picture, plan in zip(pictures, plans, strict=True)]
         asked = {**edit.asked, **asked}
         if len(times) > 1:
             for number in range(max(len(plan.windows) for plan in plans)):
@@ -146,9 +159,9 @@ class Editor:
         )
         # Each window has random numbers of its own: with equal ones the windows of an answer would be correlated.
         numbers = np.tile(number * _MOST_ANSWERS + np.arange(n), len(work))
-        walk = self._walk(edit, work[0].plan.operator, work[0].plan.noise_std)
+        denoiser, sampler = self._walk(edit, work[0].plan.operator, work[0].plan.noise_std)
         x0, _ = self.codec.encode(jnp.asarray(values, jnp.zeros((), float).dtype), None)
-        cond = self._asked(walk, asked, numbers % _MOST_ANSWERS)
+        cond = self._asked(asked, numbers % _MOST_ANSWERS)
         if work[0].plan.operator is not None:
             ys = [one.plan.y for one in work]
             y = np.asarray(x0) if ys[0] is None else np.repeat(np.stack([np.asarray(y) for y in ys]), n, axis=0)
@@ -158,8 +171,8 @@ class Editor:
         start = None if len(times) == len(self.grid) else self._start(edit, x0, known, times[0], numbers)
         with products(self.precision):
             drawn = sample(
-                walk.denoiser,
-                walk.sampler,
+                denoiser,
+                sampler,
                 times,
                 shape,
                 n=len(numbers),
@@ -188,10 +201,9 @@ class Editor:
         noise = keys_.normal(keys_.fold(keys, 0), x0.shape[1:], x0.dtype)
         return np.asarray(self.denoiser.sde.perturb(x0, noise, jnp.asarray(t, x0.dtype)))
 
-    def _walk(self, edit: Edit, operator: Operator | None, noise_std: float) -> _Walk:
+    def _walk(self, edit: Edit, operator: Operator | None, noise_std: float) -> tuple[Denoiser, Sampler]:
         """Return the denoiser and the sampler of an edit."""
         denoiser, sampler, limits = self.denoiser, self.sampler, self.codec.clip_range
-        own = Conditions()
         if operator is not None:
             spec = methods.with_problem(
                 methods.one_spec(f"method of {type(edit).__name__}", edit.by), operator, noise_std
@@ -203,17 +215,16 @@ class Editor:
             else:
                 denoiser = config_.build(methods.SPACES, spec, denoiser, base=Guide)
             reads = read_by(denoiser, sampler, tuple(self.codec.model_shape))
-            own = Conditions({name: one for name, one in reads.items() if name not in self.denoiser.reads})
-            if MEASURED not in own:
+            if MEASURED not in reads or MEASURED in self.denoiser.reads:
                 raise InputError(
                     f"method of {type(edit).__name__} is {spec['name']}, which keeps no measurement; expected a guide "
                     "or a sampler that does, such as Posterior or Replacement."
                 )
         if self.clip and limits is not None:
             denoiser = Clipped(denoiser, *limits)
-        return _Walk(denoiser, sampler, own)
+        return denoiser, sampler
 
-    def _asked(self, walk: _Walk, asked: Mapping[str, Any], numbers: np.ndarray) -> Cond:
+    def _asked(self, asked: Mapping[str, Any], numbers: np.ndarray) -> Cond:
         """Return the conditions that were asked for, for answers of these numbers; other conditions are absent."""
         reads = self.denoiser.reads
         unread = [name for name in asked if name not in reads]
@@ -228,12 +239,12 @@ class Editor:
                 f"{', '.join(reads) or 'nothing'}{hint}."
             )
         absent = {name: None for name, one in reads.items() if not one.required}
-        return given.asked_for({**absent, **asked}, reads, numbers)
+        return given.asked_for({**absent, **asked}, reads, numbers, entry="edit.cond")
 
     def _check_asked(self, edit: Edit, plans: Sequence[Plan], asked: Mapping[str, Any]) -> None:
         """Raise the errors of an edit that takes no step."""
-        walk = self._walk(edit, plans[0].operator, plans[0].noise_std)
-        self._asked(walk, asked, np.arange(1))
+        self._walk(edit, plans[0].operator, plans[0].noise_std)
+        self._asked(asked, np.arange(1))
 
 
 def _alike(work: list[_Work]) -> list[list[_Work]]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from score_sde.core.checks import is_number, is_whole, shown
 from score_sde.core.errors import InputError
-from score_sde.core.files import digest_of_file
 from score_sde.data import Codec
+from score_sde.editing import masks
 from score_sde.editing.base import Measured, as_wide
-from score_sde.editing.pictures import Picture, read_picture
+from score_sde.editing.pictures import Picture
 from score_sde.editing.plan import Paste, Plan
 from score_sde.editing.region import Region, around, cut, filled, inside, known_at, ramp, resized, whole, windows
 from score_sde.inverse import Mask
 
 AREAS = ("whole", "masked")
 CONTENTS = ("original", "fill", "noise", "zeros")
-_OPAQUE = 128  # alpha below it is transparent
+MOST_PIXELS = 80_000_000  # of a picture that an edit makes or sees
 _SHADE = 0.5  # of the largest value, where the comparison shows a hole
 
 
@@ -64,37 +62,36 @@ class Inpaint(Measured):
                 raise InputError(
                     f"{name} of Inpaint is {shown(getattr(self, name))}; expected a number of pixels, at least 0."
                 )
-        if not (isinstance(self.mask, str | os.PathLike | np.ndarray) or _is_box(self.mask)):
-            raise InputError(
-                f"mask of Inpaint is {shown(self.mask)}; expected (left, top, right, bottom), the path of a picture, "
-                "'alpha', or an array of True and False."
-            )
+        object.__setattr__(self, "mask", masks.as_mask(self.mask))
 
     @property
     def content(self) -> str:  # type: ignore[override]
         return self.masked_content
 
-    def settings(self) -> dict[str, Any]:
-        found = super().settings()
-        if isinstance(self.mask, str | os.PathLike) and self.mask != "alpha":
-            path = pathlib.Path(self.mask)
-            found["mask"] = str(path)
-            files = sorted(path.iterdir()) if path.is_dir() else [path]
-            found["mask_digest"] = [digest_of_file(file) for file in files if file.is_file()]
-        return found
+    def check(self, codec: Codec) -> None:
+        masks.check(self.mask)
+
+    def digest_for(self, name: str) -> str:
+        return masks.digest_for(self.mask, name)
 
     def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
-        hole = self._hole(picture, number)
+        hole = masks.hole(self.mask, picture, number)
         shape, values = codec.data_shape, picture.values(codec)
         known = ~hole
         region = whole(picture.size, shape) if self.area == "whole" else around(hole, self.padding, shape)
+        if region.height * region.width > MOST_PIXELS:
+            raise InputError(
+                f"The model would see {region.width} x {region.height} pixels of {picture.name}; expected at most "
+                f"{MOST_PIXELS:,}: use area='masked', or a smaller padding."
+            )
         smooth = filled(values, known)
         there = inside(picture.size, region)
         known_there = known_at(cut(known, region) & there, shape[:2])
         if not known_there.any():
             raise InputError(
                 f"The mask of {picture.name} leaves no known pixel at the model's size, {shape[1]} x {shape[0]}; "
-                "expected a smaller mask, or more padding: use ImageToImage or sample without a picture."
+                f"expected a smaller mask, or {'area=' + repr('masked') if self.area == 'whole' else 'more padding'}: "
+                "a picture without known pixels is sampled."
             )
         # Known pixels come from the filled picture, so that nothing of the masked part leaks through the filter.
         canvas = resized(cut(smooth, region), shape[:2])
@@ -107,45 +104,6 @@ class Inpaint(Measured):
         about = {"region": _told(region), "masked": round(float(hole.mean()), 4), "opaque": True}
         noise = self.noise(picture, codec)
         return Plan(canvas, known_there, ((0, 0),), paste, seen, Mask(), None, noise, about)
-
-    def _hole(self, picture: Picture, number: int) -> np.ndarray:
-        """Return which pixels of a picture are painted, bool (height, width)."""
-        height, width = picture.size
-        if isinstance(self.mask, str) and self.mask == "alpha":
-            hole = np.zeros(picture.size, bool) if picture.alpha is None else picture.alpha < _OPAQUE
-        elif isinstance(self.mask, str | os.PathLike):
-            hole = _white(self._file(picture))
-        elif isinstance(self.mask, np.ndarray):
-            several = self.mask.ndim == 3 and self.mask.shape[2] != 1
-            hole = _of_array(self.mask[number % len(self.mask)] if several else self.mask)
-        else:
-            left, top, right, bottom = self.mask
-            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-                raise InputError(
-                    f"mask of Inpaint is {self.mask} for {picture.name} of {width} x {height} pixels; expected (left, "
-                    "top, right, bottom) inside the picture."
-                )
-            hole = np.zeros(picture.size, bool)
-            hole[top:bottom, left:right] = True
-        if hole.shape != picture.size:
-            raise InputError(
-                f"The mask of {picture.name} has {hole.shape[1]} x {hole.shape[0]} pixels; expected {width} x "
-                f"{height}, those of the picture."
-            )
-        if not hole.any():
-            what = "transparent" if isinstance(self.mask, str) and self.mask == "alpha" else "masked"
-            raise InputError(f"The mask of {picture.name} is empty; expected at least one {what} pixel.")
-        return hole
-
-    def _file(self, picture: Picture) -> pathlib.Path:
-        path = pathlib.Path(self.mask)
-        if not path.is_dir():
-            return path
-        stem = pathlib.Path(picture.name).stem
-        same = sorted(file for file in path.iterdir() if file.stem == stem)
-        if not same:
-            raise InputError(f"{path} has no mask for {picture.name}; expected a picture with the name {stem}.")
-        return same[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,6 +141,7 @@ class Outpaint(Measured):
 
     def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
         shape, (height, width) = codec.data_shape, picture.size
+        self._check_size(picture)
         scale = max(shape[0] / height, shape[1] / width)
         core = tuple(max(side, round(own * scale)) for side, own in zip(shape[:2], (height, width), strict=True))
         by_axis = [(own / small) for own, small in zip((height, width), core, strict=True)]
@@ -223,6 +182,13 @@ class Outpaint(Measured):
         paste = Paste(base, weight, region, base)
         return Plan(filled_canvas, known, needed, paste, seen, Mask(), None, noise, about)
 
+    def _check_size(self, picture: Picture) -> None:
+        height, width = picture.size[0] + self.top + self.bottom, picture.size[1] + self.left + self.right
+        if height * width > MOST_PIXELS:
+            raise InputError(
+                f"{picture.name} would have {width} x {height} pixels; expected at most {MOST_PIXELS:,}: add less."
+            )
+
 
 def _needed(
     places: tuple[tuple[int, int], ...], known: np.ndarray, shape: tuple[int, ...]
@@ -235,25 +201,6 @@ def _needed(
             needed.append((top, start))
         window[:] = True
     return tuple(needed)
-
-
-def _is_box(mask: Any) -> bool:
-    return isinstance(mask, tuple | list) and len(mask) == 4 and all(is_whole(side, 0) for side in mask)
-
-
-def _white(path: pathlib.Path) -> np.ndarray:
-    picture = read_picture(path)
-    white = picture.pixels.mean(axis=2) >= _OPAQUE
-    return white if picture.alpha is None else white & (picture.alpha >= _OPAQUE)
-
-
-def _of_array(mask: np.ndarray) -> np.ndarray:
-    flat = mask[..., 0] if mask.ndim == 3 and mask.shape[2] == 1 else mask
-    if flat.ndim != 2 or not np.isin(flat, (0, 1)).all():
-        raise InputError(
-            f"mask of Inpaint is an array {mask.shape} of {mask.dtype}; expected (height, width) of True and False."
-        )
-    return flat.astype(bool)
 
 
 def _shade(picture: Picture, base: np.ndarray) -> np.ndarray:

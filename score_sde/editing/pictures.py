@@ -40,8 +40,20 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def values(self, codec: Codec) -> np.ndarray:
-        """Return the pixels in the units and the channels of a model's data, float (height, width, channels)."""
-        channels = codec.data_shape[2]
+        """Return the pixels in the units and the channels of a model's data, float (height, width, channels).
+
+        Raises:
+            InputError: if the picture has other units or channels than the data can have.
+        """
+        channels, own = codec.data_shape[2], self.pixels.shape[2]
+        if (self.maximum is None) != (codec.maximum is None):
+            ours, theirs = ("real" if one is None else "whole" for one in (self.maximum, codec.maximum))
+            raise InputError(
+                f"{self.name} has {ours} numbers as pixels, and the data have {theirs} numbers; expected an array in "
+                "the units of the data."
+            )
+        if own != channels and not {own, channels} <= {1, 3}:
+            raise InputError(f"{self.name} has {own} channels; expected {channels}, as the data have.")
         pixels = self.pixels.astype(float) * self._factor(codec)
         if pixels.shape[2] == channels:
             return pixels
@@ -69,7 +81,7 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     Raises:
         InputError: if the file is no picture that can be read.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.expanduser(path))
     try:
         encoded = path.read_bytes()
         about = header(encoded)
@@ -99,12 +111,16 @@ def as_pictures(given: Any, codec: Codec) -> tuple[list[Picture], bool]:
         return [read_picture(given)], True
     if isinstance(given, Picture):
         return [given], True
-    if isinstance(given, list | tuple) and given and not np.isscalar(given[0]):
+    if isinstance(given, list | tuple) and given and (_is_named(given[0]) or np.ndim(given[0]) == 3):
         return [_named(one, codec, number) for number, one in enumerate(given)], False
     array = as_array(given, "pictures")
     if array.ndim == 4 and len(array):
         return [_named(one, codec, number) for number, one in enumerate(array)], False
     return [_of_array(array, codec, "the picture")], True
+
+
+def _is_named(one: Any) -> bool:
+    return isinstance(one, Picture | str | os.PathLike)
 
 
 def _named(one: Any, codec: Codec, number: int) -> Picture:
@@ -123,7 +139,9 @@ def _of_array(array: np.ndarray, codec: Codec, name: str) -> Picture:
             "the path of a file."
         )
     if codec.maximum is not None:
-        wrong = array.dtype.kind not in "iuf" or not (array.min() >= 0 and array.max() <= codec.maximum)
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"{name} has dtype {array.dtype}; expected whole numbers from 0 to {codec.maximum}.")
+        wrong = not (array.min() >= 0 and array.max() <= codec.maximum)
         if wrong or (array.dtype.kind == "f" and not np.array_equal(array, np.round(array))):
             raise InputError(
                 f"{name} has values from {array.min()} to {array.max()}; expected whole numbers from 0 "
@@ -131,8 +149,10 @@ def _of_array(array: np.ndarray, codec: Codec, name: str) -> Picture:
             )
         dtype = np.uint8 if codec.maximum < 256 else np.int32
         return Picture(array.astype(dtype), codec.maximum, None, name)
-    if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise InputError(f"{name} has dtype {array.dtype}; expected finite real numbers, the units of the data.")
+    if array.dtype.kind != "f":
+        raise InputError(f"{name} has dtype {array.dtype}; expected real numbers, the units of the data.")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} contains NaN or infinity; expected finite numbers.")
     return Picture(array, None, None, name)
 
 

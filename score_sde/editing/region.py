@@ -9,8 +9,6 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-_ALL_KNOWN = 1 - 1e-4
-
 
 class Region(NamedTuple):
     """A `Region` is a rectangle of pixels of a picture; it may reach beyond the borders of the picture."""
@@ -22,10 +20,15 @@ class Region(NamedTuple):
 
 
 def whole(size: tuple[int, int], shape: tuple[int, ...]) -> Region:
-    """Return the smallest region with the proportions of `shape` that contains a picture of this size, centred."""
+    """Return the smallest region with the proportions of `shape` that contains a picture of this size.
+
+    The picture is in the centre, and begins at the beginning of a pixel of `shape`, so that a narrow picture fills as
+    many of these pixels as it can.
+    """
     scale = max(size[0] / shape[0], size[1] / shape[1])
-    height, width = (max(own, round(side * scale)) for own, side in zip(size, shape[:2], strict=True))
-    return Region(-((height - size[0]) // 2), -((width - size[1]) // 2), height, width)
+    lengths = [max(own, round(side * scale)) for own, side in zip(size, shape[:2], strict=True)]
+    before = [round((length - own) // (2 * scale) * scale) for length, own in zip(lengths, size, strict=True)]
+    return Region(-before[0], -before[1], lengths[0], lengths[1])
 
 
 def centre(size: tuple[int, int], shape: tuple[int, ...]) -> Region:
@@ -92,8 +95,18 @@ def _planes(values: np.ndarray, size: tuple[int, int], method: Image.Resampling)
 
 
 def known_at(known: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Return which pixels at another size consist of known pixels only, bool (height, width)."""
-    return resized(known[..., None].astype(float), size, smooth=False)[..., 0] >= _ALL_KNOWN
+    """Return which pixels at another size lie over known pixels only, bool (height, width)."""
+    rows, columns = (_covered(own, side) for own, side in zip(known.shape, size, strict=True))
+    sums = np.pad(np.cumsum(np.cumsum(~known, axis=0), axis=1), ((1, 0), (1, 0)))
+    (top, bottom), (left, right) = rows, columns
+    holes = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
+    return np.asarray(holes == 0)
+
+
+def _covered(own: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first pixel below each of `side` new pixels, and the one behind the last, of `own` pixels."""
+    edges = np.arange(side + 1)
+    return edges[:-1] * own // side, -(-edges[1:] * own // side)
 
 
 def filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:

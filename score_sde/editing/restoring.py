@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde.core.checks import is_whole, shown
+from score_sde.core.checks import is_number, is_whole, shown
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
 from score_sde.editing.base import Measured, as_wide, of_centre
@@ -15,6 +16,7 @@ from score_sde.editing.pictures import Picture
 from score_sde.editing.plan import Paste, Plan
 from score_sde.editing.region import Region, resized
 from score_sde.inverse import Blur, Downsample, Gray, Operator
+from score_sde.inverse.operators import BORDERS
 
 _WHOLE = ((0, 0),)
 
@@ -37,11 +39,13 @@ class Colourise(Measured):
     size. Colours that leave the range of the pixels are made paler.
     """
 
-    def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
+    def check(self, codec: Codec) -> None:
         if codec.data_shape[2] != 3:
             raise InputError(
                 f"Colourise needs a model of colour images, and the model has {codec.data_shape[2]} channel(s)."
             )
+
+    def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
         # For real numbers the mean has no rounding; whole numbers keep the mean that the file shows.
         grey = picture.pixels.astype(float).mean(axis=2, keepdims=True)
         grey = grey if picture.pixels.shape[2] == 1 else picture.rounded(grey)
@@ -56,7 +60,8 @@ class Colourise(Measured):
             picture.rounded(paste.base),
             operator,
             _measured(operator, canvas, codec),
-            self.noise(picture, codec),
+            # The three channels are rounded together, and y is sqrt(3) times one of them.
+            self.noise(picture, codec) * (math.sqrt(3) if self.noise_std is None else 1),
             {"region": region._asdict()},
         )
 
@@ -78,11 +83,20 @@ class Deblur(Measured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Blur(self.std, self.border)
+        if not is_number(self.std) or not 0 < self.std < math.inf:
+            raise InputError(f"std of Deblur is {shown(self.std)}; expected a positive number of pixels.")
+        if self.border not in BORDERS:
+            raise InputError(f"border of Deblur is {shown(self.border)}; expected one of {', '.join(BORDERS)}.")
 
     def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
         region, canvas, paste = of_centre(picture, codec)
-        operator = Blur(self.std * canvas.shape[0] / region.height, self.border)
+        std, most = self.std * canvas.shape[0] / region.height, max(canvas.shape[:2]) / 2
+        if std > most:
+            raise InputError(
+                f"std of Deblur is {self.std}, which is {std:.3g} pixels of the model for {picture.name}; expected at "
+                f"most {most:g}, half of the model's side."
+            )
+        operator = Blur(std, self.border)
         y = np.asarray(codec.encode(jnp.asarray(canvas)[None], None)[0][0])
         known, about = _nothing_known(canvas.shape), {"region": region._asdict()}
         return Plan(canvas, known, _WHOLE, paste, paste.base, operator, y, self.noise(picture, codec), about)
@@ -104,8 +118,10 @@ class Sharpen(Measured):
         super().__post_init__()
         _check_factor("Sharpen", self.factor)
 
+    def check(self, codec: Codec) -> None:
+        _check_divides("Sharpen", self.factor, codec)
+
     def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
-        check_divides("Sharpen", self.factor, codec)
         region, canvas, paste = of_centre(picture, codec)
         operator, known = Downsample(self.factor), _nothing_known(canvas.shape)
         y, about = _measured(operator, canvas, codec), {"region": region._asdict()}
@@ -131,10 +147,13 @@ class SuperResolve(Measured):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_factor("SuperResolve", self.factor)
-        Downsample(self.factor, self.kind)
+        if self.kind not in ("average", "bicubic"):
+            raise InputError(f"kind of SuperResolve is {shown(self.kind)}; expected 'average' or 'bicubic'.")
+
+    def check(self, codec: Codec) -> None:
+        _check_divides("SuperResolve", self.factor, codec)
 
     def plan(self, picture: Picture, number: int, codec: Codec) -> Plan:
-        check_divides("SuperResolve", self.factor, codec)
         shape, (height, width) = codec.data_shape, picture.size
         small = (shape[0] // self.factor, shape[1] // self.factor)
         if (height, width) != small:
@@ -162,7 +181,7 @@ def _check_factor(name: str, factor: int) -> None:
         raise InputError(f"factor of {name} is {shown(factor)}; expected a whole number, at least 2.")
 
 
-def check_divides(name: str, factor: int, codec: Codec) -> None:
+def _check_divides(name: str, factor: int, codec: Codec) -> None:
     """Raise InputError unless a factor divides both sides of the model."""
     height, width = codec.data_shape[:2]
     if height % factor or width % factor:

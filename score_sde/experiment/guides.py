@@ -43,8 +43,14 @@ def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tupl
     for guide in guides:
         if guide["name"] == Posterior.__name__ and codec.clip_range is not None:
             guide.setdefault("limits", codec.clip_range)
-        if _WORKDIR in guide and guide["name"] == ClassifierGuided.__name__:
-            _check_scale(entry, guide[_WORKDIR], codec)
+        if guide["name"] == ClassifierGuided.__name__:
+            if (_WORKDIR in guide) == ("log_prob" in guide):
+                raise InputError(
+                    f"{entry} has ClassifierGuided({', '.join(name for name in guide if name != 'name')}); expected "
+                    "workdir, that of a classifier of noised examples, or in Python log_prob, one of them."
+                )
+            if _WORKDIR in guide:
+                _check_scale(entry, guide[_WORKDIR], codec)
         if guide["name"] == guidance.Thresholded.__name__ and codec.model_range != (-1.0, 1.0):
             raise InputError(
                 f"{entry} has Thresholded, and the data have the range {codec.model_range} on the model's scale; "

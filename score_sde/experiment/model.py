@@ -30,7 +30,7 @@ from score_sde.inverse import methods
 from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
 from score_sde.likelihood.bits import as_values
 from score_sde.sampling import DDIM, Heun, Sampler, Samples, sample, time_grid
-from score_sde.sampling.checks import check_sampler, read_by
+from score_sde.sampling.checks import check_grid, check_sampler, read_by
 
 
 @functools.partial(
@@ -144,6 +144,8 @@ class Model:
             `Edited` for one picture, or a list of them. Pixels that an edit does not change come back as they were.
         """
         require_whole("n", n, 1)
+        if isinstance(n, bool):
+            raise InputError(f"n is {n}; expected a whole number, at least 1.")
         given_pictures, alone = as_pictures(pictures, self.codec)
         edited = list(
             self.editor(seed=seed, guidance=guidance, sampler=sampler, grid=grid, clip=clip)(
@@ -164,11 +166,12 @@ class Model:
     ) -> Editor:
         """Return the `Editor` of `edit`; `options` are further arguments of `Editor`."""
         keys_.check_seed(seed)
-        times = time_grid.default(self.denoiser.sde, 40) if grid is None else np.asarray(grid, float)
+        sde = self.denoiser.sde
+        times = time_grid.default(sde, 40) if grid is None else check_grid(sde, grid, float, from_prior=True)
         if sampler is None:
-            sampler = Heun() if self.denoiser.sde.levels is None else DDIM()
+            sampler = Heun() if sde.levels is None else DDIM()
         check_sampler(sampler, Sampler)
-        sampler.check(self.denoiser.sde, times)
+        sampler.check(sde, times)
         denoiser = guided(self.denoiser, read_guides("guidance", guidance, False, self.codec))
         return Editor(denoiser, self.codec, sampler, times, seed=seed, clip=clip, **options)
 
@@ -239,6 +242,10 @@ def as_edit(given_edit: Edit | str | Mapping[str, Any]) -> Edit:
     """Return an edit, which may be given as text or as a spec; raise InputError for anything else."""
     if isinstance(given_edit, Edit):
         return given_edit
+    if not isinstance(given_edit, str | Mapping):
+        raise InputError(
+            f"edit is {given_edit!r}; expected an edit, such as Inpaint(mask=(8, 8, 20, 20)), or its text."
+        )
     made: Edit = config_.build(editing, methods.one_spec("edit", given_edit), base=Edit)
     return made
 

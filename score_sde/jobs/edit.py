@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import os
@@ -18,7 +17,9 @@ from score_sde import editing, parallel, plots
 from score_sde.core import files
 from score_sde.core.checks import require_whole
 from score_sde.core.errors import DivergenceError, InputError, Stopped
+from score_sde.core.keys import check_seed
 from score_sde.core.progress import Progress
+from score_sde.data import Codec
 from score_sde.editing import Edit, Edited, Editor, Picture, Plan, read_picture
 from score_sde.experiment import Experiment, Model, check_same, load_trained, made_of, opened
 from score_sde.experiment.guides import content_of, read_sampler
@@ -29,7 +30,8 @@ from score_sde.jobs.checkpoints import check_shared
 from score_sde.jobs.evaluation import placed
 from score_sde.parallel import processes
 from score_sde.readers.pictures import ENDINGS, ending
-from score_sde.sampling import time_grid
+from score_sde.sampling import Sampler, time_grid
+from score_sde.sde import SDE
 
 # Entries of config.edit on which no answer depends.
 _OF_THE_JOB = ("what", "input", "batch_size")
@@ -41,8 +43,13 @@ class EditPictures(Job):
     name = "edit"
 
     def check(self, experiment: Experiment) -> None:
-        read_edits(experiment.config.edit)
-        pictures_of(experiment.config.edit.input)
+        settings = experiment.config.edit
+        for edit in read_edits(settings):
+            edit.check(experiment.codec)
+        check_seed(settings.seed, "edit.seed")
+        pictures_of(settings.input)
+        _walk(settings, experiment.sde, experiment.codec)
+        config_.read_specs("edit.guidance", settings.guidance)
 
     def run(self, experiment: Experiment, workdir: pathlib.Path | None, **flags: str | None) -> None:
         assert workdir is not None
@@ -52,11 +59,11 @@ class EditPictures(Job):
 def edit_pictures(experiment: Experiment | Mapping[str, Any], workdir: str | os.PathLike[str]) -> None:
     """Edit each picture of config.edit.input with each edit of config.edit.what, and print the paths.
 
-    The results go to edits/NAME-DIGEST/, where the digest is that of the edit, the settings and the checkpoint. For the
-    picture STEM.jpg they are STEM.png, the first answer; STEM-2.png and so on, further answers; STEM-comparison.png;
-    and STEM.json, what was done. edit.json has the settings. A picture that is edited already is not edited again. A
-    picture that cannot be edited is named, and the others are edited. If a run has several processes, each process
-    calls this function.
+    The results go to edits/NAME-DIGEST/, where the digest is that of the edit, the settings and the checkpoint;
+    edit.json states them. Each picture has a folder there with its name: 1.png and so on, the answers; comparison.png;
+    and about.json, what was done. A picture that is edited already is not edited again; a picture whose content or mask
+    changed gets another folder. A picture that cannot be edited is named, and the others are edited. If a run has
+    several processes, each process calls this function.
 
     Raises:
         InputError: if the config or the workdir does not allow an edit, or if no picture can be edited.
@@ -83,31 +90,26 @@ def read_edits(settings: Any) -> tuple[Edit, ...]:
 
 
 def pictures_of(given: str) -> dict[str, pathlib.Path]:
-    """Return the files of the pictures by the stems of their results, in the order of the names.
+    """Return the files of the pictures by their names below the folder, in the order of the names.
 
     Raises:
         InputError: if the path is no picture and no folder of pictures.
     """
-    path = pathlib.Path(os.path.expanduser(str(given)))
     if not given:
-        raise InputError(
-            "edit.input is missing; expected a picture or a folder, such as --config.edit.input=photo.jpg."
-        )
+        raise InputError("edit.input is missing; expected a picture or a folder: --config.edit.input=photo.jpg.")
+    path = pathlib.Path(os.path.expanduser(str(given)))
     if path.is_file():
-        return {path.stem: path}
+        return {path.name: path}
     if not path.is_dir():
         raise InputError(f"edit.input is {given!r}, which does not exist; expected a picture or a folder of pictures.")
-    paths = sorted(file for file in path.rglob("*") if file.is_file() and ending(file.name) in ENDINGS)
-    if not paths:
+    names = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    shown = {name: file for name, file in names.items() if not any(part.startswith(".") for part in name.parts)}
+    found = {str(name): file for name, file in sorted(shown.items()) if ending(file.name) in ENDINGS}
+    if not found:
         raise InputError(
             f"edit.input {given!r} has no pictures; expected files that end in {', '.join(sorted(ENDINGS))}."
         )
-    stems = [str(file.relative_to(path).with_suffix("")) for file in paths]
-    counts = collections.Counter(stems)
-    return {
-        (stem if counts[stem] == 1 else str(file.relative_to(path))): file
-        for stem, file in zip(stems, paths, strict=True)
-    }
+    return found
 
 
 def _edit(experiment: Experiment, workdir: pathlib.Path) -> None:
@@ -125,33 +127,36 @@ def _edit(experiment: Experiment, workdir: pathlib.Path) -> None:
     model = dataclasses.replace(model, denoiser=placed(model.denoiser, devices))
     editor = _editor(config.edit, model, devices)
     asked = config_.read_arguments("edit.cond", config.edit.cond)
+    dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
+    of_model = {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype}
     for edit in edits:
-        identity = {"checkpoint_step": model.step, "checkpoint_digest": model.digest} | _settings(config, edit, asked)
+        edit.check(model.codec)
+        identity = of_model | _settings(config, edit, asked)
         folder = workdir / "edits" / f"{edit.name}-{results.digest(identity)}"
-        if processes.is_first():
-            folder.mkdir(parents=True, exist_ok=True)
-            if not results.is_there(folder, "edit", identity):
-                results.write(folder / "edit.json", {}, identity)
-        processes.barrier("edit")
-        _Run(edit, editor, folder, config.edit.n, asked, max(1, config.edit.batch_size // config.edit.n))(pictures)
+        together = max(1, config.edit.batch_size // config.edit.n)
+        _Run(edit, editor, folder, identity, config.edit.n, asked, together)(pictures)
 
 
 def _editor(settings: Any, model: Model, devices: parallel.Jit) -> Editor:
     """Return the editor that config.edit names."""
-    sampler = (
-        read_sampler(methods.one_spec("edit.sampler", settings.sampler), model.codec) if settings.sampler else None
-    )
-    grid = config_.build(time_grid, methods.one_spec("edit.grid", settings.grid), model.denoiser.sde)
+    sampler, grid = _walk(settings, model.denoiser.sde, model.codec)
     return model.editor(
         seed=settings.seed,
         guidance=settings.guidance,
         sampler=sampler,
         grid=grid,
         clip=settings.clip,
-        batch_size=max(settings.batch_size, settings.n),
+        batch_size=settings.batch_size,
         precision=settings.precision,
         sharding=devices.sharded,
     )
+
+
+def _walk(settings: Any, sde: SDE, codec: Codec) -> tuple[Sampler | None, np.ndarray]:
+    """Return the sampler, or None for the default, and the grid that config.edit names."""
+    spec = methods.one_spec("edit.sampler", settings.sampler) if settings.sampler else None
+    sampler = None if spec is None else read_sampler(spec, codec)
+    return sampler, config_.build(time_grid, methods.one_spec("edit.grid", settings.grid), sde)
 
 
 def _settings(config: Any, edit: Edit, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,99 +176,114 @@ class _Run:
     edit: Edit
     editor: Editor
     folder: pathlib.Path
+    identity: results.Identity
     n: int
     asked: Mapping[str, Any]
     together: int
 
     def __call__(self, pictures: Mapping[str, pathlib.Path]) -> None:
-        numbers = {stem: number for number, stem in enumerate(pictures)}
-        todo = [stem for stem, path in pictures.items() if not self._is_done(stem, path)]
+        numbers = {name: number for number, name in enumerate(pictures)}
+        todo = [name for name, path in pictures.items() if not self._is_done(name, path)]
         processes.check_agreed(f"the pictures that are edited in {self.folder}", str(todo))
         mine = todo[processes.index() :: processes.count()]
-        rounds = -(-len(todo) // (self.together * processes.count()))
         failed: dict[str, str] = {}
         before, first = len(pictures) - len(todo), processes.is_first()
         progress = Progress("pictures", len(pictures), before, max(1, len(mine)), quiet=not first)
         with processes.stopping() as stop, progress:
-            for turn in range(rounds):
+            for turn in range(-(-len(todo) // (self.together * processes.count()))):
                 chunk = mine[turn * self.together : (turn + 1) * self.together]
-                failed |= self._of_chunk({stem: pictures[stem] for stem in chunk}, numbers)
+                failed |= self._of_chunk({name: pictures[name] for name in chunk}, numbers)
                 if chunk:
                     progress.add(len(chunk))
                 processes.barrier(f"edited {turn}")
                 if stop.after_this_round():
                     raise Stopped(f"stopped by SIGTERM: {self.folder} keeps what is done; run the same command again")
+        done = [name for name, path in pictures.items() if self._is_done(name, path)]
+        if not done:
+            reason = next(iter(failed.values()), "another process says why")
+            raise InputError(reason if len(pictures) == 1 else f"No picture can be edited; the first one: {reason}")
         for reason in failed.values():
             print(f"warning: not edited: {reason}", file=sys.stderr)
-        done = [stem for stem, path in pictures.items() if self._is_done(stem, path)]
         if first:
             already = f", {before} of them before" if before else ""
             print(f"{self.edit.name}: {len(done)} of {len(pictures)} pictures{already}, {self.n} answers each")
-            print(f"  results: {self.folder}")
-            if len(done) == 1:
-                at = self._file(done[0], pictures[done[0]], "")
-                print(f"  picture: {at}.png\n  comparison: {at}-comparison.png")
-        if not done:
-            raise InputError(next(iter(failed.values())))
+            alone = self._place(done[0], pictures[done[0]]) if len(pictures) == 1 else self.folder
+            print(f"  results: {alone}")
 
     def _of_chunk(self, chunk: Mapping[str, pathlib.Path], numbers: Mapping[str, int]) -> dict[str, str]:
-        """Edit some pictures together, write them, and return why others failed, by stem."""
+        """Edit some pictures together, write them, and return why others failed, by name."""
         failed: dict[str, str] = {}
         ready: dict[str, tuple[Picture, Plan]] = {}
-        for stem, path in chunk.items():
+        for name, path in chunk.items():
             try:
                 picture = read_picture(path)
-                ready[stem] = picture, self.edit.plan(picture, numbers[stem], self.editor.codec)
+                ready[name] = picture, self.edit.plan(picture, numbers[name], self.editor.codec)
+                self.editor.check(ready[name][1], picture, self.n)
             except InputError as error:
-                failed[stem] = str(error)
+                ready.pop(name, None)
+                failed[name] = str(error)
         if not ready:
             return failed
         pictures, plans = zip(*ready.values(), strict=True)
         try:
             edited = self.editor.edited(self.edit, pictures, plans, self.n, self.asked)
         except DivergenceError as error:
-            return failed | dict.fromkeys(ready, f"{', '.join(str(chunk[stem]) for stem in ready)}: {error}")
-        for stem, one in zip(ready, edited, strict=True):
-            self._write(stem, chunk[stem], one)
+            if len(ready) == 1:
+                return failed | {name: f"{chunk[name]}: {error}" for name in ready}
+            for name in ready:  # one picture may not spoil the others
+                failed |= self._of_chunk({name: chunk[name]}, numbers)
+            return failed
+        for name, one in zip(ready, edited, strict=True):
+            self._write(name, chunk[name], one)
         return failed
 
-    def _is_done(self, stem: str, path: pathlib.Path) -> bool:
-        """Return whether the results of a picture are there, of a file with the same content."""
+    def _key(self, path: pathlib.Path) -> dict[str, str]:
+        """Return the digests of a picture and of what the edit reads for it."""
+        return {"digest": files.digest_of_file(path), "reads": self.edit.digest_for(str(path))}
+
+    def _is_done(self, name: str, path: pathlib.Path) -> bool:
+        """Return whether the results of a picture are there, of files with the same content."""
         try:
-            found = json.loads(self._file(stem, path, ".json").read_bytes())
-        except (OSError, ValueError):
+            key = self._key(path)
+        except (OSError, InputError):
             return False
-        return isinstance(found, dict) and found.get("digest") == files.digest_of_file(path)
+        return _stated(self._place(name, path)) == key
 
-    def _file(self, stem: str, path: pathlib.Path, ending_: str) -> pathlib.Path:
-        """Return the file of a result; another picture of the same name has a digest in its names."""
-        about = self.folder / f"{stem}.json"
-        try:
-            known = json.loads(about.read_bytes()).get("digest")
-        except (OSError, ValueError, AttributeError):
-            known = None
-        digest = files.digest_of_file(path)
-        same = known in (None, digest)
-        return self.folder / f"{stem}{'' if same else '-' + digest[:8]}{ending_}"
+    def _place(self, name: str, path: pathlib.Path) -> pathlib.Path:
+        """Return the folder of a picture; its name has a digest if the results of other content have the plain name."""
+        key, plain = self._key(path), self.folder / name
+        if _stated(plain) in (None, key):
+            return plain
+        return self.folder / f"{name}-{results.digest(key)}"
 
-    def _write(self, stem: str, path: pathlib.Path, edited: Edited) -> None:
-        """Write the results of one picture; the JSON file, which says that all are there, comes last."""
-        at = self._file(stem, path, "")
-        at.parent.mkdir(parents=True, exist_ok=True)
+    def _write(self, name: str, path: pathlib.Path, edited: Edited) -> None:
+        """Write the results of one picture; about.json, which says that all are there, comes last."""
+        if not (self.folder / "edit.json").exists():
+            results.write(self.folder / "edit.json", {}, self.identity)
+        at = self._place(name, path)
         for number in range(self.n):
-            name = at.with_name(f"{at.name}{'' if number == 0 else f'-{number + 1}'}.png")
-            plots.save_png(name, edited.with_alpha(number).astype(np.uint8).squeeze())
-        plots.save_png(at.with_name(f"{at.name}-comparison.png"), edited.comparison())
+            pixels = edited.with_alpha(number)
+            plots.save_png(at / f"{number + 1}.png", pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        plots.save_png(at / "comparison.png", edited.comparison())
         about = {
             "picture": str(path),
-            "digest": files.digest_of_file(path),
+            **self._key(path),
             "edit": {"name": type(self.edit).__name__, **self.edit.settings()},
             "answers": self.n,
             "size": [edited.answers.shape[2], edited.answers.shape[1]],
             "spread": round(edited.mean_spread, 4),
             **edited.about,
         }
-        files.write_text(at.with_name(f"{at.name}.json"), json.dumps(results.plain(about), indent=2) + "\n")
+        files.write_text(at / "about.json", json.dumps(results.plain(about), indent=2) + "\n")
+
+
+def _stated(folder: pathlib.Path) -> dict[str, str] | None:
+    """Return the digests that the results in a folder state, or None without results."""
+    try:
+        found = json.loads((folder / "about.json").read_bytes())
+        return {name: found[name] for name in ("digest", "reads")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 __all__ = ["EditPictures", "edit_pictures", "pictures_of", "read_edits"]

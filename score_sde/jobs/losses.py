@@ -80,7 +80,7 @@ class AccuracyPerLevel(Evaluation):
         levels = np.exp(-np.asarray(found["log_snr"]) / 2)
         picture = at.folder / "accuracy_per_level.png"
         if processes.is_first():
-            finite = np.isfinite(levels)
+            finite = np.isfinite(levels) & (levels > 0)
             curve = (levels[finite].tolist(), np.asarray(means)[finite].tolist())
             plots.save_curves(picture, {"held-out": curve}, "sigma / alpha", "accuracy", "log", "linear")
         found |= {"accuracy": means, "stderr": errors, "cross_entropy": losses}
