@@ -112,7 +112,7 @@ def test_a_second_model_of_a_workdir_is_a_guide(tmp_path):
     config = digits.get_config()
     config.sample.guidance = f"Guided(bad='{tmp_path / 'bad'}', weight=2.0)"
     assert sample_settings(config)["content"] == {str(tmp_path / "bad"): guides._second(str(tmp_path / "bad")).digest}
-    for wrong, message in ((3, "bad is 3; expected the workdir"), ("nowhere", "nowhere is no workdir")):
+    for wrong, message in ((3, "A guide names 3; expected the workdir"), ("nowhere", "nowhere is no workdir")):
         with pytest.raises(ss.InputError, match=message):
             good.sample(1, guidance=[dict(name="Guided", bad=wrong, weight=2.0)])
 
@@ -130,7 +130,7 @@ def test_a_second_model_of_a_workdir_is_a_guide(tmp_path):
             dict(guidance="Posterior(operator=Mask(), noise_std=0.1)", cond="y='none.npz', mask='none.npz'"),
             "none.npz cannot be read as values of mask",
         ),
-        (dict(guidance="Guided(bad=3, weight=2)"), "bad is 3; expected the workdir of a trained model"),
+        (dict(guidance="Guided(bad=3, weight=2)"), "A guide names 3; expected the workdir of a trained model"),
         (dict(guidance="Guided(bad='nowhere', weight=2)"), "nowhere is no workdir of a trained model"),
         (dict(sampler=dict(name="Replacement", operator=dict(name="Blur", std=1.0))), "Blur has rows that are not ort"),
     ],

@@ -291,7 +291,7 @@ def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, w
         ({"objective.weight": "heavy"}, "losses.weighting has no 'heavy'"),
         ({"objective.weight": "on"}, "losses.weighting has no 'on'; expected one of .* unit"),
         ({"objective.target": "nose"}, "'nose'; expected one of noise, x0, velocity"),
-        ({"objective.name": "Denoise"}, "losses has no 'Denoise'; expected one of Denoising"),
+        ({"objective.name": "Denoise"}, "losses has no 'Denoise'; expected one of Classification, Denoising"),
         ({"optimizer.clip": -1.0}, "clip is -1.0"),
         ({"seed": 2**40}, "seed is 1099511627776"),
         ({"sample.seed": -1}, "sample.seed is -1"),
