@@ -116,7 +116,7 @@ class AttentionPool(nnx.Module):
         return jax.nn.dot_product_attention(query, key, value).reshape(batch, channels)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class WideResNet(ModuleNetwork):
     """`WideResNet` is the noise-conditional wide residual network of Song et al. 2021 (App. I.1).
 
