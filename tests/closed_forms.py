@@ -101,7 +101,7 @@ class Images(ss.Guide):
         return ss.Prediction(inner.x0.reshape(x.shape), inner.noise.reshape(x.shape))
 
 
-def posterior_of(mean, cov, matrix, y, noise_variance):
-    """Return mean and covariance of x given y = A x + N(0, noise_variance I), for x ~ N(mean, cov)."""
-    gain = cov @ matrix.T @ np.linalg.inv(matrix @ cov @ matrix.T + noise_variance * np.eye(len(matrix)))
+def posterior_law(mean, cov, matrix, y, noise):
+    """Return mean and covariance of x given y = A x + N(0, noise)."""
+    gain = cov @ matrix.T @ np.linalg.inv(matrix @ cov @ matrix.T + noise)
     return mean + gain @ (y - matrix @ mean), cov - gain @ matrix @ cov

@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 import score_sde as ss
 from score_sde import inverse
 from score_sde.inverse.solve import conjugate_gradients
-from tests.closed_forms import FullGaussian, random_covariance
+from tests.closed_forms import FullGaussian, posterior_law, random_covariance
 
 RNG = np.random.default_rng(0)
 CODEC = ss.QuantizedCodec((6, 8, 3), 255)
@@ -128,12 +128,6 @@ class Shaped(ss.Guide):
 
     def predict(self, x, t, cond=None, *, keys=None):
         return self.denoiser.predict(x, t, cond, keys=keys)
-
-
-def posterior_law(mean, cov, matrix, y, noise):
-    """Return mean and covariance of x given y = A x + N(0, noise)."""
-    gain = cov @ matrix.T @ np.linalg.inv(matrix @ cov @ matrix.T + noise)
-    return mean + gain @ (y - matrix @ mean), cov - gain @ matrix @ cov
 
 
 def halves(prediction):

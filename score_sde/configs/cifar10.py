@@ -11,7 +11,7 @@ Data: the binary version of https://www.cs.toronto.edu/~kriz/cifar.html.
 import ml_collections
 
 from score_sde import config as config_
-from score_sde.configs import published
+from score_sde.configs import published, variants
 
 OLD = {
     "subvp/cifar10_ddpm_continuous": "subvp,ddpm",
@@ -58,7 +58,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _classifier() -> ml_collections.ConfigDict:
-    steps = 200_000
     return config_.complete(
         dict(
             data=dict(DATA_SET.data, dir="", batch_size=DATA_SET.batch_size, centered=False, flip=True),
@@ -67,27 +66,6 @@ def _classifier() -> ml_collections.ConfigDict:
             network=dict(name="WideResNet", blocks=4, widen=10, dtype="auto", remat="none"),
             # Uniform times of VE are uniform in log sigma.
             objective=dict(name="Classification", times="uniform", stratified=True),
-            optimizer=dict(
-                name="adamw",
-                weight_decay=0.05,
-                schedule=dict(
-                    name="warmup_cosine_decay_schedule",
-                    init_value=0.0,
-                    peak_value=3e-4,
-                    warmup_steps=5000,
-                    decay_steps=steps,
-                ),
-                clip=1.0,
-            ),
-            averages=dict(ema=dict(name="WarmedUp", decay=0.9999)),
-            train=dict(
-                steps=steps,
-                log_every=100,
-                eval_every=10_000,
-                sample_every=0,
-                checkpoint_every=10_000,
-                keep=dict(last=2, every=0),
-            ),
-            eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=500),
+            **variants.classifying(200_000, every=10_000, rate=3e-4, warmup=5000, decay=0.9999, batch_size=500),
         )
     )

@@ -141,7 +141,6 @@ def classifier(
         )
     sde = words["sde"] or "edm"
     times: Any = "knots" if sde in CHAINS else dict(name="LogNormal", mean=-0.5, std=1.5) if sde == "edm" else "uniform"
-    schedule = dict(name="warmup_cosine_decay_schedule", init_value=0.0, peak_value=2e-3, warmup_steps=100)
     sections["network"] = dict(
         name="UNetClassifier",
         pool="attention",
@@ -151,12 +150,26 @@ def classifier(
         **embedding(sde),
         **sections["network"],
     )
-    every = max(1, steps // 3)
     return dict(
         model(sde, None, data_std),
         objective=dict(name="Classification", times=times, stratified=True),
+        **classifying(steps, every=max(1, steps // 3), rate=2e-3, warmup=100, decay=0.995, batch_size=250),
+        **sections,
+    )
+
+
+def classifying(
+    steps: int, every: int, rate: float, warmup: int, decay: float, batch_size: int
+) -> dict[str, dict[str, Any]]:
+    """Return the sections optimizer, averages, train and eval of a classifier.
+
+    `every` is the interval of held-out losses and checkpoints, `rate` the largest learning rate after `warmup` steps,
+    `decay` that of the averaged weights, and `batch_size` that of the evaluation.
+    """
+    schedule = dict(name="warmup_cosine_decay_schedule", init_value=0.0, peak_value=rate, warmup_steps=warmup)
+    return dict(
         optimizer=dict(name="adamw", weight_decay=0.05, schedule=schedule | dict(decay_steps=steps), clip=1.0),
-        averages=dict(ema=dict(name="WarmedUp", decay=0.995)),
+        averages=dict(ema=dict(name="WarmedUp", decay=decay)),
         train=dict(
             steps=steps,
             log_every=100,
@@ -165,8 +178,7 @@ def classifier(
             checkpoint_every=every,
             keep=dict(last=2, every=0),
         ),
-        eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=250),
-        **sections,
+        eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=batch_size),
     )
 
 

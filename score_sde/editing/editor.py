@@ -87,9 +87,11 @@ class Editor:
                 f"measurement: name {name} as the method of an edit, method='{name}'."
             )
 
-    def __call__(
-        self, edit: Edit, pictures: Sequence[Picture], n: int, asked: Mapping[str, Any], first: int = 0
-    ) -> Iterator[Edited]:
+    def together(self, n: int) -> int:
+        """Return how many pictures with n answers each are edited together."""
+        return max(1, self.batch_size // n)
+
+    def __call__(self, edit: Edit, pictures: Sequence[Picture], n: int, asked: Mapping[str, Any]) -> Iterator[Edited]:
         """Yield each picture with its answers.
 
         Args:
@@ -97,16 +99,15 @@ class Editor:
             pictures: the pictures.
             n: the number of answers for each picture.
             asked: conditions in short form, such as {'label': 2}; conditions that are not asked for are absent.
-            first: the place of the first picture among all pictures.
 
         Raises:
             InputError: for a picture that cannot be edited so.
         """
-        together = max(1, self.batch_size // n)
+        together = self.together(n)
         edit.check(self.codec)
         for low in range(0, len(pictures), together):
             chunk = pictures[low : low + together]
-            plans = [edit.plan(picture, first + low + i, self.codec) for i, picture in enumerate(chunk)]
+            plans = [edit.plan(picture, low + i, self.codec) for i, picture in enumerate(chunk)]
             for picture, plan in zip(chunk, plans, strict=True):
                 self.check(plan, picture, n)
             yield from self.edited(edit, chunk, plans, n, asked)
@@ -131,13 +132,13 @@ class Editor:
                 f"{type(edit).__name__} states {both[0]} = {edit.asked[both[0]]!r}, and so do the conditions, "
                 f"{asked[both[0]]!r}; expected one of them."
             )
-        asked = {**edit.asked, **asked}
+        cond = self._asked({**edit.asked, **asked}, np.arange(n))
         if len(times) > 1:
             for number in range(max(len(plan.windows) for plan in plans)):
                 for alike in _alike([one for one in work if number < len(one.plan.windows)]):
-                    self._draw(edit, alike, number, times, asked, size=n * len(work))
-        else:
-            self._check_asked(edit, plans, asked)
+                    self._draw(edit, alike, number, times, cond, size=n * len(work))
+        else:  # the errors of an edit do not depend on its strength
+            self._walk(edit, plans[0].operator, plans[0].noise_std)
         sde, level = self.denoiser.sde, float(times[0])
         about = {
             "steps": len(times) - 1,
@@ -147,10 +148,11 @@ class Editor:
         }
         return [_finished(one, self.codec, about, len(times) > 1) for one in work]
 
-    def _draw(
-        self, edit: Edit, work: list[_Work], number: int, times: np.ndarray, asked: Mapping[str, Any], size: int
-    ) -> None:
-        """Draw one window of each picture in batches of `size`, and write it into the canvases."""
+    def _draw(self, edit: Edit, work: list[_Work], number: int, times: np.ndarray, cond: Cond, size: int) -> None:
+        """Draw one window of each picture in batches of `size`, and write it into the canvases.
+
+        `cond` has the conditions of the answers of one picture.
+        """
         shape, n = tuple(self.codec.data_shape), len(work[0].canvases)
         places = [one.window(number, shape) for one in work]
         values = np.concatenate([one.canvases[(slice(None), *place)] for one, place in zip(work, places, strict=True)])
@@ -161,13 +163,12 @@ class Editor:
         numbers = np.tile(number * _MOST_ANSWERS + np.arange(n), len(work))
         denoiser, sampler = self._walk(edit, work[0].plan.operator, work[0].plan.noise_std)
         x0, _ = self.codec.encode(jnp.asarray(values, jnp.zeros((), float).dtype), None)
-        cond = self._asked(asked, numbers % _MOST_ANSWERS)
+        every = jax.tree.map(lambda leaf: np.concatenate([leaf] * len(work)), dict(cond or {}))
         if work[0].plan.operator is not None:
-            ys = [one.plan.y for one in work]
-            y = np.asarray(x0) if ys[0] is None else np.repeat(np.stack([np.asarray(y) for y in ys]), n, axis=0)
-            cond = {**(cond or {}), MEASURED: y.astype(np.asarray(x0).dtype)}
-            if ys[0] is None:
-                cond[MASK] = np.broadcast_to(known[..., None], x0.shape)
+            ys = [one.plan.y for one in work if one.plan.y is not None]
+            every[MEASURED] = np.repeat(np.stack(ys), n, axis=0).astype(x0.dtype) if ys else np.asarray(x0)
+            if not ys:
+                every[MASK] = np.broadcast_to(known[..., None], x0.shape)
         start = None if len(times) == len(self.grid) else self._start(edit, x0, known, times[0], numbers)
         with products(self.precision):
             drawn = sample(
@@ -177,7 +178,7 @@ class Editor:
                 shape,
                 n=len(numbers),
                 seed=self.seed,
-                cond=cond,
+                cond=every or None,
                 x=start,
                 batch_size=size,
                 sharding=self.sharding,
@@ -240,11 +241,6 @@ class Editor:
             )
         absent = {name: None for name, one in reads.items() if not one.required}
         return given.asked_for({**absent, **asked}, reads, numbers, entry="edit.cond")
-
-    def _check_asked(self, edit: Edit, plans: Sequence[Plan], asked: Mapping[str, Any]) -> None:
-        """Raise the errors of an edit that takes no step."""
-        self._walk(edit, plans[0].operator, plans[0].noise_std)
-        self._asked(asked, np.arange(1))
 
 
 def _alike(work: list[_Work]) -> list[list[_Work]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,9 +22,14 @@ from score_sde.inverse.operators import BORDERS
 _WHOLE = ((0, 0),)
 
 
+def _encoded(values: np.ndarray, codec: Codec) -> jax.Array:
+    """Return values (height, width, channels) on the model's scale, as a batch of one."""
+    return codec.encode(jnp.asarray(values)[None], None)[0]
+
+
 def _measured(operator: Operator, values: np.ndarray, codec: Codec) -> np.ndarray:
     """Return A x of values (height, width, channels) on the scale of the data."""
-    return np.asarray(operator(codec.encode(jnp.asarray(values)[None], None)[0])[0])
+    return np.asarray(operator(_encoded(values, codec))[0])
 
 
 def _nothing_known(shape: tuple[int, ...]) -> np.ndarray:
@@ -97,7 +103,7 @@ class Deblur(Measured):
                 f"most {most:g}, half of the model's side."
             )
         operator = Blur(std, self.border)
-        y = np.asarray(codec.encode(jnp.asarray(canvas)[None], None)[0][0])
+        y = np.asarray(_encoded(canvas, codec)[0])
         known, about = _nothing_known(canvas.shape), {"region": region._asdict()}
         return Plan(canvas, known, _WHOLE, paste, paste.base, operator, y, self.noise(picture, codec), about)
 
@@ -125,7 +131,7 @@ class Sharpen(Measured):
         region, canvas, paste = of_centre(picture, codec)
         operator, known = Downsample(self.factor), _nothing_known(canvas.shape)
         y, about = _measured(operator, canvas, codec), {"region": region._asdict()}
-        blocks = np.asarray(Downsample(self.factor)(jnp.asarray(canvas)[None])[0])
+        blocks = np.asarray(operator(jnp.asarray(canvas)[None])[0])
         seen = paste(blocks.repeat(self.factor, axis=0).repeat(self.factor, axis=1), picture, codec)
         return Plan(canvas, known, _WHOLE, paste, seen, operator, y, self.noise(picture, codec), about)
 
@@ -162,7 +168,7 @@ class SuperResolve(Measured):
                 f"{small[1]} x {small[0]}, the model's size divided by the factor: resize or cut the picture."
             )
         values = picture.values(codec)
-        y = np.asarray(codec.encode(jnp.asarray(_padded(values, shape))[None], None)[0][0])[:height, :width]
+        y = np.asarray(_encoded(_padded(values, shape), codec)[0])[:height, :width]
         pixels = as_wide(picture.pixels, shape[2])
         seen = pixels.repeat(self.factor, axis=0).repeat(self.factor, axis=1)
         paste = Paste(seen, np.ones(shape[:2]), Region(0, 0, shape[0], shape[1]), seen)

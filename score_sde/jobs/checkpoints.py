@@ -1,4 +1,4 @@
-"""This module selects the checkpoints of a job."""
+"""This module selects the checkpoints of a job, and states them in the identity of a result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pathlib
 
 from score_sde.core import remote
 from score_sde.core.errors import InputError
-from score_sde.experiment import Checkpoints
+from score_sde.experiment import Checkpoints, Model
+from score_sde.jobs.results import Identity
 from score_sde.parallel import processes
 
 
@@ -42,6 +43,12 @@ def chosen(
         raise InputError(f"{workdir} has no checkpoint {what}, which {section}.checkpoints requires; existing: {have}.")
     processes.check_agreed(f"the checkpoints of {workdir}", str(steps))
     return [(step, folder / f"step_{step:07d}") for step in steps]
+
+
+def identity_of(model: Model) -> Identity:
+    """Return the part of the identity of a result that is the model: checkpoint, and dtype of the network."""
+    dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
+    return {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype}
 
 
 def check_shared(workdir: str | os.PathLike[str]) -> None:

@@ -7,8 +7,8 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from score_sde.experiment.guides import content_of, read_sampler
 from score_sde.inverse import methods
 from score_sde.jobs import results
 from score_sde.jobs.base import Job
-from score_sde.jobs.checkpoints import check_shared
+from score_sde.jobs.checkpoints import check_shared, identity_of
 from score_sde.jobs.evaluation import placed
 from score_sde.parallel import processes
 from score_sde.readers.pictures import ENDINGS, ending
@@ -127,14 +127,11 @@ def _edit(experiment: Experiment, workdir: pathlib.Path) -> None:
     model = dataclasses.replace(model, denoiser=placed(model.denoiser, devices))
     editor = _editor(config.edit, model, devices)
     asked = config_.read_arguments("edit.cond", config.edit.cond)
-    dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
-    of_model = {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype}
     for edit in edits:
         edit.check(model.codec)
-        identity = of_model | _settings(config, edit, asked)
+        identity = identity_of(model) | _settings(config, edit, asked)
         folder = workdir / "edits" / f"{edit.name}-{results.digest(identity)}"
-        together = max(1, config.edit.batch_size // config.edit.n)
-        _Run(edit, editor, folder, identity, config.edit.n, asked, together)(pictures)
+        _Run(edit, editor, folder, identity, config.edit.n, asked)(pictures)
 
 
 def _editor(settings: Any, model: Model, devices: parallel.Jit) -> Editor:
@@ -169,6 +166,15 @@ def _settings(config: Any, edit: Edit, asked: Mapping[str, Any]) -> dict[str, An
     return found | ({"content": content} if content else {})
 
 
+class _Input(NamedTuple):
+    """`_Input` is one picture of the input: its name, file, place among all, and the digests of what is read for it."""
+
+    name: str
+    path: pathlib.Path
+    number: int
+    digests: dict[str, str] | None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Run:
     """`_Run` edits the pictures of one edit, and writes the results of each picture when they are there."""
@@ -179,26 +185,29 @@ class _Run:
     identity: results.Identity
     n: int
     asked: Mapping[str, Any]
-    together: int
 
     def __call__(self, pictures: Mapping[str, pathlib.Path]) -> None:
-        numbers = {name: number for number, name in enumerate(pictures)}
-        todo = [name for name, path in pictures.items() if not self._is_done(name, path)]
+        inputs = {
+            name: _Input(name, path, number, self._digests(path))
+            for number, (name, path) in enumerate(pictures.items())
+        }
+        todo = [name for name, one in inputs.items() if not self._is_done(one)]
         processes.check_agreed(f"the pictures that are edited in {self.folder}", str(todo))
-        mine = todo[processes.index() :: processes.count()]
+        mine = [inputs[name] for name in todo[processes.index() :: processes.count()]]
+        together = self.editor.together(self.n)
         failed: dict[str, str] = {}
         before, first = len(pictures) - len(todo), processes.is_first()
         progress = Progress("pictures", len(pictures), before, max(1, len(mine)), quiet=not first)
         with processes.stopping() as stop, progress:
-            for turn in range(-(-len(todo) // (self.together * processes.count()))):
-                chunk = mine[turn * self.together : (turn + 1) * self.together]
-                failed |= self._of_chunk({name: pictures[name] for name in chunk}, numbers)
+            for turn in range(-(-len(todo) // (together * processes.count()))):
+                chunk = mine[turn * together : (turn + 1) * together]
+                failed |= self._of_chunk(chunk)
                 if chunk:
                     progress.add(len(chunk))
                 processes.barrier(f"edited {turn}")
                 if stop.after_this_round():
                     raise Stopped(f"stopped by SIGTERM: {self.folder} keeps what is done; run the same command again")
-        done = [name for name, path in pictures.items() if self._is_done(name, path)]
+        done = [one for one in inputs.values() if self._is_done(one)]
         if not done:
             reason = next(iter(failed.values()), "another process says why")
             raise InputError(reason if len(pictures) == 1 else f"No picture can be edited; the first one: {reason}")
@@ -207,67 +216,67 @@ class _Run:
         if first:
             already = f", {before} of them before" if before else ""
             print(f"{self.edit.name}: {len(done)} of {len(pictures)} pictures{already}, {self.n} answers each")
-            alone = self._place(done[0], pictures[done[0]]) if len(pictures) == 1 else self.folder
+            alone = self._place(done[0]) if len(pictures) == 1 else self.folder
             print(f"  results: {alone}")
 
-    def _of_chunk(self, chunk: Mapping[str, pathlib.Path], numbers: Mapping[str, int]) -> dict[str, str]:
+    def _of_chunk(self, chunk: Sequence[_Input]) -> dict[str, str]:
         """Edit some pictures together, write them, and return why others failed, by name."""
         failed: dict[str, str] = {}
-        ready: dict[str, tuple[Picture, Plan]] = {}
-        for name, path in chunk.items():
+        ready: list[tuple[_Input, Picture, Plan]] = []
+        for one in chunk:
             try:
-                picture = read_picture(path)
-                ready[name] = picture, self.edit.plan(picture, numbers[name], self.editor.codec)
-                self.editor.check(ready[name][1], picture, self.n)
+                picture = read_picture(one.path)
+                plan = self.edit.plan(picture, one.number, self.editor.codec)
+                self.editor.check(plan, picture, self.n)
+                ready.append((one, picture, plan))
             except InputError as error:
-                ready.pop(name, None)
-                failed[name] = str(error)
+                failed[one.name] = str(error)
         if not ready:
             return failed
-        pictures, plans = zip(*ready.values(), strict=True)
+        inputs, pictures, plans = zip(*ready, strict=True)
         try:
             edited = self.editor.edited(self.edit, pictures, plans, self.n, self.asked)
         except DivergenceError as error:
             if len(ready) == 1:
-                return failed | {name: f"{chunk[name]}: {error}" for name in ready}
-            for name in ready:  # one picture may not spoil the others
-                failed |= self._of_chunk({name: chunk[name]}, numbers)
+                return failed | {inputs[0].name: f"{inputs[0].path}: {error}"}
+            for one in inputs:  # one picture may not spoil the others
+                failed |= self._of_chunk([one])
             return failed
-        for name, one in zip(ready, edited, strict=True):
-            self._write(name, chunk[name], one)
+        for one, result in zip(inputs, edited, strict=True):
+            self._write(one, result)
         return failed
 
-    def _key(self, path: pathlib.Path) -> dict[str, str]:
-        """Return the digests of a picture and of what the edit reads for it."""
-        return {"digest": files.digest_of_file(path), "reads": self.edit.digest_for(str(path))}
-
-    def _is_done(self, name: str, path: pathlib.Path) -> bool:
-        """Return whether the results of a picture are there, of files with the same content."""
+    def _digests(self, path: pathlib.Path) -> dict[str, str] | None:
+        """Return the digests of a picture and of what the edit reads for it; None if a file cannot be read."""
         try:
-            key = self._key(path)
+            return {"digest": files.digest_of_file(path), "reads": self.edit.digest_for(str(path))}
         except (OSError, InputError):
-            return False
-        return _stated(self._place(name, path)) == key
+            return None
 
-    def _place(self, name: str, path: pathlib.Path) -> pathlib.Path:
+    def _is_done(self, one: _Input) -> bool:
+        """Return whether the results of a picture are there, of files with the same content."""
+        return one.digests is not None and _stated(self._place(one)) == one.digests
+
+    def _place(self, one: _Input) -> pathlib.Path:
         """Return the folder of a picture; its name has a digest if the results of other content have the plain name."""
-        key, plain = self._key(path), self.folder / name
-        if _stated(plain) in (None, key):
+        assert one.digests is not None  # a picture that cannot be read has no results
+        plain = self.folder / one.name
+        if _stated(plain) in (None, one.digests):
             return plain
-        return self.folder / f"{name}-{results.digest(key)}"
+        return self.folder / f"{one.name}-{results.digest(one.digests)}"
 
-    def _write(self, name: str, path: pathlib.Path, edited: Edited) -> None:
+    def _write(self, one: _Input, edited: Edited) -> None:
         """Write the results of one picture; about.json, which says that all are there, comes last."""
         if not (self.folder / "edit.json").exists():
             results.write(self.folder / "edit.json", {}, self.identity)
-        at = self._place(name, path)
+        at = self._place(one)
         for number in range(self.n):
             pixels = edited.with_alpha(number)
             plots.save_png(at / f"{number + 1}.png", pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         plots.save_png(at / "comparison.png", edited.comparison())
         about = {
-            "picture": str(path),
-            **self._key(path),
+            "picture": str(one.path),
+            **(one.digests or {}),
             "edit": {"name": type(self.edit).__name__, **self.edit.settings()},
             "answers": self.n,
             "size": [edited.answers.shape[2], edited.answers.shape[1]],

@@ -18,7 +18,7 @@ from score_sde.experiment import Experiment, Model, check_same, load_trained, ma
 from score_sde.experiment.guides import content_of
 from score_sde.jobs import results, runner
 from score_sde.jobs.base import Job
-from score_sde.jobs.checkpoints import check_shared, chosen
+from score_sde.jobs.checkpoints import check_shared, chosen, identity_of
 from score_sde.jobs.evaluation import placed
 from score_sde.jobs.generator import Generator
 from score_sde.jobs.parts import Columns, Parts
@@ -170,5 +170,4 @@ def _start_from(parts: Parts, existing: dict[int, pathlib.Path], n: int) -> None
 
 def _identity(config: Any, model: Model) -> results.Identity:
     """Return everything on which a sample depends, except its number."""
-    dtype = getattr(getattr(model.denoiser, "apply", None), "dtype", "float32")
-    return {"checkpoint_step": model.step, "checkpoint_digest": model.digest, "dtype": dtype} | sample_settings(config)
+    return identity_of(model) | sample_settings(config)
