@@ -25,8 +25,8 @@ LONGEST = ("faults", "verify", "processes", "docs", "main", "likelihood", "laws"
 
 
 # tests/slow.txt lists tests that take more than about 4 s on two cores; other such tests have a mark in their own file.
-# The mark is `slow`, or `long` if a test of the same kind stays quick or slow. `python -m pytest --durations=0` prints
-# the seconds of each test.
+# A name without [...] stands for all parameters. The mark is `slow`, or `long` if a test of the same kind stays quick
+# or slow. `python -m pytest --durations=0` prints the seconds of each test.
 LISTED = dict(
     reversed(line.split(" ", 1)) for line in (pathlib.Path(__file__).parent / "slow.txt").read_text().splitlines()
 )
@@ -35,8 +35,9 @@ LISTED = dict(
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.nodeid in LISTED:
-            item.add_marker(LISTED[item.nodeid])
+        mark = LISTED.get(item.nodeid) or LISTED.get(item.nodeid.partition("[")[0])
+        if mark:
+            item.add_marker(mark)
     rank = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 

@@ -85,6 +85,13 @@ class Codec(eqx.Module):
     def quantize(self, values: ArrayLike) -> Array:
         """Return decoded values in the form of the data: rounded and clipped to their range if data are quantised."""
 
+    def bins(self, values: ArrayLike) -> tuple[Array, Array] | None:
+        """Return the ends (low, high) on the model's scale of the bin of each value; None if data are not quantised.
+
+        The first bin has no lower end (-infinity), the last bin no upper end. Both arrays are (batch, *model_shape).
+        """
+        return None
+
     def check(self, values: np.ndarray) -> None:
         """Raise InputError if values, (batch, *data_shape) on the host, cannot be values of the data."""
 
@@ -159,6 +166,11 @@ class QuantizedCodec(Codec):
         """Return the nearest whole numbers in 0 .. maximum, as integers."""
         dtype = jnp.uint8 if self.maximum < 256 else jnp.int32
         return jnp.clip(jnp.round(jnp.asarray(values)), 0, self.maximum).astype(dtype)
+
+    def bins(self, values: ArrayLike) -> tuple[Array, Array]:
+        floats = jnp.asarray(values, float)
+        low, high = self._scaled(floats - 0.5), self._scaled(floats + 0.5)
+        return jnp.where(floats < 0.5, -jnp.inf, low), jnp.where(floats > self.maximum - 0.5, jnp.inf, high)
 
     def check(self, values: np.ndarray) -> None:
         if values.dtype == np.uint8 and self.maximum >= 255:

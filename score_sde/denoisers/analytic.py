@@ -20,6 +20,7 @@ from score_sde.core.conditions import Cond, Conditions, Label, is_absent
 from score_sde.core.errors import InputError
 from score_sde.denoisers.base import Denoiser
 from score_sde.denoisers.prediction import Prediction
+from score_sde.denoisers.reverse_variance import X0Variance
 from score_sde.sde import SDE
 
 
@@ -82,7 +83,9 @@ class GaussianMixture(Denoiser):
         E[x_0 | x_t]   = m_k + alpha s_k^2 (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2),
         E[noise | x_t] = sigma (x_t - alpha m_k) / (alpha^2 s_k^2 + sigma^2).
 
-    The predictions average both expectations over the posterior of k. A condition {'label': int (batch,)}
+    The predictions average both expectations over the posterior of k. The variance is the exact
+    Var[x_0 | x_t] of each dimension, the posterior's mean of s_k^2 sigma^2 / (alpha^2 s_k^2 + sigma^2) +
+    (E[x_0 | x_t, k] - E[x_0 | x_t])^2. A condition {'label': int (batch,)}
     restricts example i to component label_i. An example without a label uses the whole mixture.
 
     Args:
@@ -131,8 +134,12 @@ class GaussianMixture(Denoiser):
             logits = jnp.where(allowed, logits, -jnp.inf)
         posterior = jax.nn.softmax(logits).astype(x.dtype)
         whitened = (x - marginal.means) / marginal.stds**2
-        x0 = jnp.tensordot(posterior, self.data.means + alpha * self.data.stds**2 * whitened, 1)
-        return Prediction(x0.astype(x.dtype), sigma * jnp.tensordot(posterior, whitened, 1).astype(x.dtype))
+        x0_given = self.data.means + alpha * self.data.stds**2 * whitened
+        x0 = jnp.tensordot(posterior, x0_given, 1)
+        within = (self.data.stds * sigma / marginal.stds) ** 2
+        variance = jnp.tensordot(posterior, within + (x0_given - x0) ** 2, 1)
+        noise = sigma * jnp.tensordot(posterior, whitened, 1)
+        return Prediction(x0.astype(x.dtype), noise.astype(x.dtype), X0Variance(variance.astype(x.dtype)))
 
 
 def _numbers(name: str, values: ArrayLike) -> Array:

@@ -59,11 +59,12 @@ class NetworkDenoiser(Denoiser):
         meaning = self.parametrization
         label = meaning.label(self.sde, t)
         output = self.apply(self.params, meaning.network_input(self.sde, x, t), label, cond, keys=keys)
-        # A network may compute in bfloat16, but the division by alpha needs the precision of x.
-        prediction = meaning.predict(self.sde, x, t, output.astype(x.dtype))
-        if prediction.x0.shape != x.shape:
+        wanted = (*x.shape[:-1], meaning.outputs * x.shape[-1])
+        if output.shape != wanted:
+            each = "the shape of x" if meaning.outputs == 1 else "two numbers for each of x, mean and variance"
             raise InputError(
                 f"The network {type(self.apply).__name__} returns shape {output.shape} for x of shape {x.shape}; "
-                "expected the shape of x."
+                f"expected {wanted}, {each}."
             )
-        return prediction
+        # A network may compute in bfloat16, but the division by alpha needs the precision of x.
+        return meaning.predict(self.sde, x, t, output.astype(x.dtype))

@@ -20,7 +20,8 @@ import numpy as np
 from score_sde.core.arrays import Array, as_float, expand, is_concrete, to_time
 from score_sde.core.checks import check_types, is_number
 from score_sde.core.errors import InputError
-from score_sde.denoisers.prediction import Prediction
+from score_sde.denoisers.prediction import Prediction, ReverseVariance
+from score_sde.denoisers.reverse_variance import BoundFraction, NoiseMoment, NoiseResidual, X0Variance
 from score_sde.sde import SDE
 
 
@@ -63,6 +64,43 @@ def index(sde: SDE, t: Array) -> Array:
     return sde.label(t)
 
 
+# A variance head (parametrization, sde, t, output, prediction) -> the variance of reverse steps.
+VarianceHead = Callable[["Parametrization", SDE, Array, Array, Prediction], ReverseVariance]
+
+
+def fraction(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> BoundFraction:
+    """Return the variance between its two fixed values, with the fraction (output + 1) / 2 (Nichol & Dhariwal 2021)."""
+    return BoundFraction((output + 1) / 2)
+
+
+def noise_moment(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> NoiseMoment:
+    """Return the variance from output = E[noise^2 | x_t] (SN-DDPM, Bao et al. 2022)."""
+    return NoiseMoment(output, mean.noise, meaning.largest_variance)
+
+
+def noise_residual(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> NoiseResidual:
+    """Return the variance from output = E[(noise - predicted noise)^2 | x_t] (NPR-DPM, Bao et al. 2022)."""
+    return NoiseResidual(output, meaning.largest_variance)
+
+
+def log_x0(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> X0Variance:
+    """Return Var[x_0 | x_t] = exp(output) s^2 sigma^2 / (alpha^2 s^2 + sigma^2), with s = data_std, or 1.
+
+    At output 0 it is the variance of Gaussian data of standard deviation s.
+    """
+    std = 1.0 if meaning.data_std is None else meaning.data_std
+    variance = sde.variance(t)
+    gaussian = std**2 * variance / ((sde.alpha(t) * std) ** 2 + variance)
+    return X0Variance(expand(gaussian, output) * jnp.exp(output))
+
+
+_VARIANCE_HEADS: dict[str, VarianceHead] = {
+    "fraction": fraction,
+    "noise_moment": noise_moment,
+    "noise_residual": noise_residual,
+    "log_x0": log_x0,
+}
+
 TimeLabel = Callable[[SDE, Array], Array]
 _TIME_LABELS: dict[str, TimeLabel] = {
     "scaled_time": scaled_time,
@@ -92,12 +130,17 @@ class Parametrization(eqx.Module):
         data_range: lowest and highest value of the data on the model's scale, to centre the network's input; None if
             the data are centred already. For data on [0, 1] the network receives 2 x_t - alpha. A config takes this
             range from the codec of the data set.
+        variance: None for a network that predicts the mean only. Otherwise the network has twice the output channels,
+            and the second half predicts the variance of reverse steps: 'fraction', 'noise_moment', 'noise_residual' or
+            'log_x0' (the functions of this module), or a function (parametrization, sde, t, output, prediction) ->
+            `ReverseVariance`.
     """
 
     time_label: str | TimeLabel = eqx.field(default="scaled_time", static=True)
     data_std: float | None = eqx.field(default=None, converter=as_float)
     scale_by_sigma: bool = eqx.field(default=False, static=True, kw_only=True)
     data_range: tuple[float, float] | None = eqx.field(default=None, static=True, kw_only=True)
+    variance: str | VarianceHead | None = eqx.field(default=None, static=True, kw_only=True)
 
     def __check_init__(self) -> None:
         check_types(self)
@@ -110,6 +153,22 @@ class Parametrization(eqx.Module):
             raise InputError(f"data_std is {self.data_std}; expected a positive number, or None for no scaling.")
         if self.data_range is not None and not _is_range(self.data_range):
             raise InputError(f"data_range is {self.data_range}; expected (lowest, highest), or None.")
+        named = isinstance(self.variance, str) and self.variance in _VARIANCE_HEADS
+        if self.variance is not None and not named and not callable(self.variance):
+            raise InputError(
+                f"parametrization.variance is {self.variance!r}; expected one of {', '.join(_VARIANCE_HEADS)}, a "
+                "function, or None."
+            )
+
+    @property
+    def outputs(self) -> int:
+        """Return how many numbers the network returns for each number of x: 2 with a variance, otherwise 1."""
+        return 1 if self.variance is None else 2
+
+    @property
+    def largest_variance(self) -> float:
+        """Return the bound of Var[x_0 | x_t] for data in data_range, (b - a)^2 / 4 (Popoviciu), or infinity."""
+        return math.inf if self.data_range is None else (self.data_range[1] - self.data_range[0]) ** 2 / 4
 
     def check(self, sde: SDE) -> None:
         """Raise InputError if this parametrisation cannot be used with this SDE."""
@@ -155,7 +214,18 @@ class Parametrization(eqx.Module):
         """Return ((a, b), (c, d)), each in the shape of t, where x_0 = a x_t + b F and noise = c x_t + d F."""
 
     def predict(self, sde: SDE, x: Array, t: Array, output: Array) -> Prediction:
-        """Predict x_0 and noise from x_t and the network's output, which have the same shape."""
+        """Predict x_0 and noise, and the variance if there is one, from x_t and the network's output.
+
+        The output has the shape of x; with a variance it has twice the channels, first those of F.
+        """
+        if self.variance is None:
+            return self._means(sde, x, t, output)
+        first, second = jnp.split(output, 2, axis=-1)
+        mean = self._means(sde, x, t, first)
+        head = self.variance if callable(self.variance) else _VARIANCE_HEADS[self.variance]
+        return Prediction(mean.x0, mean.noise, head(self, sde, t, second, mean))
+
+    def _means(self, sde: SDE, x: Array, t: Array, output: Array) -> Prediction:
         (a, b), (c, d) = self.coefficients(sde, t)
         # The coefficients are multiplied first, because F alone may be as large as 1 / sigma.
         scale = self.output_scale(sde, t)
@@ -286,8 +356,12 @@ __all__ = [
     "Score",
     "VPrediction",
     "Velocity",
+    "fraction",
     "index",
     "log_sigma",
+    "log_x0",
+    "noise_moment",
+    "noise_residual",
     "quarter_log_sigma",
     "scaled_log_snr",
     "scaled_time",

@@ -17,6 +17,8 @@ class ReverseVariance(Protocol):
     def of(self, sde: SDE, s: ArrayLike, t: ArrayLike) -> Array:
         """Return the variance of x_s given x_t, where s < t, in shape () or (batch,) or in the shape of x."""
 
+    # A bound also needs `to_data(sde, t)`, the variance of x_0 given x_t in the same shapes.
+
 
 class Prediction(eqx.Module):
     """`Prediction` holds the posterior means of x_0 and noise given x_t, where x_t = alpha x_0 + sigma noise.

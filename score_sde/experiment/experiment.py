@@ -232,6 +232,7 @@ def _parts(
         "shape": codec.model_shape,
         "conditions": Conditions(every).only((given,) if isinstance(given, str) else given),
         "levels": the_sde.levels,
+        "outputs": meaning.outputs if meaning.outputs > 1 else None,
         "classes": getattr(every.get("label"), "classes", None),
     }
     taken = {
@@ -241,6 +242,11 @@ def _parts(
     }
     if spec["name"] in _EMBED and "embedding" not in spec and _is_narrow(the_sde, meaning):
         taken["embedding"] = "fourier"
+    if context["outputs"] is not None and "outputs" not in taken:
+        raise InputError(
+            f"parametrization.variance is {meaning.variance!r}, which needs a network with two outputs for each number "
+            f"of x, and {spec['name']} has one; expected a network that takes `outputs`, such as DDPMpp or MLP."
+        )
     network = config_.build(networks, spec, base=networks.Network, **taken)
     return losses.Parts(the_sde, meaning, network, codec, Conditions(every), config.data.batch_size)
 

@@ -29,8 +29,9 @@ class Network(abc.ABC):
     To add a network, subclass `Network` and define `init` and `apply` in plain JAX, or subclass `ModuleNetwork` and
     define `module` in flax NNX. Declare settings as fields of a frozen dataclass, so that two networks with equal
     settings share one compiled program. A config passes `shape`, `conditions`, `levels` and `classes` to a constructor
-    that takes them. They are the shape of the model, the conditions that the config gives to the network (data.given),
-    the number of levels of a chain, and the number of classes of the condition `label`.
+    that takes them, and `outputs`. They are the shape of the model, the conditions that the config gives to the network
+    (data.given), the number of levels of a chain, the number of classes of the condition `label`, and 2 for a
+    parametrisation with a variance.
 
     Attributes:
         shape: shape of an example.
@@ -59,8 +60,8 @@ class Network(abc.ABC):
             keys: None in evaluation; in training one random key per example, shape (batch,), for dropout.
 
         Returns:
-            An array of shape (batch, *shape), with more channels if the parametrisation reads more; the logits of the
-            classes, (batch, classes), of a classifier.
+            An array of shape (batch, *shape), with twice the channels, mean and variance, if `outputs` is 2; the logits
+            of the classes, (batch, classes), of a classifier.
         """
 
     def traits(self, params: Params) -> Any:
@@ -131,6 +132,12 @@ class ModuleNetwork(Network):
             return leaf if trait.float32 or not jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(dtype)
 
         return jax.tree.map(cast, params, _traits(self))
+
+
+def check_outputs(outputs: int) -> None:
+    """Raise InputError unless a network has one output, or two with the variance."""
+    if outputs not in (1, 2):
+        raise InputError(f"outputs is {outputs!r}; expected 1, or 2 for a mean and a variance.")
 
 
 class _KeyStream:

@@ -12,7 +12,7 @@ from score_sde.core.checks import as_shape
 from score_sde.core.conditions import Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import embeddings
-from score_sde.networks.base import ModuleNetwork
+from score_sde.networks.base import ModuleNetwork, check_outputs
 from score_sde.networks.fold import Folded, folded_shape
 from score_sde.networks.plan import CHOICES, UNetSpec
 from score_sde.networks.resample import check_kernel
@@ -37,6 +37,7 @@ class UNetNetwork(ModuleNetwork):
         stem: channels at the full resolution: a 3 x 3 convolution makes them before the fold, and another reads them
             after the unfold. Without a stem no layer sees across the border of two squares at the full resolution. 0
             for no stem.
+        outputs: 2 for a second output in the shape of the image, the variance, in the last channels; otherwise 1.
         dtype, remat: as in ModuleNetwork.
     """
 
@@ -49,6 +50,7 @@ class UNetNetwork(ModuleNetwork):
     dropout: float = 0.1
     fold: int = dataclasses.field(default=1, kw_only=True)
     stem: int = dataclasses.field(default=0, kw_only=True)
+    outputs: int = dataclasses.field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +68,7 @@ class UNetNetwork(ModuleNetwork):
                 raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; expected a rate in [0, 1).")
+        check_outputs(self.outputs)
 
     @abc.abstractmethod
     def spec(self) -> UNetSpec:
@@ -73,7 +76,7 @@ class UNetNetwork(ModuleNetwork):
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
         inner = UNet(self.spec(), rngs)
-        return inner if self.fold == 1 else Folded(inner, self.fold, self.shape[2], self.stem, rngs)
+        return inner if self.fold == 1 else Folded(inner, self.fold, self.shape[2], self.stem, rngs, self.outputs)
 
     def remarks(self) -> tuple[str, ...]:
         heights = _heights(self)
@@ -90,7 +93,9 @@ class UNetNetwork(ModuleNetwork):
         same = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in names}
         reads = embeddings.reads_of(type(self).__name__, self.conditions)
         height, width, channels = self.shape
-        return same | {"shape": folded_shape((height, width, self.stem or channels), self.fold), "reads": reads}
+        inner = {"outputs": 1} if self.stem else {}  # with a stem, the variance reads the stem's last channels
+        shape = folded_shape((height, width, self.stem or channels), self.fold)
+        return same | {"shape": shape, "reads": reads} | inner
 
 
 def _check_sizes(net: UNetNetwork) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from score_sde.core.arrays import Array
@@ -42,17 +43,27 @@ class Folded(nnx.Module):
         stem: channels at the full resolution; a 3 x 3 convolution makes them from the image before the fold, and
             another reads them after the unfold; 0 to fold the image itself.
         rngs: random keys of the initial weights.
+        outputs: 2 if the network has a second output, the variance; without a stem `inner` makes both outputs.
     """
 
-    def __init__(self, inner: Callable[..., Array], side: int, channels: int, stem: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, inner: Callable[..., Array], side: int, channels: int, stem: int, rngs: nnx.Rngs, outputs: int = 1
+    ) -> None:
         self.inner, self.side = inner, side
         self.conv_in = layers.conv(3, channels, stem, rngs) if stem else None
         self.conv_out = layers.conv(3, stem, channels, rngs) if stem else None
+        self.outputs = outputs
+        if stem and outputs == 2:
+            self.conv_variance = layers.marked(layers.conv(3, stem, channels, rngs, scale=0), head=True)
 
     def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
         with jax.named_scope("fold"):
             folded = fold(x if self.conv_in is None else self.conv_in(x), self.side)
         inner = self.inner(folded, time_label, cond, keys)
         with jax.named_scope("unfold"):
+            if self.conv_out is None:
+                parts = jnp.split(inner, self.outputs, axis=-1)
+                return jnp.concatenate([unfold(part, self.side) for part in parts], axis=-1)
             unfolded = unfold(inner, self.side)
-            return unfolded if self.conv_out is None else self.conv_out(unfolded)
+            mean = self.conv_out(unfolded)
+            return mean if self.outputs == 1 else jnp.concatenate([mean, self.conv_variance(unfolded)], axis=-1)

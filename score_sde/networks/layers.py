@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from score_sde.networks.convolution import convolve
 
 Initializer = Callable[..., Array]
 Activation = Callable[[Array], Array]
+M = TypeVar("M", bound=nnx.Module)
 
 ACTIVATIONS: dict[str, Activation] = {
     "swish": jax.nn.swish,
@@ -38,17 +39,26 @@ class Trait:
     Attributes:
         float32: whether the parameter stays in float32 if the network computes in a lower precision.
         decays: whether the weight decay of an optimizer applies to the parameter.
+        head: whether the parameter belongs to the variance alone, so that training it leaves the mean as it is.
         cut: axis along which parallel='fsdp' cuts the parameter; None for the axis that fits best.
     """
 
     float32: bool = False
     decays: bool = True
+    head: bool = False
     cut: int | None = None
 
 
 def special(value: Any, **traits: Any) -> nnx.Param:
     """Return a parameter of a module with traits; `traits` are the arguments of `Trait`."""
     return nnx.Param(value, trait=Trait(**traits))
+
+
+def marked(module: M, **traits: Any) -> M:
+    """Return a module all of whose parameters have traits; `traits` are the arguments of `Trait`."""
+    for variable in jax.tree.leaves(nnx.state(module), is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)):
+        variable.set_metadata(trait=Trait(**traits))
+    return module
 
 
 def trait_of(variable: nnx.Variable) -> Trait:

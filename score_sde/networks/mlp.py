@@ -15,7 +15,7 @@ from score_sde.core.checks import as_shape
 from score_sde.core.conditions import Cond, Conditions
 from score_sde.core.errors import InputError
 from score_sde.networks import embeddings, layers
-from score_sde.networks.base import ModuleNetwork
+from score_sde.networks.base import ModuleNetwork, check_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class MLP(ModuleNetwork):
         embedding: 'positional' or 'fourier' embedding of the time label; a config without this entry selects 'fourier'
             if the labels lie within 20 units, such as logarithms of sigma.
         fourier_scale: standard deviation of the Fourier frequencies.
+        outputs: 2 for a second output in the shape of the example, the variance, in the last channels; otherwise 1.
         dtype, remat: as in ModuleNetwork.
     """
 
@@ -45,6 +46,7 @@ class MLP(ModuleNetwork):
     dropout: float = 0.0
     embedding: str = "positional"
     fourier_scale: float = 1.0
+    outputs: int = dataclasses.field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +62,7 @@ class MLP(ModuleNetwork):
             raise InputError(f"embedding is {self.embedding!r}; expected 'positional' or 'fourier'.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}; expected a rate in [0, 1).")
+        check_outputs(self.outputs)
 
     def module(self, rngs: nnx.Rngs) -> nnx.Module:
         return _Residual(self, rngs)
@@ -71,11 +74,12 @@ class _Residual(nnx.Module):
         reads = embeddings.reads_of("MLP", net.conditions)
         self.remat = net.remat
         self.embedding = embeddings.TimeEmbedding(net.width // 4, net.embedding, net.fourier_scale, reads, rngs)
-        self.octaves = net.octaves
+        self.octaves, has_variance = net.octaves, net.outputs == 2
         self.inputs = layers.dense(size * (1 + 2 * net.octaves), net.width, rngs)
         self.first = nnx.List([layers.dense(net.width, net.width, rngs) for _ in range(net.blocks)])
         self.second = nnx.List([layers.dense(net.width, net.width, rngs) for _ in range(net.blocks)])
         self.out = layers.dense(net.width, size, rngs, scale=0)
+        self.variance = layers.marked(layers.dense(net.width, size, rngs, scale=0), head=True) if has_variance else None
 
     def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
         embedding = self.embedding(time_label, cond)
@@ -83,7 +87,11 @@ class _Residual(nnx.Module):
         for i in range(len(self.first)):
             block = layers.rematerialised(functools.partial(self.block, i), self.remat)
             h = block(h, embedding, keys)
-        return self.out(jax.nn.swish(h)).reshape(x.shape)
+        features = jax.nn.swish(h)
+        mean = self.out(features).reshape(x.shape)
+        if self.variance is None:
+            return mean
+        return jnp.concatenate([mean, self.variance(features).reshape(x.shape)], axis=-1)
 
     def block(self, i: int, h: Array, embedding: Array, keys: Array | None) -> Array:
         """Apply residual block number i."""

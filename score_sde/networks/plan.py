@@ -28,6 +28,7 @@ class UNetSpec:
     Attributes:
         label: kind of the time label: 'time' embeds the label unchanged, 'sigma' embeds its logarithm.
         groups: number of groups of GroupNorm; None for min(channels // 4, 32).
+        outputs: 2 for a second image, the variance, beside the first; the last normed feature map makes both.
     """
 
     shape: tuple[int, int, int]
@@ -53,6 +54,7 @@ class UNetSpec:
     nonlinearity: str = "swish"
     groups: int | None = None
     remat: str = "none"
+    outputs: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,8 @@ class _Planner:
         if self.spec.progressive != "output_skip":
             yield Piece("norm_out", "norm", "norm", self.now, self.now)
             yield Piece("conv_out", "conv", "end", self.now, self.image, scale=self.spec.init_scale)
+        if self.spec.outputs == 2:
+            yield Piece("conv_variance", "conv", "variance", self.now, self.image, scale=self.spec.init_scale)
 
     def _attends(self, level: int) -> bool:
         return self.spec.shape[0] >> level in self.spec.attention

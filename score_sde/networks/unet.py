@@ -122,7 +122,8 @@ class UNet(nnx.Module):
             return Combine(piece, self.spec, rngs)
         if piece.kind == "norm":
             return layers.group_norm(piece.inputs, rngs, self.spec.groups)
-        return layers.conv(3, piece.inputs, piece.outputs, rngs, scale=piece.scale)
+        conv = layers.conv(3, piece.inputs, piece.outputs, rngs, scale=piece.scale)
+        return layers.marked(conv, head=True) if piece.role == "variance" else conv
 
     def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:
         time_label = to_time(time_label)  # the label may be an integer index
@@ -134,6 +135,7 @@ class UNet(nnx.Module):
     def _walk(self, x: Array, embedding: Array | None, keys: Array | None) -> Array:
         act, rescale = layers.ACTIVATIONS[self.spec.nonlinearity], self.spec.skip_rescale
         h = normed = x
+        variance: Array | None = None
         skips: list[Array] = []
         # On the way down the pyramid is the resized image; on the way up it is the output so far.
         pyramid: Array | None = x
@@ -155,13 +157,16 @@ class UNet(nnx.Module):
                     normed = act(module(h))
                 elif piece.role == "skip":
                     pyramid = module(normed) if pyramid is None else pyramid + module(normed)
+                elif piece.role == "variance":
+                    variance = module(normed)
                 else:
                     h = module(normed)
             if piece.pushes:
                 skips.append(h)
             if piece.name == "middle_block1":
                 pyramid = None
-        return pyramid if self.spec.progressive == "output_skip" else h  # type: ignore[return-value]
+        image: Any = pyramid if self.spec.progressive == "output_skip" else h
+        return image if variance is None else jnp.concatenate([image, variance], axis=-1)
 
     def _run(self, function: Any, *args: Any) -> Array:
         return layers.rematerialised(function, self.spec.remat)(*args)

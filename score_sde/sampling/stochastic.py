@@ -13,6 +13,7 @@ from score_sde.core.arrays import Array, expand
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
+from score_sde.denoisers.reverse_variance import at_shape, check_kind, reverse_variance
 from score_sde.sampling.base import Sampler, State
 from score_sde.sampling.checks import check_drift
 from score_sde.sampling.counting import evaluations
@@ -85,34 +86,37 @@ class Ancestral(Sampler):
 
         x_s = alpha_s x_0 + (r sigma_s^2 / sigma_t) noise + std z,
 
-    where std^2 is v sigma_s^2 / sigma_t^2 ('posterior', the reverse variance if x_0 is known) or v ('forward', which on
-    VP is the reverse variance for data of unit variance). The sources are Ho et al. 2020 (arXiv:2006.11239), Eq. (6-7),
-    for VP, and Song et al. 2021, App. F, for VE; this class supports any SDE. A step to data (level 0 of a chain) draws
-    no noise.
+    where std^2 is v sigma_s^2 / sigma_t^2 ('posterior', the reverse variance if x_0 is known), v ('forward', which on
+    VP is the reverse variance for data of unit variance), the variance that the denoiser predicts ('learned'), or the
+    variance that follows from Var[x_0 | x_t] ('optimal'), from a network, from a `GaussianMixture` or from the guide
+    `Analytic`. The last two belong to the pair (s, t), so they hold for any sub-sequence of levels. With the optimal
+    variance x_s has the exact variance for Gaussian data, for any grid. The sources are Ho et al. 2020
+    (arXiv:2006.11239), Eq. (6-7), for VP, Song et al. 2021, App. F, for VE, Nichol & Dhariwal 2021 (arXiv:2102.09672)
+    for learned variances, and Bao et al. 2022 (arXiv:2201.06503) for optimal ones; this class supports any SDE. A step
+    to data (level 0 of a chain) draws no noise.
 
     Attributes:
-        variance: 'posterior' or 'forward'.
+        variance: 'posterior', 'forward', 'learned' or 'optimal'.
     """
 
     variance: str = "posterior"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variance not in ("posterior", "forward"):
-            raise InputError(f"Ancestral got variance={self.variance!r}; expected 'posterior' or 'forward'.")
+        check_kind("Ancestral", self.variance)
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
     ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
-        r, v = sde.transition(s, t)
+        r, _ = sde.transition(s, t)
         variance_s, variance_t = sde.variance(s), sde.variance(t)
-        std = _posterior_std(sde, s, t) if self.variance == "posterior" else _unless_data(sde, s, jnp.sqrt(v))
         predicted = denoiser.predict(x, t, cond)
+        std = _unless_data(sde, s, jnp.sqrt(reverse_variance(sde, s, t, predicted, self.variance)))
         z = keys_.normal(keys, x.shape[1:], x.dtype)
         mean = expand(sde.alpha(s), x) * predicted.x0
         mean = mean + expand(r * variance_s / jnp.sqrt(variance_t), x) * predicted.noise
-        return mean + expand(std, x) * z, state, evaluations(denoiser, x, t)
+        return mean + at_shape(std, x) * z, state, evaluations(denoiser, x, t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +167,7 @@ class EulerAncestral(DDIM):
 
 def _unless_data(sde: SDE, s: Array, std: Array) -> Array:
     """Return std, or 0 if the step leads to data (Ho et al. 2020, Algorithm 2)."""
-    return jnp.where(sde.variance(s) > 0, std, 0)
+    return jnp.where(at_shape(sde.variance(s) > 0, std), std, 0)
 
 
 def _posterior_std(sde: SDE, s: Array, t: Array) -> Array:
