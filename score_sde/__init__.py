@@ -25,6 +25,7 @@ from score_sde.denoisers import (
     Parametrization,
     Preconditioned,
     Prediction,
+    PreviousMean,
     Projected,
     Rescaled,
     Score,
@@ -37,12 +38,14 @@ from score_sde.experiment import Experiment, Model, TrainState, load
 from score_sde.fitting import fit
 from score_sde.likelihood import (
     BitsPerDim,
+    Bound,
     LogProb,
     bits_per_dim,
     decode,
     encode,
     interpolate,
     log_prob,
+    variational_bound,
 )
 from score_sde.losses import Objective, denoising_loss, time_sampling, weighting
 from score_sde.sampling import (
@@ -81,6 +84,7 @@ from score_sde.sde import (
     CosineDDPM,
     CosineVP,
     DiscreteVP,
+    LearnedVP,
     RectifiedFlow,
     SigmoidVP,
     SmoothChain,
@@ -104,6 +108,7 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "BitsPerDim",
+    "Bound",
     "Chain",
     "ClassifierFree",
     "ClassifierGuided",
@@ -133,6 +138,7 @@ __all__ = [
     "InputError",
     "Label",
     "Langevin",
+    "LearnedVP",
     "LogProb",
     "Mixing",
     "Mixture",
@@ -144,6 +150,7 @@ __all__ = [
     "Preconditioned",
     "Prediction",
     "PredictorCorrector",
+    "PreviousMean",
     "ProbabilityFlow",
     "Projected",
     "QuantizedCodec",
@@ -183,6 +190,7 @@ __all__ = [
     "sample",
     "time_grid",
     "time_sampling",
+    "variational_bound",
     "weighting",
     "without",
 ]

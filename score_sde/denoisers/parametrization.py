@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,96 +19,24 @@ import numpy as np
 from score_sde.core.arrays import Array, as_float, expand, is_concrete, to_time
 from score_sde.core.checks import check_types, is_number
 from score_sde.core.errors import InputError
-from score_sde.denoisers.prediction import Prediction, ReverseVariance
-from score_sde.denoisers.reverse_variance import BoundFraction, NoiseMoment, NoiseResidual, X0Variance
+from score_sde.denoisers.prediction import Prediction
+from score_sde.denoisers.time_labels import (
+    TIME_LABELS,
+    TimeLabel,
+    index,
+    log_sigma,
+    quarter_log_sigma,
+    scaled_log_snr,
+    scaled_time,
+    sigma,
+)
+from score_sde.denoisers.variance_heads import VARIANCE_HEADS, Scale, VarianceHead
 from score_sde.sde import SDE
-
-
-def scaled_time(sde: SDE, t: Array) -> Array:
-    """Return 999 t / t_max, the time label of continuous VP and sub-VP networks since Song et al. 2021."""
-    return 999 * t / sde.t_max
-
-
-def sigma(sde: SDE, t: Array) -> Array:
-    """Return sigma(t), the time label of the VE networks of Song et al. 2021, which compute log sigma themselves."""
-    return sde.sigma(t)
-
-
-def log_sigma(sde: SDE, t: Array) -> Array:
-    """Return log sigma(t), the time label of a VE network that embeds the label without a logarithm."""
-    return jnp.log(sde.variance(t)) / 2
-
-
-def quarter_log_sigma(sde: SDE, t: Array) -> Array:
-    """Return log(sigma / alpha) / 4, the time label of Karras et al. 2022 (arXiv:2206.00364, Table 1)."""
-    return -sde.log_snr(t) / 8
-
-
-def scaled_log_snr(sde: SDE, t: Array) -> Array:
-    """Return a time label that is linear in the log signal-to-noise ratio, from 0 at t_max to 999 at t_min.
-
-    The label suits any SDE with some signal left at t_max.
-    """
-    low, high = sde.log_snr(jnp.asarray(sde.t_max, t.dtype)), sde.log_snr(jnp.asarray(sde.t_min, t.dtype))
-    return 999 * (sde.log_snr(t) - low) / (high - low)
 
 
 def _is_range(data_range: Any) -> bool:
     pair = isinstance(data_range, tuple) and len(data_range) == 2 and all(map(is_number, data_range))
     return pair and data_range[0] < data_range[1]
-
-
-def index(sde: SDE, t: Array) -> Array:
-    """Return the label of a chain's level in the networks of its paper, also between the levels of a smoothed chain."""
-    return sde.label(t)
-
-
-# A variance head (parametrization, sde, t, output, prediction) -> the variance of reverse steps.
-VarianceHead = Callable[["Parametrization", SDE, Array, Array, Prediction], ReverseVariance]
-
-
-def fraction(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> BoundFraction:
-    """Return the variance between its two fixed values, with the fraction (output + 1) / 2 (Nichol & Dhariwal 2021)."""
-    return BoundFraction((output + 1) / 2)
-
-
-def noise_moment(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> NoiseMoment:
-    """Return the variance from output = E[noise^2 | x_t] (SN-DDPM, Bao et al. 2022)."""
-    return NoiseMoment(output, mean.noise, meaning.largest_variance)
-
-
-def noise_residual(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> NoiseResidual:
-    """Return the variance from output = E[(noise - predicted noise)^2 | x_t] (NPR-DPM, Bao et al. 2022)."""
-    return NoiseResidual(output, meaning.largest_variance)
-
-
-def log_x0(meaning: Parametrization, sde: SDE, t: Array, output: Array, mean: Prediction) -> X0Variance:
-    """Return Var[x_0 | x_t] = exp(output) s^2 sigma^2 / (alpha^2 s^2 + sigma^2), with s = data_std, or 1.
-
-    At output 0 it is the variance of Gaussian data of standard deviation s.
-    """
-    std = 1.0 if meaning.data_std is None else meaning.data_std
-    variance = sde.variance(t)
-    gaussian = std**2 * variance / ((sde.alpha(t) * std) ** 2 + variance)
-    return X0Variance(expand(gaussian, output) * jnp.exp(output))
-
-
-_VARIANCE_HEADS: dict[str, VarianceHead] = {
-    "fraction": fraction,
-    "noise_moment": noise_moment,
-    "noise_residual": noise_residual,
-    "log_x0": log_x0,
-}
-
-TimeLabel = Callable[[SDE, Array], Array]
-_TIME_LABELS: dict[str, TimeLabel] = {
-    "scaled_time": scaled_time,
-    "sigma": sigma,
-    "log_sigma": log_sigma,
-    "quarter_log_sigma": quarter_log_sigma,
-    "scaled_log_snr": scaled_log_snr,
-    "index": index,
-}
 
 
 class Parametrization(eqx.Module):
@@ -132,8 +59,8 @@ class Parametrization(eqx.Module):
             range from the codec of the data set.
         variance: None for a network that predicts the mean only. Otherwise the network has twice the output channels,
             and the second half predicts the variance of reverse steps: 'fraction', 'noise_moment', 'noise_residual' or
-            'log_x0' (the functions of this module), or a function (parametrization, sde, t, output, prediction) ->
-            `ReverseVariance`.
+            'log_x0' (`variance_heads`), or a function (sde, t, output, mean, scale) ->
+            `ReverseVariance`, as those.
     """
 
     time_label: str | TimeLabel = eqx.field(default="scaled_time", static=True)
@@ -144,25 +71,25 @@ class Parametrization(eqx.Module):
 
     def __check_init__(self) -> None:
         check_types(self)
-        is_label = isinstance(self.time_label, str) and self.time_label in _TIME_LABELS
+        is_label = isinstance(self.time_label, str) and self.time_label in TIME_LABELS
         if not callable(self.time_label) and not is_label:
             raise InputError(
-                f"time_label is {self.time_label!r}; expected {' or '.join(_TIME_LABELS)}, or a function (sde, t)."
+                f"time_label is {self.time_label!r}; expected {' or '.join(TIME_LABELS)}, or a function (sde, t)."
             )
         if self.data_std is not None and is_concrete(self.data_std) and not self.data_std > 0:
             raise InputError(f"data_std is {self.data_std}; expected a positive number, or None for no scaling.")
         if self.data_range is not None and not _is_range(self.data_range):
             raise InputError(f"data_range is {self.data_range}; expected (lowest, highest), or None.")
-        named = isinstance(self.variance, str) and self.variance in _VARIANCE_HEADS
+        named = isinstance(self.variance, str) and self.variance in VARIANCE_HEADS
         if self.variance is not None and not named and not callable(self.variance):
             raise InputError(
-                f"parametrization.variance is {self.variance!r}; expected one of {', '.join(_VARIANCE_HEADS)}, a "
+                f"parametrization.variance is {self.variance!r}; expected one of {', '.join(VARIANCE_HEADS)}, a "
                 "function, or None."
             )
 
     @property
     def outputs(self) -> int:
-        """Return how many numbers the network returns for each number of x: 2 with a variance, otherwise 1."""
+        """Return the numbers that the network returns for each number of x: 2 with a variance, otherwise 1."""
         return 1 if self.variance is None else 2
 
     @property
@@ -184,7 +111,7 @@ class Parametrization(eqx.Module):
 
     def label(self, sde: SDE, t: Array) -> Array:
         """Return the time label of the network, in the shape of t."""
-        function = self.time_label if callable(self.time_label) else _TIME_LABELS[self.time_label]
+        function = self.time_label if callable(self.time_label) else TIME_LABELS[self.time_label]
         return function(sde, t)
 
     def input_scale(self, sde: SDE, t: Array) -> Array:
@@ -222,8 +149,8 @@ class Parametrization(eqx.Module):
             return self._means(sde, x, t, output)
         first, second = jnp.split(output, 2, axis=-1)
         mean = self._means(sde, x, t, first)
-        head = self.variance if callable(self.variance) else _VARIANCE_HEADS[self.variance]
-        return Prediction(mean.x0, mean.noise, head(self, sde, t, second, mean))
+        head = self.variance if callable(self.variance) else VARIANCE_HEADS[self.variance]
+        return Prediction(mean.x0, mean.noise, head(sde, t, second, mean, Scale(self.data_std, self.largest_variance)))
 
     def _means(self, sde: SDE, x: Array, t: Array, output: Array) -> Prediction:
         (a, b), (c, d) = self.coefficients(sde, t)
@@ -323,6 +250,34 @@ class VPrediction(Parametrization):
         return (alpha / size, -sigma / size), (sigma / size, alpha / size)
 
 
+class PreviousMean(Parametrization):
+    """`PreviousMean` sets F = E[x_s | x_t], where s is the level before t of a chain, the mean of a reverse step.
+
+    With x_t | x_s ~ N(r x_s, v I), F = x_t / r - v / (r sigma_t) noise (Ho et al. 2020, arXiv:2006.11239, Eq. 11), so
+
+        x_0 = (F - (r sigma_s^2 / sigma_t^2) x_t) sigma_t^2 / (alpha_s v),  noise = (sigma_t / v) (x_t - r F).
+    """
+
+    time_label: str | TimeLabel = eqx.field(default="index", static=True)
+
+    def check(self, sde: SDE) -> None:
+        if sde.levels is None:
+            raise InputError(
+                f"PreviousMean needs the level before t, and {type(sde).__name__} has no levels; expected a chain, "
+                "such as DDPM, or Noise, X0 or VPrediction."
+            )
+        super().check(sde)
+
+    def coefficients(self, sde: SDE, t: Array) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        assert sde.levels is not None
+        s = t - 1 / sde.levels
+        r, v = sde.transition(s, t)
+        variance_s, variance_t = sde.variance(s), sde.variance(t)
+        scale = sde.alpha(s) * v
+        sigma = jnp.sqrt(variance_t)
+        return (-r * variance_s / scale, variance_t / scale), (sigma / v, -r * sigma / v)
+
+
 class Preconditioned(Parametrization):
     """`Preconditioned` uses the preconditioning of Karras et al. 2022 (arXiv:2206.00364, Table 1), for any alpha.
 
@@ -353,15 +308,12 @@ __all__ = [
     "Noise",
     "Parametrization",
     "Preconditioned",
+    "PreviousMean",
     "Score",
     "VPrediction",
     "Velocity",
-    "fraction",
     "index",
     "log_sigma",
-    "log_x0",
-    "noise_moment",
-    "noise_residual",
     "quarter_log_sigma",
     "scaled_log_snr",
     "scaled_time",

@@ -33,9 +33,12 @@ class Average(abc.ABC):
         """Return the weight of the old average in update number `step`, counted from 0; the shape is ()."""
 
     def update(self, average: Any, params: Any, step: ArrayLike) -> Any:
-        """Return the average after an update: decay average + (1 - decay) params, in the dtypes of the average."""
+        """Return the average after an update: decay average + (1 - decay) params, in the dtypes of the average.
+
+        The form average + (1 - decay) (params - average) keeps the bits of a parameter that does not change.
+        """
         decay = self.decay_at(step)
-        return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, params)
+        return jax.tree.map(lambda old, new: (old + (1 - decay) * (new - old)).astype(old.dtype), average, params)
 
 
 @dataclasses.dataclass(frozen=True)

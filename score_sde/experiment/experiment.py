@@ -185,7 +185,7 @@ class Experiment:
         decays = {group: _of_traits(self.network, tree, "decays") for group, tree in params.items()}
         if all(all(jax.tree.leaves(tree)) for tree in decays.values()):
             decays = {}
-        return build_optimizers(self.config.optimizer, params, decays)
+        return build_optimizers(self.config.optimizer, params, decays, self.objective.frozen_groups)
 
     @functools.cached_property
     def param_shapes(self) -> dict[str, Any]:

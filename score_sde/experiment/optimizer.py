@@ -71,15 +71,21 @@ def check_rates(schedules: Mapping[str, Schedule], steps: int) -> None:
 
 
 def build_optimizers(
-    spec: Mapping[str, Any], groups: Iterable[str], decays: Mapping[str, Any]
+    spec: Mapping[str, Any], groups: Iterable[str], decays: Mapping[str, Any], frozen: Iterable[str] = ()
 ) -> tuple[dict[str, optax.GradientTransformation], dict[str, Schedule]]:
-    """Return (optimizers, schedules) by group from config.optimizer; its `groups` holds changed entries by group."""
+    """Return (optimizers, schedules) by group from config.optimizer; its `groups` holds changed entries by group.
+
+    A frozen group has no learning rate, and an optimizer without a state that changes nothing.
+    """
     spec, groups = config_.to_dict(spec), list(groups)
     unknown = [name for name in spec.get("groups", {}) if name not in groups]
     if unknown:
         raise InputError(f"optimizer.groups has {unknown[0]!r}; expected groups of the objective: {', '.join(groups)}.")
     optimizers, schedules = {}, {}
     for group in groups:
+        if group in frozen:
+            optimizers[group] = optax.set_to_zero()
+            continue
         own = spec | spec.get("groups", {}).get(group, {})
         optimizers[group], schedules[group] = build_optimizer(own, decays.get(group))
     return optimizers, schedules

@@ -20,7 +20,7 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
     """Return a state of step 0 with weights from another workdir.
 
     The parameters and all averages become the first average of the newest checkpoint of that workdir. The states of the
-    optimizer and of the objective are new.
+    optimizer and of the objective are new. If the objective has frozen groups, only these groups come from the workdir.
 
     Args:
         experiment: the experiment to train.
@@ -31,7 +31,10 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
         InputError: if the workdir cannot be read, or if its parameters have other names or shapes.
     """
     trained = load_trained(pathlib.Path(workdir).expanduser(), dtype=None)
-    for group, params in state.params.items():
+    # An objective with frozen groups adds groups of its own to the weights of another run.
+    frozen = experiment.objective.frozen_groups
+    shared = {group: params for group, params in state.params.items() if not frozen or group in frozen}
+    for group, params in shared.items():
         if group not in trained.params:
             raise InputError(
                 f"train.start_from is {workdir}, which has no parameters {group!r}; it has {', '.join(trained.params)}."
@@ -44,9 +47,9 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
             )
     params = {
         group: jax.tree.map(lambda leaf, like: jnp.array(leaf, like.dtype), trained.params[group], drawn)
-        for group, drawn in state.params.items()
+        for group, drawn in shared.items()
     }
-    return experiment.state_with(params, state.objective)
+    return experiment.state_with(state.params | params, state.objective)
 
 
 def _difference(theirs: Any, ours: Any) -> str:

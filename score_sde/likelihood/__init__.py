@@ -1,11 +1,13 @@
 """This package computes exact likelihoods, and maps between data and latents, along the probability flow."""
 
 from score_sde.likelihood.bits import BitsPerDim, Summary, bits_per_dim
+from score_sde.likelihood.bound import Bound, variational_bound
 from score_sde.likelihood.density import LogProb, Prior, log_prob
 from score_sde.likelihood.latents import Flowed, decode, encode, interpolate
 
 __all__ = [
     "BitsPerDim",
+    "Bound",
     "Flowed",
     "LogProb",
     "Prior",
@@ -15,4 +17,5 @@ __all__ = [
     "encode",
     "interpolate",
     "log_prob",
+    "variational_bound",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from score_sde.core.arrays import Array, expand, is_concrete, per_example_mean, 
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.data import Batch
-from score_sde.denoisers import Denoiser
+from score_sde.denoisers import Denoiser, Prediction
 from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape, check_times
 from score_sde.losses import time_sampling, weighting
 from score_sde.losses.objective import Across, Losses, Objective, Parts, Trained
@@ -67,10 +67,30 @@ def denoising_loss(
     check_shape(denoiser, x0.shape[1:], "x0")
     _check(denoiser.sde, x0, keys, t, target, reduction)
     cond = given.checked(cond, denoiser.reads, len(x0))
-    sde, t = denoiser.sde, to_time(t)
+    t = to_time(t)
+    noised = predict_noised(denoiser, x0, keys, t, cond, train)
+    return squared_error(denoiser.sde, t, noised, target, weight, reduction)
+
+
+class Noised(NamedTuple):
+    """`Noised` holds data x0, the noise that was added, both (batch, *shape), and the prediction from x_t."""
+
+    x0: Array
+    noise: Array
+    predicted: Prediction
+
+
+def predict_noised(denoiser: Denoiser, x0: Array, keys: Array, t: Array, cond: Cond, train: bool) -> Noised:
+    """Return the prediction from x_t = alpha x_0 + sigma noise; the arguments are those of `denoising_loss`."""
     noise = keys_.normal(keys_.fold(keys, "noise"), x0.shape[1:], x0.dtype)
-    x_t = sde.perturb(x0, noise, t)
-    predicted = denoiser.predict(x_t, t, cond, keys=keys_.fold(keys, "dropout") if train else None)
+    x_t = denoiser.sde.perturb(x0, noise, t)
+    dropout = keys_.fold(keys, "dropout") if train else None
+    return Noised(x0, noise, denoiser.predict(x_t, t, cond, keys=dropout))
+
+
+def squared_error(sde: SDE, t: Array, noised: Noised, target: str, weight: Weight, reduction: str) -> Array:
+    """Return the weighted squared error of a prediction, (batch,), as `denoising_loss` does."""
+    x0, noise, predicted = noised
     error_x0, error_noise = predicted.x0 - x0, predicted.noise - noise
     if target == "velocity":
         alpha_rate, sigma_rate = sde.velocity_rates(t)
@@ -108,12 +128,14 @@ class Denoising(Objective):
         parts: objects that the config makes.
         target: 'noise', 'x0' or 'velocity'.
         weight: a weight of `weighting`, or a `weighting.Weighting` by its dotted path; a name or a spec.
-        times: a rule of `time_sampling`, or a `time_sampling.TimeSampling` by its dotted path; a name or a spec.
+        times: a rule of `time_sampling`, or a `time_sampling.TimeSampling` by its dotted path; a name or a spec. The
+            state of an adaptive rule, such as `LossAware`, is the objective's state.
         stratified: whether the times of a whole batch are spread evenly.
         reduction: 'mean' or 'half_sum', as in `denoising_loss`.
     """
 
     GROUP = "network"
+    dequantises: ClassVar[bool] = True  # whether the codec's noise is part of the data that the loss sees
 
     def __init__(
         self,
@@ -134,18 +156,14 @@ class Denoising(Objective):
 
     def check(self) -> None:
         sde = self.parts.sde
-        if sde.levels is not None and self.times is not time_sampling.knots:
-            raise InputError(
-                f"objective.times draws times between the levels of {type(sde).__name__}; expected "
-                "objective.times='knots' for a chain."
-            )
 
         @jax.jit
         def weights(u: Array) -> tuple[Array, Array]:
             t, factor = self.times(sde, u)
             return t, factor * weighting.on(self.target, self.weight, sde, t)
 
-        t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.5, _LAST])))
+        t, weight = (np.asarray(values) for values in weights(jnp.asarray([0.0, 0.1234, 0.5, _LAST])))
+        _check_on_levels(sde, t)
         if not np.isfinite(weight).all():
             raise InputError(
                 f"objective.weight and objective.times give the times {t} the weights {weight}; expected finite "
@@ -156,7 +174,7 @@ class Denoising(Objective):
             sde.velocity_rates(sde.t_max)
 
     def init(self, key: Array) -> tuple[dict[str, Any], Any]:
-        return {self.GROUP: self.parts.network.init(key)}, ()
+        return {self.GROUP: self.parts.network.init(key)}, time_sampling.start(self.times, self.parts.sde)
 
     def __call__(
         self,
@@ -171,8 +189,9 @@ class Denoising(Objective):
         across: Across,
         train: bool,
     ) -> tuple[Losses, Any, dict[str, Array]]:
-        t, factor = self.draw_times(keys_.fold(keys_.examples(key, batch["index"]), "times"), batch["index"])
-        return {self.GROUP: factor * self.at_time(t, params, batch, key, frozen=frozen, train=train)}, state, {}
+        t, factor = self.drawn(batch, key, state, train)
+        loss = self.at_time(t, params, batch, key, frozen=frozen, train=train)
+        return {self.GROUP: factor * loss}, self.observed(state, t, loss, across), {}
 
     def at_time(
         self,
@@ -186,19 +205,58 @@ class Denoising(Objective):
     ) -> Array:
         """Return the loss of each example at times t, shape () or (batch,), with all other draws as in `__call__`."""
         keys = keys_.examples(key, batch["index"])
-        x0, _ = frozen["codec"].encode(batch["values"], keys_.fold(keys, "encode"))
-        settings: dict[str, Any] = {"target": self.target, "weight": self.weight, "reduction": self.reduction}
-        denoiser = self.parts.denoiser(params[self.GROUP])
-        cond = conditions.only(batch["cond"], denoiser.reads)
-        return denoising_loss(denoiser, x0, keys, t=t, cond=cond, train=train, **settings)
+        codec, denoiser = frozen["codec"], self.denoiser(params)
+        x0, _ = codec.encode(batch["values"], keys_.fold(keys, "encode") if self.dequantises else None)
+        t = jnp.broadcast_to(to_time(t), x0.shape[:1])
+        noised = predict_noised(denoiser, x0, keys, t, conditions.only(batch["cond"], denoiser.reads), train)
+        return self.measured(denoiser.sde, t, noised, codec.bins(batch["values"]))
+
+    def measured(self, sde: SDE, t: Array, noised: Noised, bins: tuple[Array, Array] | None) -> Array:
+        """Return the loss of predictions at times t, both (batch,); `bins` are those of the data (`Codec.bins`)."""
+        return squared_error(sde, t, noised, self.target, self.weight, self.reduction)
 
     def model(self, trained: Trained) -> Denoiser:
-        return trained.experiment.parts.denoiser(trained.params[self.GROUP])
+        return self.denoiser(trained.params)
 
-    def draw_times(self, keys: Array, index: Array) -> tuple[Array, Array]:
-        """Return times and the factors of their losses, each (batch,); index is the place in the whole batch."""
+    def denoiser(self, params: Mapping[str, Any]) -> Denoiser:
+        """Return the denoiser with these parameters by group."""
+        return self.parts.denoiser(params[self.GROUP])
+
+    def drawn(self, batch: Batch, key: Array, state: Any, train: bool) -> tuple[Array, Array]:
+        """Return times and factors of a batch from the key of its step; held-out losses do not use the state."""
+        keys = keys_.fold(keys_.examples(key, batch["index"]), "times")
+        return self.draw_times(keys, batch["index"], state if train else None)
+
+    def draw_times(self, keys: Array, index: Array, state: Any = None) -> tuple[Array, Array]:
+        """Return times and the factors of their losses, each (batch,).
+
+        Args:
+            keys: random keys of the examples for their times, (batch,).
+            index: place of each example in the whole batch.
+            state: state of an adaptive rule; None for the rule without its state, as in held-out losses.
+        """
         u = time_sampling.draws(keys, index, self.parts.batch_size if self.stratified else None)
-        return self.times(self.parts.sde, u)
+        if state is None:
+            return self.times(self.parts.sde, u)
+        return time_sampling.drawn(self.times, state, self.parts.sde, u)
+
+    def observed(self, state: Any, t: Array, loss: Array, across: Across) -> Any:
+        """Return the state of the rule of times after the losses of the rows of all devices, without their factors."""
+        if not isinstance(self.times, time_sampling.Adaptive):
+            return state
+        times, losses = across.gather((t, jax.lax.stop_gradient(loss)))
+        return self.times.observed(state, self.parts.sde, times, losses)
+
+
+def _check_on_levels(sde: SDE, t: np.ndarray) -> None:
+    if sde.levels is None:
+        return
+    levels = t * sde.levels
+    if np.any(np.abs(levels - np.round(levels)) > 1e-2) or np.any(np.round(levels) < 1):
+        raise InputError(
+            f"objective.times draws times between the levels of {type(sde).__name__}; expected "
+            "objective.times='knots' for a chain."
+        )
 
 
 __all__ = ["Denoising", "denoising_loss"]

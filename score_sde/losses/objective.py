@@ -116,6 +116,11 @@ class Objective(abc.ABC):
     parts: Parts
     whole_batch: bool = False
 
+    @property
+    def frozen_groups(self) -> tuple[str, ...]:
+        """Return the groups that are not trained and come from another workdir (train.start_from); usually none."""
+        return ()
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
 

@@ -8,6 +8,7 @@ from score_sde.networks.classifiers import UNetClassifier, WideResNet
 from score_sde.networks.families import DDPM, DDPMpp, NCSNpp, UNetNetwork
 from score_sde.networks.layers import Trait
 from score_sde.networks.mlp import MLP
+from score_sde.networks.parting import joined, parted
 from score_sde.networks.plan import Piece, UNetSpec, pieces
 from score_sde.networks.refinenet import NCSN, NCSNv2, RefineNetwork
 
@@ -28,5 +29,7 @@ __all__ = [
     "UNetNetwork",
     "UNetSpec",
     "WideResNet",
+    "joined",
+    "parted",
     "pieces",
 ]

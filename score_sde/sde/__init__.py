@@ -3,6 +3,7 @@
 from score_sde.sde.base import SDE
 from score_sde.sde.chain import DDPM, SMLD, Chain, CosineDDPM, DiscreteVP, SmoothChain
 from score_sde.sde.continuous import EDM, VE, VP, CosineVP, RectifiedFlow, SigmoidVP, SubVP
+from score_sde.sde.learned import LearnedVP
 
 __all__ = [
     "DDPM",
@@ -15,6 +16,7 @@ __all__ = [
     "CosineDDPM",
     "CosineVP",
     "DiscreteVP",
+    "LearnedVP",
     "RectifiedFlow",
     "SigmoidVP",
     "SmoothChain",
