@@ -11,6 +11,7 @@ from score_sde.core.errors import DivergenceError, InputError
 from score_sde.data import Codec, ContinuousCodec, QuantizedCodec
 from score_sde.denoisers import (
     X0,
+    Analytic,
     ClassifierFree,
     ClassifierGuided,
     Clipped,
@@ -20,6 +21,7 @@ from score_sde.denoisers import (
     Guided,
     Mixing,
     Mixture,
+    MomentTable,
     NetworkDenoiser,
     Noise,
     Parametrization,
@@ -45,6 +47,7 @@ from score_sde.likelihood import (
     encode,
     interpolate,
     log_prob,
+    noise_moments,
     variational_bound,
 )
 from score_sde.losses import Objective, denoising_loss, time_sampling, weighting
@@ -105,6 +108,7 @@ __all__ = [
     "VP",
     "X0",
     "AdaptiveReverseSDE",
+    "Analytic",
     "Ancestral",
     "AnnealedLangevin",
     "BitsPerDim",
@@ -143,6 +147,7 @@ __all__ = [
     "Mixing",
     "Mixture",
     "Model",
+    "MomentTable",
     "NetworkDenoiser",
     "Noise",
     "Objective",
@@ -186,6 +191,7 @@ __all__ = [
     "losses",
     "metrics",
     "networks",
+    "noise_moments",
     "parametrization",
     "sample",
     "time_grid",

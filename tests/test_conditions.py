@@ -167,7 +167,7 @@ def test_two_purposes_of_a_seed_share_no_key():
 NAMES = {
     "noise", "dropout", "times", "encode", "condition", "drop", "component", "mixture", "probes",
     "before", "step", "after", "known", "up", "measured", "prior", "noise of y", "resample", "shown",
-    "hidden", "accepted", "content", "bound", "levels", "previous",
+    "hidden", "accepted", "content", "bound", "levels", "previous", "moments",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from score_sde.denoisers.analytic import GaussianMixture, Mixture
 from score_sde.denoisers.base import Denoiser, Guide
 from score_sde.denoisers.classifier import NetworkClassifier
 from score_sde.denoisers.guidance import (
+    Analytic,
     ClassifierFree,
     ClassifierGuided,
     Clipped,
@@ -14,6 +15,7 @@ from score_sde.denoisers.guidance import (
     Rescaled,
     Thresholded,
 )
+from score_sde.denoisers.moment_table import MomentTable
 from score_sde.denoisers.network import Apply, NetworkDenoiser
 from score_sde.denoisers.parametrization import (
     X0,
@@ -29,6 +31,7 @@ from score_sde.denoisers.prediction import Prediction, ReverseVariance
 
 __all__ = [
     "X0",
+    "Analytic",
     "Apply",
     "ClassifierFree",
     "ClassifierGuided",
@@ -39,6 +42,7 @@ __all__ = [
     "Guided",
     "Mixing",
     "Mixture",
+    "MomentTable",
     "NetworkClassifier",
     "NetworkDenoiser",
     "Noise",

@@ -13,7 +13,7 @@ from score_sde import inverse, sampling
 from score_sde.core import columns
 from score_sde.core.errors import InputError
 from score_sde.data import Codec
-from score_sde.denoisers import ClassifierGuided, Denoiser, Guide, NetworkClassifier, guidance
+from score_sde.denoisers import Analytic, ClassifierGuided, Denoiser, Guide, NetworkClassifier, guidance
 from score_sde.denoisers.classifier import check_fits
 from score_sde.inverse import Posterior, Through
 from score_sde.inverse.known import Measuring
@@ -22,6 +22,7 @@ from score_sde.sampling import Sampler
 GuideSpecs = str | Mapping[str, Any] | Sequence[Any]
 # The arguments of guides that name a workdir: with a second model, and with a classifier.
 _BAD, _WORKDIR = "bad", "workdir"
+_TABLE = "table"  # the argument of `Analytic` that names a file
 
 
 def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tuple[dict[str, Any], ...]:
@@ -43,6 +44,9 @@ def read_guides(entry: str, given: GuideSpecs, clip: bool, codec: Codec) -> tupl
     for guide in guides:
         if guide["name"] == Posterior.__name__ and codec.clip_range is not None:
             guide.setdefault("limits", codec.clip_range)
+        if guide["name"] == Analytic.__name__ and codec.clip_range is not None:
+            low, high = codec.clip_range
+            guide.setdefault("largest", (high - low) ** 2 / 4)
         if guide["name"] == ClassifierGuided.__name__:
             if (_WORKDIR in guide) == ("log_prob" in guide):
                 raise InputError(
@@ -103,6 +107,8 @@ def content_of(entry: str, guides: GuideSpecs, asked: Mapping[str, Any]) -> dict
         if guide.get(name) is not None
     ]
     weights = {str(_place(second)[0]): _opened(second).digest for second in seconds}
+    tables = [guide[_TABLE] for guide in config_.read_specs(entry, guides) if columns.is_file(guide.get(_TABLE))]
+    weights |= {table: columns.digest(table) for table in tables}
     return weights | {name: columns.digest(value) for name, value in asked.items() if columns.is_file(value)}
 
 

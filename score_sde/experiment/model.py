@@ -27,7 +27,7 @@ from score_sde.denoisers.inputs import as_points
 from score_sde.editing import Edit, Editor, as_pictures
 from score_sde.experiment.guides import GuideSpecs, guided, limited, read_guides
 from score_sde.inverse import methods
-from score_sde.likelihood import BitsPerDim, LogProb, bits_per_dim, log_prob
+from score_sde.likelihood import BitsPerDim, Bound, LogProb, bits_per_dim, log_prob, variational_bound
 from score_sde.likelihood.bits import as_values
 from score_sde.sampling import DDIM, Heun, Sampler, Samples, sample, time_grid
 from score_sde.sampling.checks import check_grid, check_sampler, read_by
@@ -209,6 +209,18 @@ class Model:
         cond, options = self._conditions(cond, options, len(values))
         keys = self._keys(seed, len(values))
         return bits_per_dim(self.denoiser.smooth(), values, keys, codec=self.codec, cond=cond, **options)
+
+    def variational_bound(
+        self, values: ArrayLike, *, seed: int = 0, cond: Mapping[str, Any] | None = None, **options: Any
+    ) -> Bound:
+        """Return the variational bound of values on the data's own scale, in bits per dimension.
+
+        The options are the options of `score_sde.variational_bound`. Conditions have the same form as in `log_prob`.
+        """
+        values = as_values(values, self.codec)
+        cond, options = self._conditions(cond, options, len(values))
+        keys = self._keys(seed, len(values))
+        return variational_bound(self.denoiser, values, keys, codec=self.codec, cond=cond, **options)
 
     def save(self, workdir: str | os.PathLike[str]) -> None:
         """Save the model to a workdir, which `load` and the jobs of the command line can open.

@@ -1,5 +1,6 @@
 """This module collects the evaluations that config.eval.what can name without a path."""
 
+from score_sde.jobs.bound import NoiseMoments, VariationalBound
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.likelihood import Likelihood
 from score_sde.jobs.losses import AccuracyPerLevel, HeldOutLoss, LossPerLevel
@@ -30,7 +31,9 @@ __all__ = [
     "Likelihood",
     "LossPerLevel",
     "Memorisation",
+    "NoiseMoments",
     "PrecisionRecall",
     "Quality",
     "Restoration",
+    "VariationalBound",
 ]

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from score_sde.core import keys as keys_
 from score_sde.core.checks import require_whole
 from score_sde.core.errors import DivergenceError
 from score_sde.jobs import runner
+from score_sde.jobs.batches import OfBatch
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.parts import Columns
 from score_sde.likelihood import BitsPerDim, bits_per_dim
@@ -81,30 +81,21 @@ class Likelihood(Evaluation):
         return found, f"{line}, {found['nfe']:.0f} evaluations each"
 
 
-class _OfBatch:
-    """`_OfBatch` computes the bits per dimension of at most `size` examples on the devices of this process."""
+class _OfBatch(OfBatch):
+    """`_OfBatch` computes the bits per dimension of a batch."""
 
     def __init__(self, settings: Likelihood, at: Context, size: int) -> None:
-        self._settings, self._at, self._devices = settings, at, at.devices.local
+        super().__init__(at, size)
+        self._settings = settings
         # A chain has a probability flow only on the smooth curve through its levels.
-        self._denoiser = at.denoiser(self._devices).smooth()
-        self._size = self._devices.padded(size)
+        self.denoiser = self.denoiser.smooth()
 
-    def __call__(self, numbers: np.ndarray) -> Columns:
-        at, settings = self._at, self._settings
-        batch = at.batch(numbers)
-        # The batch is padded with its last example; the results of the padding are cut off below.
-        place = np.minimum(np.arange(self._size), len(numbers) - 1)
-        values, cond = self._devices.place_sharded(
-            jax.tree.map(lambda leaf: leaf[place], (batch["values"], batch["cond"]))
-        )
-        keys = keys_.examples(keys_.stream(at.seed, "likelihood"), numbers[place])
-        keys = self._devices.place_sharded(keys)
-        values, cond = at.experiment.conditioning(values, cond, keys, train=False)
+    def columns(self, values: jax.Array, cond: Any, keys: jax.Array, numbers: np.ndarray) -> Columns:
+        at, settings = self.at, self._settings
         codec = at.experiment.codec
         try:
             bits = bits_per_dim(
-                self._denoiser,
+                self.denoiser,
                 values,
                 keys,
                 codec=codec,
@@ -116,16 +107,14 @@ class _OfBatch:
                 precision=at.precision,
             )
         except DivergenceError as error:
-            bad = ", ".join(map(str, sorted({int(numbers[place[i]]) for i in error.examples})))
+            bad = ", ".join(map(str, sorted({int(numbers[i]) for i in error.examples})))
             raise DivergenceError(
                 f"The likelihood of the test examples {bad} could not be computed: the ODE solver failed. Use larger "
                 "rtol and atol of Likelihood, or check whether the model returns values that are not finite."
             ) from error
-        label = {} if batch["cond"] is None or "label" not in batch["cond"] else {"label": batch["cond"]["label"]}
         columns = {name: value for name, value in bits._asdict().items() if name not in ("value", "terms", "is_bound")}
         columns |= {f"{_TERM}{name}": value for name, value in bits.terms.items()}
-        columns = {"bits_per_dim": bits.value} | columns
-        return label | {name: column[: len(numbers)] for name, column in columns.items()}
+        return {"bits_per_dim": bits.value} | columns
 
 
 def _read(archive: Any, is_bound: bool) -> BitsPerDim:

@@ -10,6 +10,7 @@ import numpy as np
 
 from score_sde import plots
 from score_sde.core.checks import require_whole
+from score_sde.experiment import Model
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.losses.heldout import RIGHT_AT_TIME
 from score_sde.parallel import processes
@@ -91,7 +92,8 @@ class AccuracyPerLevel(Evaluation):
 
 def _levels(at: Context, count: int) -> tuple[dict[str, Any], np.ndarray]:
     """Return the entries of a result that state the noise levels, and the times of these levels."""
-    sde = at.experiment.sde
+    # A schedule that was learned belongs to the model, not to the config.
+    sde = at.model.denoiser.sde if isinstance(at.model, Model) else at.experiment.sde
     times = _times(sde, count)
     log_snr = np.asarray(sde.log_snr(times), np.float64).tolist()
     return {"t": times.tolist(), "log_snr": log_snr, "n": len(at.source)}, times

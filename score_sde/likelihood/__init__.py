@@ -4,6 +4,7 @@ from score_sde.likelihood.bits import BitsPerDim, Summary, bits_per_dim
 from score_sde.likelihood.bound import Bound, variational_bound
 from score_sde.likelihood.density import LogProb, Prior, log_prob
 from score_sde.likelihood.latents import Flowed, decode, encode, interpolate
+from score_sde.likelihood.moments import noise_moments
 
 __all__ = [
     "BitsPerDim",
@@ -17,5 +18,6 @@ __all__ = [
     "encode",
     "interpolate",
     "log_prob",
+    "noise_moments",
     "variational_bound",
 ]
