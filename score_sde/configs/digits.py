@@ -31,8 +31,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             network=dict(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.2),
         )
         return config_.complete(made)
-    sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
-    model = variants.model(sde, words["parametrization"], DATA_STD)
+    sde = variants.sde_of(words, "edm")
+    model = variants.model(sde, words["parametrization"], DATA_STD, words["loss"])
     return config_.complete(
         dict(
             data=variants.data(words, name="Digits", dir="", batch_size=64),
@@ -71,6 +71,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                     words["sampler"],
                     steps=250,
                     deterministic=("rectified_flow",),
+                    loss=words["loss"],
                 ),
                 n=100,
                 batch_size=100,

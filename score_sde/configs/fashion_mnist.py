@@ -23,8 +23,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/fashion_mnist.py", variant, classes=("unconditional",), task=variants.TASKS)
     if words["task"]:
         return _classifier(variant, words)
-    sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
-    model = variants.model(sde, words["parametrization"], DATA_STD)
+    sde = variants.sde_of(words, "edm")
+    model = variants.model(sde, words["parametrization"], DATA_STD, words["loss"])
     given = dict(given=(), drop={}) if words["classes"] else dict(given=("label",), drop=dict(label=0.1))
     guidance = "" if words["classes"] else "ClassifierFree(weight=2.5)"
     return config_.complete(
@@ -66,7 +66,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=0),
             ),
             sample=dict(
-                **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=250),
+                **variants.sampling(
+                    sde, model["parametrization"]["name"], words["sampler"], steps=250, loss=words["loss"]
+                ),
                 guidance=guidance,
                 n=1000,
                 batch_size=250,

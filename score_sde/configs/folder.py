@@ -17,9 +17,9 @@ from score_sde.configs import variants
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/folder.py", variant, classes=("unconditional",))
-    sde = words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else "edm")
+    sde = variants.sde_of(words, "edm")
     # score_sde/experiment/settle.py replaces "auto" by values that fit the data.
-    model = variants.model(sde, words["parametrization"], "auto")
+    model = variants.model(sde, words["parametrization"], "auto", words["loss"])
     given = dict(given=(), drop={}) if words["classes"] else dict(given="auto", drop={})
     return config_.complete(
         dict(
@@ -56,7 +56,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2, every=10_000),
             ),
             sample=dict(
-                **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=250),
+                **variants.sampling(
+                    sde, model["parametrization"]["name"], words["sampler"], steps=250, loss=words["loss"]
+                ),
                 n=64,
                 batch_size=64,
             ),

@@ -19,8 +19,8 @@ DATA_STD = 1.0
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     words = variants.choose("configs/toy.py", variant, law=LAWS)
-    sde = words["sde"] or "vp"
-    model = variants.model(sde, words["parametrization"], DATA_STD)
+    sde = variants.sde_of(words, "vp")
+    model = variants.model(sde, words["parametrization"], DATA_STD, words["loss"])
     return config_.complete(
         dict(
             data=variants.data(words, name=LAWS[words["law"] or "mixture"], dir="", batch_size=256),
@@ -57,7 +57,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 keep=dict(last=2),
             ),
             sample=dict(
-                **variants.sampling(sde, model["parametrization"]["name"], words["sampler"], steps=100),
+                **variants.sampling(
+                    sde, model["parametrization"]["name"], words["sampler"], steps=100, loss=words["loss"]
+                ),
                 n=5000,
                 batch_size=5000,
             ),

@@ -21,7 +21,9 @@ SDES: dict[str, dict[str, Any]] = {
     "cosine_ddpm": dict(name="CosineDDPM", n=1000),
     "discrete_vp": dict(name="DiscreteVP", n=1000),
     "smld": dict(name="SMLD", n=1000, sigma_min=0.01, sigma_max=15.0),
+    "learned": dict(name="LearnedVP", log_snr_min=-5.0, log_snr_max=13.3),
 }
+_BY_LEVEL = ("edm", "learned")  # the network's time label is a logarithm of the noise level
 CHAINS = ("ddpm", "cosine_ddpm", "discrete_vp", "smld")
 
 PARAMETRIZATIONS = {
@@ -34,6 +36,17 @@ PARAMETRIZATIONS = {
 }
 
 
+# Losses by word, and the variance that the network predicts beside the mean. `variational` learns one on a chain only.
+LOSSES: dict[str, str | None] = {
+    "likelihood": None,
+    "hybrid": "fraction",
+    "variational": None,
+    "moments": "noise_residual",
+    "pixel": "log_x0",
+    "uncertainty": None,
+}
+_OF_CHAINS = ("hybrid",)
+
 TASKS = ("classifier",)
 
 # A variant of every config that uses this module may have one word of each group.
@@ -41,7 +54,7 @@ GROUPS: dict[str, Collection[str]] = {
     "sde": SDES,
     "parametrization": PARAMETRIZATIONS,
     "labels": ("conditional",),
-    "loss": ("likelihood",),
+    "loss": LOSSES,
     "sampler": ("pc",),
 }
 
@@ -82,21 +95,33 @@ def data(words: dict[str, str | None], **entries: Any) -> dict[str, Any]:
     return dict(**entries, flip=False, **conditional)
 
 
-def model(sde: str, parametrization: str | None, data_std: float | str) -> dict[str, Any]:
+def sde_of(words: dict[str, str | None], default: str) -> str:
+    """Return the word of the SDE: the chosen one, `ddpm` for a loss of chains, `vp` with other words, or a default."""
+    if words["loss"] in _OF_CHAINS:
+        return words["sde"] or "ddpm"
+    return words["sde"] or ("vp" if words["parametrization"] or words["loss"] or words["sampler"] else default)
+
+
+def model(
+    sde: str, parametrization: str | None, data_std: float | str, loss: str | None = None
+) -> dict[str, dict[str, Any]]:
     """Return the entries sde and parametrization; None stands for the usual parametrisation of the SDE."""
-    meaning = parametrization or {"edm": "preconditioned", "rectified_flow": "velocity", "cosine_ddpm": "v"}.get(
-        sde, "noise"
-    )
-    label = "index" if sde in CHAINS else "quarter_log_sigma" if sde == "edm" else "scaled_time"
-    return dict(
-        sde=dict(SDES[sde]),
-        parametrization=dict(name=PARAMETRIZATIONS[meaning], time_label=label, data_std=data_std),
-    )
+    usual = {"edm": "preconditioned", "rectified_flow": "velocity", "cosine_ddpm": "v", "learned": "v"}
+    meaning = parametrization or usual.get(sde, "noise")
+    label = "index" if sde in CHAINS else "quarter_log_sigma" if sde in _BY_LEVEL else "scaled_time"
+    made = dict(name=PARAMETRIZATIONS[meaning], time_label=label, data_std=data_std)
+    variance = variance_of(sde, loss)
+    return dict(sde=dict(SDES[sde]), parametrization=made | ({} if variance is None else dict(variance=variance)))
+
+
+def variance_of(sde: str, loss: str | None) -> str | None:
+    """Return the variance that the network predicts; None for a network that predicts the mean only."""
+    return "fraction" if loss == "variational" and sde in CHAINS else LOSSES.get(loss or "")
 
 
 def embedding(sde: str) -> dict[str, Any]:
     """Return the network's entries for its time label; the label of EDM is a logarithm, from -1.6 to 1.1."""
-    return dict(embedding="fourier" if sde == "edm" else "positional", fourier_scale=1.0)
+    return dict(embedding="fourier" if sde in _BY_LEVEL else "positional", fourier_scale=1.0)
 
 
 def objective(sde: str, parametrization: str, weighting: str | None, data_std: float | str) -> dict[str, Any]:
@@ -104,6 +129,11 @@ def objective(sde: str, parametrization: str, weighting: str | None, data_std: f
 
     The loss is the error of the network's output F if this error is evenly spread, otherwise the error of the noise.
     """
+    if sde == "learned":
+        return dict(name="LearnedSchedule", stratified=True)
+    if weighting == "variational":
+        chain = dict(variance="posterior", times=dict(name="LossAware"))
+        return dict(name="Variational", stratified=True) | (chain if sde in CHAINS else {})
     entry = dict(name="Denoising", target="noise", weight="unit", times="uniform", stratified=False, reduction="mean")
     if weighting == "likelihood":
         return entry | dict(weight="likelihood", times="importance")
@@ -120,7 +150,10 @@ def objective(sde: str, parametrization: str, weighting: str | None, data_std: f
     if sde == "edm":
         entry |= dict(target="x0", weight=dict(name="Karras", data_std=data_std))
         entry |= dict(times=dict(name="LogNormal", mean=-1.2, std=1.2))
-    return entry
+    if weighting == "pixel":
+        return dict(name="PixelVariance", times=entry["times"], stratified=False)
+    named = {"hybrid": "Hybrid", "moments": "SecondMoment", "uncertainty": "LevelUncertainty"}
+    return entry | dict(name=named.get(weighting or "", "Denoising"))
 
 
 def classifier(
@@ -188,15 +221,21 @@ def sampling(
     sampler: str | None,
     steps: int,
     deterministic: Collection[str] = ("edm", "rectified_flow"),
+    loss: str | None = None,
 ) -> dict[str, Any]:
     """Return the entries sampler and grid of config.sample; 'pc' is predictor-corrector sampling of Song et al. 2021.
 
-    For the SDEs in `deterministic`, Heun's method solves the probability flow in 40 steps; other SDEs use Ancestral.
+    For the SDEs in `deterministic`, Heun's method solves the probability flow in 40 steps; other SDEs use Ancestral. A
+    model with a variance uses Ancestral with this variance.
     """
     if sampler == "pc":
         corrector = dict(name="Langevin", snr=0.16, steps=1, norms="expected")
         pair = dict(name="PredictorCorrector", predictor=dict(name="ReverseDiffusion"), corrector=corrector)
         return dict(sampler=pair, grid=dict(name="default", n=steps))
+    variance = variance_of(sde, loss)
+    if variance is not None:
+        kind = "learned" if variance == "fraction" else "optimal"
+        return dict(sampler=dict(name="Ancestral", variance=kind), grid=dict(name="default", n=steps))
     # On a straight line an error e of x_0 is an error e / t of the velocity, which a step to t near 0 would enlarge.
     by_flow = sde in deterministic and (sde, parametrization) != ("rectified_flow", "X0")
     return dict(

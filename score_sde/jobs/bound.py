@@ -32,9 +32,9 @@ class VariationalBound(Evaluation):
     """`VariationalBound` measures the variational bound in bits per dimension: mean, standard error and terms.
 
     On a chain it is the bound of the reverse chain; on another SDE it is the bound in continuous time, or that of a
-    chain of `steps` steps. It stands beside `Likelihood`, the likelihood of the probability flow, which is another model
-    with the same score. The numbers of each example go to variational_bound.npz; if every level was computed, the means
-    of L_t by level are in the JSON file.
+    chain of `steps` steps. It stands beside `Likelihood`, the likelihood of the probability flow, which is another
+    model with the same score. The numbers of each example go to variational_bound.npz; if every level was computed,
+    the means of L_t by level are in the JSON file.
 
     Attributes:
         variance: variance of the reverse steps, as in `variational_bound`; None for the model's own choice.

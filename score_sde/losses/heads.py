@@ -33,11 +33,20 @@ class Headed(Denoising):
     Args:
         parts: objects that the config makes.
         head_only: whether the variance alone is trained.
-        **options: arguments of `Denoising`.
+        target, weight, times, stratified, reduction: arguments of `Denoising`, for the loss of the mean.
     """
 
-    def __init__(self, parts: Parts, head_only: bool = False, **options: Any) -> None:
-        super().__init__(parts, **options)
+    def __init__(
+        self,
+        parts: Parts,
+        head_only: bool = False,
+        target: str = "noise",
+        weight: str | Mapping[str, Any] = "unit",
+        times: str | Mapping[str, Any] = "uniform",
+        stratified: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(parts, target, weight, times, stratified, reduction)
         self.head_only = head_only
 
     @property
@@ -101,7 +110,7 @@ class SecondMoment(Headed):
     Args:
         parts: objects that the config makes.
         head_only: whether the variance alone is trained, on frozen weights.
-        **options: arguments of `Denoising`.
+        target, weight, times, stratified, reduction: arguments of `Denoising`, for the loss of the mean.
     """
 
     def check(self) -> None:

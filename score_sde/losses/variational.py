@@ -54,10 +54,13 @@ class Hybrid(Headed):
         parts: Parts,
         bound_weight: float = 0.001,
         head_only: bool = False,
+        target: str = "noise",
+        weight: str | Mapping[str, Any] = "unit",
         times: str | Mapping[str, Any] = "knots",
-        **options: Any,
+        stratified: bool = False,
+        reduction: str = "mean",
     ) -> None:
-        super().__init__(parts, head_only, times=times, **options)
+        super().__init__(parts, head_only, target, weight, times, stratified, reduction)
         self.bound_weight = bound_weight
 
     def check(self) -> None:
