@@ -22,6 +22,7 @@ from score_sde.denoisers.reverse_variance import at_shape, reverse_variance, var
 from score_sde.sde import SDE
 
 Bins = tuple[Array, Array]
+_NARROW = 0.05  # width of a bin in standard deviations below which a series replaces the difference
 
 
 def prior_term(sde: SDE, x0: Array) -> Array:
@@ -76,21 +77,51 @@ def data_term(sde: SDE, t: ArrayLike, x0: Array, predicted: Prediction, kind: st
     if bins is None:
         z = (x0 - predicted.x0) / std
         return per_example_sum(0.5 * z**2 + jnp.log(std) + 0.5 * math.log(2 * math.pi))
-    low, high = ((end - predicted.x0) / std for end in bins)
-    return -per_example_sum(log_probability_between(low, high))
+    return -per_example_sum(log_probability(*bins, predicted.x0, std))
 
 
-def log_probability_between(low: Array, high: Array) -> Array:
-    """Return log(Phi(high) - Phi(low)) of the normal distribution, low < high, exact also far from 0.
+def log_probability(low: Array, high: Array, mean: Array, std: Array) -> Array:
+    """Return the log-probability of the bin (low, high) under N(mean, std^2), with finite derivatives everywhere.
 
-    Above 0 both ends are mirrored, because Phi is close to 1 there.
+    An infinite end is left out before anything is divided, because its derivative in std would be NaN.
     """
-    mirrored = low + high > 0
-    low, high = jnp.where(mirrored, -high, low), jnp.where(mirrored, -low, high)
-    top, bottom = jax.scipy.special.log_ndtr(high), jax.scipy.special.log_ndtr(jnp.maximum(low, -1e18))
-    open_below = jnp.isneginf(low)
-    gap = jnp.where(open_below, -1.0, bottom - top)
-    return top + jnp.where(open_below, 0.0, jnp.log1p(-jnp.exp(jnp.minimum(gap, -1e-12))))
+    below, above = jnp.isneginf(low), jnp.isposinf(high)
+    a = (jnp.where(below, high - 1, low) - mean) / std
+    b = (jnp.where(above, low + 1, high) - mean) / std
+    inside = _log_between(a, b)
+    return jnp.where(below, _log_cdf(b), jnp.where(above, _log_cdf(-a), inside))
 
 
-__all__ = ["data_term", "log_probability_between", "prior_term", "step_term"]
+def _log_between(a: Array, b: Array) -> Array:
+    """Return log(Phi(b) - Phi(a)), a < b, where both ends are finite.
+
+    Above 0 both ends are mirrored, because Phi is close to 1 there. In a narrow bin the difference of two logarithms
+    would be rounding error. With the middle m and the width w,
+
+        Phi(b) - Phi(a) = phi(m) w sinh(m w / 2) / (m w / 2) (1 - w^2 / 24 + ...),
+
+    from phi(m + u) = phi(m) exp(-m u - u^2 / 2).
+    """
+    mirrored = a + b > 0
+    a, b = jnp.where(mirrored, -b, a), jnp.where(mirrored, -a, b)
+    width = b - a
+    narrow = width < _NARROW
+    # Each branch gets input of its own kind, so that the branch that is not used has finite derivatives.
+    wide_a = jnp.where(narrow, b - 1, a)
+    top, gap = _log_cdf(b), _log_cdf(wide_a) - _log_cdf(b)
+    wide = top + jnp.log1p(-jnp.exp(jnp.minimum(gap, -1e-4)))
+    w = jnp.where(narrow, width, _NARROW)
+    middle = b - w / 2
+    half = jnp.abs(middle) * w / 2
+    large = half > 0.1
+    safe = jnp.where(large, half, 1.0)
+    log_sinhc = jnp.where(large, safe + jnp.log1p(-jnp.exp(-2 * safe)) - jnp.log(2 * safe), half**2 / 6 - half**4 / 180)
+    of_narrow = -(middle**2) / 2 - 0.5 * math.log(2 * math.pi) + jnp.log(w) + log_sinhc - w**2 / 24
+    return jnp.where(narrow, of_narrow, wide)
+
+
+def _log_cdf(z: Array) -> Array:
+    return jax.scipy.special.log_ndtr(z)
+
+
+__all__ = ["data_term", "log_probability", "prior_term", "step_term"]

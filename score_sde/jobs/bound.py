@@ -159,7 +159,7 @@ class NoiseMoments(Evaluation):
         table.save(archive)
         variance = np.asarray(table.x0_variance(sde, times), np.float64)
         found = {"t": times.tolist(), "log_snr": log_snr.tolist(), "gamma": gamma.tolist(), "stderr": stderr.tolist()}
-        found |= {"x0_variance": variance.tolist(), "n": n, "seconds": round(seconds, 3)}
+        found |= {"x0_variance": variance.tolist(), "examples": n, "seconds": round(seconds, 3)}
         return found, f"noise moments at {len(times)} times over {n} training examples: {archive}"
 
 
