@@ -299,7 +299,7 @@ def test_another_config_in_the_same_workdir_is_refused(unet, tmp_path, change, w
         ({"data.drop.label": 2.0}, "data.drop.label is 2.0"),
         ({"data.given": ("text",)}, "data.given names 'text', but Digits has label"),
         ({"sample.guidance": "ClassifierFree(weight=2, drop=['text'])"}, "drop="),
-        ({"sample.guidance": "Classifier(weight=2)"}, "guidance has no 'Classifier'; expected one of ClassifierFree"),
+        ({"sample.guidance": "Classifier(weight=2)"}, "guidance has no 'Classifier'; expected one of Analytic"),
         ({"sample.cond": "label=10"}, "a label is 10; expected a whole number from 0 to 9"),
         ({"sample.cond": "text='a'"}, "sample.cond names 'text', which the model does not read; it reads label"),
         ({"optimizer.name": "adamm"}, "optax has no 'adamm'.*adam"),

@@ -516,15 +516,22 @@ def test_where_alpha_is_0_a_parametrization_may_not_serve():
 
 SAMPLERS = [
     *(ss.EulerMaruyama(), ss.EulerMaruyama(noise=0.4), ss.EulerMaruyama(noise=1.5), ss.ReverseDiffusion()),
-    *(ss.Ancestral(), ss.Ancestral("forward"), ss.DDIM(), ss.DDIM(eta=0.6), ss.EulerAncestral()),
+    *(
+        ss.Ancestral(),
+        ss.Ancestral("forward"),
+        ss.Ancestral("optimal"),
+        ss.DDIM(),
+        ss.DDIM(eta=0.6),
+        ss.EulerAncestral(),
+    ),
     *(ss.Euler(), ss.Heun(), ss.Heun(gamma=0.05), ss.DPMSolverPP(), ss.DPMSolverPP2S(), ss.LMS(), ss.DPM2()),
     *(ss.DPM2Ancestral(), ss.ProbabilityFlow(), ss.AdaptiveReverseSDE()),
     ss.PredictorCorrector(ss.ReverseDiffusion(), ss.Langevin()),
 ]
 OTHERS = [
     *(ss.Langevin(), ss.AnnealedLangevin()),
-    *(ss.Noise(), ss.Score(), ss.X0(), ss.Velocity(), ss.VPrediction(), ss.Preconditioned()),
-    *(ss.VP(), ss.SubVP(), ss.VE(), ss.CosineVP(), ss.SigmoidVP(), ss.EDM(), ss.RectifiedFlow()),
+    *(ss.Noise(), ss.Score(), ss.X0(), ss.Velocity(), ss.VPrediction(), ss.Preconditioned(), ss.PreviousMean()),
+    *(ss.VP(), ss.SubVP(), ss.VE(), ss.CosineVP(), ss.SigmoidVP(), ss.EDM(), ss.RectifiedFlow(), ss.LearnedVP()),
     *(ss.DDPM(), ss.CosineDDPM(), ss.DiscreteVP(), ss.SMLD(), ss.SMLD(250).smooth()),
 ]
 SLOW = {f"{target.kind_of(thing)} {str(thing).split('(log_')[0]}": thing for thing in SAMPLERS + OTHERS}
@@ -536,6 +543,9 @@ IN_CI = [
 ]
 
 
+ON = {"PreviousMean": ["DiscreteVP"]}  # a built-in that needs a chain
+
+
 def built_ins():
     in_ci = {name for name in SLOW if any(part in name for part in IN_CI)}
     return [pytest.param(name, marks=pytest.mark.slow if name in in_ci else pytest.mark.long) for name in SLOW]
@@ -544,7 +554,9 @@ def built_ins():
 @pytest.mark.parametrize("name", built_ins())
 def test_built_ins_pass(name):
     """Every built-in passes on VP; `python tests/test_verify.py` tests every built-in on all SDEs."""
-    report = verify(SLOW[name], on=None if name.startswith("SDE") else ["VP"])
+    report = verify(
+        SLOW[name], on=ON.get(name.split("(")[0].split()[-1], ["VP"]) if not name.startswith("SDE") else None
+    )
     jax.clear_caches()
     assert report.passed, report
 

@@ -64,7 +64,17 @@ class X0Variance(OfX0):
         return self.value
 
 
-class NoiseMoment(OfX0):
+class _OfNoise(OfX0):
+    """`_OfNoise` is the base of variances of the noise, which may be 0 near the data.
+
+    As in the published code of Bao et al. 2022, a step to data has the fixed variance 'posterior'.
+    """
+
+    def to_data(self, sde: SDE, t: ArrayLike) -> Array:
+        return _lower_to_data(sde, t)
+
+
+class NoiseMoment(_OfNoise):
     """`NoiseMoment` holds h = E[noise^2 | x_t], so that C = (sigma^2 / alpha^2) (h - E[noise | x_t]^2).
 
     The source is SN-DDPM (Bao et al. 2022, arXiv:2206.07309, Sec. 4.1). C is clipped to [0, largest].
@@ -83,7 +93,7 @@ class NoiseMoment(OfX0):
         return _from_noise(sde, t, self.h - self.noise**2, self.largest)
 
 
-class NoiseResidual(OfX0):
+class NoiseResidual(_OfNoise):
     """`NoiseResidual` holds h = E[(noise - predicted noise)^2 | x_t], so that C = (sigma^2 / alpha^2) h.
 
     The source is NPR-DPM (Bao et al. 2022, arXiv:2206.07309, Sec. 4.2): h also counts the error of the predicted mean.
