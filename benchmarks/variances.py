@@ -63,7 +63,8 @@ def moments(model: Any) -> ss.MomentTable:
 
     def measure(part: np.ndarray, cond: dict[str, Any], number: int) -> np.ndarray:
         keys = keys_.examples(keys_.stream(number, "likelihood"), np.arange(len(part)))
-        x0, _ = model.codec.encode(part, None)
+        dequantise = bool(Experiment.from_config(model.config).objective.dequantises)  # type: ignore[attr-defined]
+        x0, _ = model.codec.encode(part, keys_.fold(keys, "encode") if dequantise else None)
         return ss.noise_moments(model.denoiser, x0, keys, times, cond=cond or None)
 
     gamma = in_batches(measure, values, cond)
@@ -76,11 +77,13 @@ def bounds(name: str, model: Any, table: ss.MomentTable | None, first: int, draw
     values, cond = examples(model, "test", first)
     sde, own = model.denoiser.sde, model.denoiser.parametrization.variance
     kinds = (*FIXED, *(["learned"] if own else [])) if sde.levels is not None else ("posterior",)
+    dequantise = bool(Experiment.from_config(model.config).objective.dequantises)  # type: ignore[attr-defined]
     cells = {}
     for kind in kinds:
 
         def measure(part: np.ndarray, cond: dict[str, Any], number: int, kind: str = kind) -> np.ndarray:
-            options = dict(variance=kind, draws=draws, seed=number) if sde.levels else dict(draws=draws, seed=number)
+            options: dict[str, Any] = dict(draws=draws, seed=number, dequantise=dequantise)
+            options |= dict(variance=kind) if sde.levels else {}
             return np.asarray(model.variational_bound(part, **options, **cond).value)
 
         cells[kind] = shown(in_batches(measure, values, cond))
@@ -89,7 +92,7 @@ def bounds(name: str, model: Any, table: ss.MomentTable | None, first: int, draw
 
         def analytic(part: np.ndarray, cond: dict[str, Any], number: int) -> np.ndarray:
             keys = keys_.examples(keys_.stream(number, "likelihood"), np.arange(len(part)))
-            of = dict(codec=model.codec, variance="optimal", draws=draws, cond=cond or None)
+            of = dict(codec=model.codec, variance="optimal", draws=draws, cond=cond or None, dequantise=dequantise)
             return np.asarray(ss.variational_bound(guide, part, keys, **of).value)
 
         cells["analytic"] = shown(in_batches(analytic, values, cond))
@@ -156,7 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     folders = [pathlib.Path(options.runs / name) for name in options.only.split(";") if name]
     folders = folders or sorted(path for path in options.runs.iterdir() if (path / "config.json").exists())
-    of_bounds = [["model", "posterior", "forward", "learned", "analytic", "flow"], ["---"] * 6]
+    of_bounds = [["model", "dequantised", "posterior", "forward", "learned", "analytic", "flow"], ["---"] * 7]
     of_samples = [["model", "variance", *(f"{steps} evaluations" for steps in STEPS)], ["---"] * (2 + len(STEPS))]
     for folder in folders:
         model = ss.load(folder)

@@ -139,6 +139,25 @@ def test_whole_numbers_cost_their_entropy():
         assert set(bound.terms) == {"prior", "diffusion", "data"}
 
 
+def test_dequantised_whole_numbers_cost_at_least_their_entropy():
+    """Uniform noise in bins of width 1 / 2, and the exact denoiser of a mixture that is close to uniform."""
+    codec, n = ss.QuantizedCodec((1,), 3), 2000
+    values = np.random.default_rng(0).integers(0, 4, (n, 1))
+    centres = np.linspace(-4 / 3, 4 / 3, 41)[1::2]  # 20 Gaussians over the range of the four bins
+    model = ss.GaussianMixture(ss.VP(), np.full(20, 1 / 20), centres[:, None], 0.06)
+    bound = ss.variational_bound(model, values, keys(n), codec=codec, dequantise=True)
+    x, terms = codec.encode(values, keys_of(n))
+    exact = -(np.asarray(model.data.log_prob(x)) + np.asarray(terms["scale"])) / np.log(2)
+    mean, stderr = bound.mean()
+    assert abs(mean - exact.mean()) < 4 * stderr
+    assert set(bound.terms) == {"prior", "diffusion", "data", "scale", "dequantization"}
+    assert exact.mean() > 2
+
+
+def keys_of(n):
+    return jax.vmap(jax.random.fold_in, (0, None))(keys(n), 5)
+
+
 def test_some_levels_estimate_all_and_an_example_does_not_know_its_batch():
     chain = ss.DDPM(40, beta_max=0.4)
     model, x = gaussian(chain), data(400)

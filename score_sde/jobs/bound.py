@@ -39,6 +39,7 @@ class VariationalBound(Evaluation):
     Attributes:
         variance: variance of the reverse steps, as in `variational_bound`; None for the model's own choice.
         steps: number of steps of the SDE's default grid; None for every level of a chain, or for continuous time.
+        dequantise: whether quantised data get the codec's noise; None for what the model was trained on.
         draws: number of levels or times drawn for each example; None for every level, or for 64 times.
         first: number of examples to measure, from the start of the split; 0 for all.
     """
@@ -46,6 +47,7 @@ class VariationalBound(Evaluation):
     variance: str | None = None
     steps: int | None = None
     draws: int | None = None
+    dequantise: bool | None = None
     first: int = 0
     name: ClassVar[str] = "variational_bound"
 
@@ -56,6 +58,11 @@ class VariationalBound(Evaluation):
             if getattr(self, name) is not None:
                 require_whole(f"{name} of VariationalBound", getattr(self, name), 1)
         require_whole("first of VariationalBound", self.first, 0)
+        if self.dequantise not in (None, True, False):
+            raise InputError(
+                f"dequantise of VariationalBound is {self.dequantise!r}; expected True, False, or None for what the "
+                "model was trained on."
+            )
 
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
         n = min(self.first or len(at.source), len(at.source))
@@ -92,6 +99,8 @@ class _Bounds(OfBatch):
         super().__init__(at, size)
         self._settings = settings
         sde = self.denoiser.sde
+        trained_with = bool(getattr(at.experiment.objective, "dequantises", True))
+        self._dequantise = trained_with if settings.dequantise is None else settings.dequantise
         self._grid = None if settings.steps is None else time_grid.default(sde, settings.steps)
 
     def columns(self, values: jax.Array, cond: Any, keys: jax.Array, numbers: np.ndarray) -> Columns:
@@ -103,6 +112,7 @@ class _Bounds(OfBatch):
             grid=self._grid,
             variance=self._settings.variance,
             draws=self._settings.draws,
+            dequantise=self._dequantise,
             cond=cond,
             precision=self.at.precision,
         )

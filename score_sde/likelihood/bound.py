@@ -66,6 +66,7 @@ def variational_bound(
     grid: ArrayLike | None = None,
     variance: str | None = None,
     draws: int | None = None,
+    dequantise: bool = False,
     cond: Cond = None,
     precision: str = "highest",
 ) -> Bound:
@@ -82,7 +83,7 @@ def variational_bound(
     time equal -log p in the mean over the data.
 
     For quantised data p(x_0 | x_1) is the probability of the value's bin, with an open first and last bin, and x_0 is
-    the middle of the bin. For other data L_0 is a density, and the codec's terms are added.
+    the middle of the bin. With `dequantise`, and for other data, L_0 is a density, and the codec's terms are added.
 
     Args:
         denoiser: the model.
@@ -95,6 +96,8 @@ def variational_bound(
             for 'learned' if the denoiser predicts a variance, otherwise 'posterior'.
         draws: number of levels drawn for each example, spread evenly, with the sum as their scaled mean; None for every
             level once, or for 64 times in continuous time.
+        dequantise: whether quantised data get the codec's noise, as for the likelihood of the flow. A model that was
+            trained on data with this noise (`Denoising`) knows no bins: without the noise its bound is far too large.
         cond: None, or conditions by name as `denoiser.reads` declares them.
         precision: precision of float32 products, as in `log_prob`.
 
@@ -106,7 +109,7 @@ def variational_bound(
         require_whole("draws", draws, 1)
     codec = getattr(denoiser, "codec", None) if codec is None else codec
     denoiser = as_denoiser(denoiser)
-    x0, bins, extra = _encoded(x, codec, keys)
+    x0, bins, extra = _encoded(x, codec, keys, dequantise)
     check_shape(denoiser, x0.shape[1:])
     check_keys(keys, len(x0), "bound")
     cond = given.checked(cond, denoiser.reads, len(x0))
@@ -185,12 +188,12 @@ def _terms_of(
 _terms = module_jit(_terms_of, static_argnames=("count", "kinds", "all_levels", "precision"))
 
 
-def _encoded(x: ArrayLike, codec: Codec | None, keys: Array) -> tuple[Array, Any, dict[str, Array]]:
+def _encoded(x: ArrayLike, codec: Codec | None, keys: Array, dequantise: bool) -> tuple[Array, Any, dict[str, Array]]:
     """Return (x_0 on the model's scale, bins of quantised data or None, further terms in nats)."""
     if codec is None:
         return as_points(x), None, {}
     values = as_values(x, codec)
-    bins = codec.bins(values)
+    bins = None if dequantise else codec.bins(values)
     noisy = bins is None and codec.is_bound
     x0, terms = codec.encode(values, keys_.fold(keys, "encode") if noisy else None)
     if bins is not None:
