@@ -104,6 +104,7 @@ def bounds(name: str, model: Any, table: ss.MomentTable | None, first: int, draw
     one = "" if sde.levels is not None else f"{cells.pop('posterior')} (continuous time)"
     row = [
         name,
+        "yes" if dequantise else "no",
         *(cells.get(kind, "") for kind in FIXED),
         cells.get("learned", one),
         cells.get("analytic", ""),
