@@ -273,8 +273,7 @@ class PreviousMean(Parametrization):
         s = t - 1 / sde.levels
         r, v = sde.transition(s, t)
         variance_s, variance_t = sde.variance(s), sde.variance(t)
-        scale = sde.alpha(s) * v
-        sigma = jnp.sqrt(variance_t)
+        scale, sigma = sde.alpha(s) * v, jnp.sqrt(variance_t)
         return (-r * variance_s / scale, variance_t / scale), (sigma / v, -r * sigma / v)
 
 

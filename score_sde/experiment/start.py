@@ -24,15 +24,23 @@ def started_from(experiment: Experiment, workdir: str | os.PathLike[str], state:
 
     Args:
         experiment: the experiment to train.
-        workdir: the workdir that holds the weights.
+        workdir: the workdir that holds the weights; empty for the state as it is.
         state: the state of step 0 with random parameters.
 
     Raises:
-        InputError: if the workdir cannot be read, or if its parameters have other names or shapes.
+        InputError: if the workdir cannot be read, if its parameters have other names or shapes, or if the objective has
+            frozen groups and there is no workdir.
     """
+    frozen = experiment.objective.frozen_groups
+    if not workdir and not frozen:
+        return state
+    if not workdir:
+        raise InputError(
+            f"{type(experiment.objective).__name__} trains on frozen weights ({', '.join(frozen)}), and "
+            "train.start_from is empty; expected the workdir of the weights."
+        )
     trained = load_trained(pathlib.Path(workdir).expanduser(), dtype=None)
     # An objective with frozen groups adds groups of its own to the weights of another run.
-    frozen = experiment.objective.frozen_groups
     shared = {group: params for group, params in state.params.items() if not frozen or group in frozen}
     for group, params in shared.items():
         if group not in trained.params:

@@ -190,14 +190,7 @@ class Trainer:
         if restored is None:
             with jax.default_device(parallel.host_device()):
                 state, pending = self.experiment.init_state(), []
-                frozen = self.experiment.objective.frozen_groups
-                if frozen and not self.config.train.start_from:
-                    raise InputError(
-                        f"{type(self.experiment.objective).__name__} trains on frozen weights ({', '.join(frozen)}), "
-                        "and train.start_from is empty; expected the workdir of the weights."
-                    )
-                if self.config.train.start_from:
-                    state = started_from(self.experiment, self.config.train.start_from, state)
+                state = started_from(self.experiment, self.config.train.start_from, state)
         else:
             state = state_of(jnp.asarray(restored.step, jnp.int32), restored.items, self.shapes)
             pending = list(restored.notes.get("pending", []))

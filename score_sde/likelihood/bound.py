@@ -126,17 +126,18 @@ def variational_bound(
     options = {"count": count, "kinds": kinds, "all_levels": draws is None, "precision": precision}
     levels, first, last, nfe = _terms(denoiser, jnp.asarray(times, x0.dtype), x0, bins, keys, cond, **options)
     size = math.prod(x0.shape[1:] if codec is None else codec.data_shape)
-
-    def bits(nats: Any) -> np.ndarray:
-        return np.asarray(nats, np.float64) / (size * math.log(2))
-
     scale = 1.0 if draws is None else (1 if in_time else len(times) - 1) / draws
-    diffusion = scale * bits(levels).sum(axis=0)
-    terms = {"prior": bits(last), "diffusion": diffusion, "data": bits(first)}
-    terms |= {name: -bits(value) for name, value in extra.items()}
-    each = bits(levels).T if draws is None else None
+    found = {"prior": last, "diffusion": levels, "data": first} | {name: -value for name, value in extra.items()}
+    return _in_bits(found, scale, size, times[1:] if draws is None else None, nfe)
+
+
+def _in_bits(found: dict[str, Any], scale: float, size: int, times: np.ndarray | None, nfe: Any) -> Bound:
+    """Return the bound from its parts in nats; the diffusion term is `scale` times the sum of the rows of its part."""
+    terms = {name: np.asarray(nats, np.float64) / (size * math.log(2)) for name, nats in found.items()}
+    levels = terms["diffusion"]
+    terms["diffusion"] = scale * levels.sum(axis=0)
     value = np.sum(list(terms.values()), axis=0)
-    return Bound(value, terms, each, None if each is None else np.asarray(times[1:]), np.asarray(nfe))
+    return Bound(value, terms, None if times is None else levels.T, times, np.asarray(nfe))
 
 
 def _terms_of(

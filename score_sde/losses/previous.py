@@ -58,7 +58,8 @@ class PreviousSample(Denoising):
         t = jnp.broadcast_to(to_time(t), x0.shape[:1])
         s = t - 1 / sde.levels
         r, v = sde.transition(s, t)
-        noise, more = (keys_.normal(keys_.fold(keys, name), x0.shape[1:], x0.dtype) for name in ("noise", "previous"))
+        noise = keys_.normal(keys_.fold(keys, "noise"), x0.shape[1:], x0.dtype)
+        more = keys_.normal(keys_.fold(keys, "previous"), x0.shape[1:], x0.dtype)
         x_s = sde.perturb(x0, noise, s)
         x_t = expand(r, x0) * x_s + expand(jnp.sqrt(v), x0) * more
         cond = conditions.only(batch["cond"], denoiser.reads)
