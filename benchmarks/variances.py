@@ -129,7 +129,9 @@ def distances(name: str, model: Any, table: ss.MomentTable, n: int) -> list[list
     columns: list[tuple[str, str, Any]] = [(kind, kind, "") for kind in FIXED]
     if own:
         columns.append(("own", "learned" if own == "fraction" else "optimal", ""))
-    columns += [("analytic", "optimal", guide), ("analytic, optimal grid", "optimal", guide)]
+    columns += [("analytic", "optimal", guide)]
+    if not own:
+        columns += [("analytic, optimal grid", "optimal", guide)]
     for what, kind, guidance in columns:
         row = [name, what]
         for steps in STEPS:
