@@ -35,7 +35,7 @@ def test_guidance_as_text_and_as_a_spec_is_that_of_the_class():
         (dict(first=-1), "first is -1"),
         (
             dict(guidance="Nothing(weight=2)"),
-            "guidance has no 'Nothing'; expected one of ClassifierFree, ClassifierGuided, Clipped",
+            "guidance has no 'Nothing'; expected one of Analytic, ClassifierFree, ClassifierGuided",
         ),
         (dict(guidance=3), "guidance is 3; expected text"),
         (dict(guidance="ClassifierFree(scale=2)"), "no argument scale"),
