@@ -96,6 +96,12 @@ def per_example_mean(x: Array) -> Array:
     return jnp.mean(x, axis=tuple(range(1, x.ndim)))
 
 
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean of values (n,) and its standard error, which is NaN for one value."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return float(values.mean()), float(error)
+
+
 def dimensions(x: Array) -> int:
     """Return the number of dimensions of one example of x, where x has shape (batch, *shape)."""
     return int(np.prod(x.shape[1:]))

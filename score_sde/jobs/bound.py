@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from score_sde.core import keys as keys_
+from score_sde.core.arrays import mean_and_error
 from score_sde.core.checks import require_whole
 from score_sde.core.errors import InputError
 from score_sde.data import Examples
@@ -74,8 +75,12 @@ class VariationalBound(Evaluation):
         seconds = parts.merge(archive, n)
         with np.load(archive) as arrays:
             columns = {name: arrays[name] for name in arrays.files}
-        mean, stderr = _mean(columns["bits_per_dim"])
-        terms = {name.removeprefix(_TERM): _mean(column) for name, column in columns.items() if name.startswith(_TERM)}
+        mean, stderr = mean_and_error(columns["bits_per_dim"])
+        terms = {
+            name.removeprefix(_TERM): mean_and_error(column)
+            for name, column in columns.items()
+            if name.startswith(_TERM)
+        }
         found: dict[str, Any] = {
             "bits_per_dim": mean,
             "stderr": stderr,
@@ -195,8 +200,3 @@ def _times(sde: SDE, levels: int | None) -> np.ndarray:
             f"levels of NoiseMoments is {levels}, and {type(sde).__name__} has {sde.levels}; expected at most these."
         )
     return np.round(np.linspace(1, sde.levels, levels)) / sde.levels
-
-
-def _mean(column: np.ndarray) -> tuple[float, float]:
-    stderr = column.std(ddof=1) / math.sqrt(len(column)) if len(column) > 1 else math.nan
-    return float(column.mean()), float(stderr)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import numpy as np
 
 from score_sde import plots
+from score_sde.core.arrays import mean_and_error
 from score_sde.core.checks import require_whole
 from score_sde.experiment import Model
 from score_sde.jobs.evaluation import Context, Evaluation
@@ -25,7 +25,7 @@ class HeldOutLoss(Evaluation):
     name: ClassVar[str] = "loss"
 
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
-        mean, stderr = _mean(at.held_out.each(*at.arguments))
+        mean, stderr = mean_and_error(at.held_out.each(*at.arguments))
         found = {"loss": mean, "stderr": stderr, "n": len(at.source)}
         return found, f"held-out loss {mean:.4f} +- {stderr:.4f} ({len(at.source)} examples)"
 
@@ -101,7 +101,7 @@ def _levels(at: Context, count: int) -> tuple[dict[str, Any], np.ndarray]:
 
 def _means(at: Context, times: np.ndarray, **options: Any) -> tuple[list[float], list[float]]:
     """Return the means over the examples at each time, and their standard errors."""
-    each = [_mean(at.held_out.each(*at.arguments, t=np.float32(t), **options)) for t in times]
+    each = [mean_and_error(at.held_out.each(*at.arguments, t=np.float32(t), **options)) for t in times]
     means, errors = ([float(value) for value in column] for column in zip(*each, strict=True))
     return means, errors
 
@@ -110,8 +110,3 @@ def _times(sde: SDE, levels: int) -> np.ndarray:
     """Return times from the least noise to the most, spaced as in the default grid of the SDE."""
     times = time_grid.default(sde, min(levels, sde.levels or levels) - 1)[::-1]
     return times if sde.levels else np.concatenate([[float(sde.t_min)], times[1:]])
-
-
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    stderr = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return float(values.mean()), float(stderr)

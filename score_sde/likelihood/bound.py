@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from score_sde.core import given
 from score_sde.core import keys as keys_
-from score_sde.core.arrays import Array, as_array, per_example_sum
+from score_sde.core.arrays import Array, as_array, mean_and_error, per_example_sum
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
@@ -52,9 +52,7 @@ class Bound(NamedTuple):
 
     def mean(self) -> tuple[float, float]:
         """Return the mean over the examples and its standard error, NaN for one example."""
-        n = len(self.value)
-        spread = float(self.value.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-        return float(self.value.mean()), spread
+        return mean_and_error(self.value)
 
 
 def variational_bound(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -66,6 +67,11 @@ class Parts:
     codec: Codec
     conditions: Conditions
     batch_size: int
+
+    @property
+    def nats_per_bit(self) -> float:
+        """Return the nats of one bit per dimension of the data."""
+        return math.prod(self.codec.data_shape) * math.log(2)
 
     def denoiser(self, params: Any) -> NetworkDenoiser:
         """Return the denoiser with these parameters of the network."""

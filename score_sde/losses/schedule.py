@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,8 +70,7 @@ class LearnedSchedule(Denoising):
     def measured(self, sde: SDE, t: Array, noised: Noised, bins: Any) -> Array:
         _, slope = jax.jvp(sde.log_snr, (t,), (jnp.ones_like(t),))
         squared = squared_error(sde, t, noised, "noise", unit, "half_sum")
-        size = math.prod(self.parts.codec.data_shape) * math.log(2)
-        return -(sde.t_max - sde.t_min) * slope * squared / size
+        return -(sde.t_max - sde.t_min) * slope * squared / self.parts.nats_per_bit
 
     def __call__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,7 +71,7 @@ class Hybrid(Headed):
     def of_variance(self, sde: SDE, t: Array, noised: Noised, bins: Bins) -> Array:
         assert sde.levels is not None
         stopped = noised._replace(predicted=with_stopped_mean(noised.predicted))
-        bits = level_term(sde, t, stopped, bins, "learned") / _nats_per_bit(self.parts)
+        bits = level_term(sde, t, stopped, bins, "learned") / self.parts.nats_per_bit
         return self.bound_weight * sde.levels * bits
 
 
@@ -129,7 +128,7 @@ class Variational(Denoising):
             rate = sde.diffusion_squared(t) / sde.variance(t)
             squared = squared_error(sde, t, noised, "noise", unit, "half_sum")
             nats = (sde.t_max - sde.t_min) * rate * squared
-        return nats / _nats_per_bit(self.parts)
+        return nats / self.parts.nats_per_bit
 
 
 def _check_chain(name: str, parts: Parts) -> None:
@@ -138,11 +137,6 @@ def _check_chain(name: str, parts: Parts) -> None:
             f"{name} needs the levels of a chain, and {type(parts.sde).__name__} has none; expected DDPM or "
             "CosineDDPM, or the objectives SecondMoment and PixelVariance, which train a variance in continuous time."
         )
-
-
-def _nats_per_bit(parts: Parts) -> float:
-    """Return the nats of one bit per dimension of the data."""
-    return math.prod(parts.codec.data_shape) * math.log(2)
 
 
 __all__ = ["Hybrid", "Variational"]
