@@ -18,10 +18,8 @@ from score_sde.denoisers import Denoiser
 from score_sde.sampling.base import Sampler, State
 from score_sde.sampling.checks import check_continuous, check_signal
 from score_sde.sampling.counting import evaluations
+from score_sde.sampling.multistep import Multistep, Step
 from score_sde.sde import SDE
-
-# Gauss-Legendre quadrature with two points integrates cubic polynomials exactly.
-_POINT = 3**-0.5
 
 
 def _level(sde: SDE, t: Array) -> Array:
@@ -29,61 +27,81 @@ def _level(sde: SDE, t: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class LMS(Sampler):
+class LMS(Multistep):
     """`LMS` is a linear multistep method: a step integrates the polynomial through the last noise predictions.
 
     y_s = y_t + sum_j noise_j times the integral from n_t to n_s of the j-th Lagrange polynomial. This is the method of
-    Adams and Bashforth on an uneven grid. The first steps have fewer predictions and a lower order. A step takes one
-    evaluation.
+    Adams and Bashforth on an uneven grid. A step takes one evaluation.
 
     Attributes:
         order: an integer from 1 to 4; order 1 is DDIM(0).
+        start: as in `Multistep`: 'joint' keeps the order, 'ramp' is the method of k-diffusion, whose first steps limit
+            the order to 2.
     """
 
     order: int = 4
+    start: str = "joint"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.order not in (1, 2, 3, 4):
-            raise InputError(f"LMS got order={self.order!r}; expected 1, 2, 3 or 4.")
+            raise InputError(f"{type(self).__name__} got order={self.order!r}; expected 1, 2, 3 or 4.")
+        self._check_start()
 
     @property
     def convergence_order(self) -> float:
-        """Return the order, but at most 2, because the first step is of order 1."""
-        return min(self.order, 2)
+        """Return the order, after a ramp at most 2."""
+        return self.order if self.start == "joint" else min(self.order, 2)
 
     def check(self, sde: SDE, grid: np.ndarray) -> None:
         check_signal(self, sde, grid)
 
-    def init(self, x: Array) -> State:
-        """Return (the last noise predictions, their noise levels, their number); the newest prediction is first."""
-        past = self.order - 1
-        return jnp.zeros((past, *x.shape), x.dtype), jnp.zeros(past, x.dtype), jnp.zeros((), jnp.int32)
+    def node(self, sde: SDE, t: Array) -> Array:
+        return _level(sde, t)
 
-    def step(
-        self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
-    ) -> tuple[Array, State, Array]:
-        sde, (noises, levels, known) = denoiser.sde, state
-        noises = jnp.concatenate([denoiser.noise(x, t, cond)[None], noises])
-        levels = jnp.concatenate([_level(sde, t)[None].astype(x.dtype), levels])
-        start, end = levels[0], _level(sde, s).astype(x.dtype)
-        by_order = jnp.stack([self._coefficients(levels, start, end, k) for k in range(1, self.order + 1)])
-        coefficients = by_order[jnp.minimum(known, self.order - 1)]
-        y = x / expand(sde.alpha(t), x) + jnp.tensordot(coefficients, noises, 1)
-        state = noises[: self.order - 1], levels[: self.order - 1], known + 1
-        return expand(sde.alpha(s), x) * y, state, evaluations(denoiser, x, t)
+    def prediction(self, denoiser: Denoiser, x: Array, t: Array, cond: Cond) -> Array:
+        return denoiser.noise(x, t, cond)
 
-    def _coefficients(self, levels: Array, start: Array, end: Array, order: int) -> Array:
-        """Return the integrals of the Lagrange polynomials through the first `order` levels, followed by zeros."""
-        middle, half = (start + end) / 2, (end - start) / 2
-        points = middle + half * jnp.asarray([-_POINT, _POINT], levels.dtype)
-        nodes, integrals = levels[:order], []
-        for j in range(order):
-            others = [k for k in range(order) if k != j]
-            # Unknown levels are equal, so their quotients are not finite. `step` does not use these quotients.
-            factors = [(points - nodes[k]) / (nodes[j] - nodes[k]) for k in others]
-            integrals.append(half * jnp.sum(jnp.prod(jnp.stack([jnp.ones_like(points), *factors]), axis=0)))
-        return jnp.stack([*integrals, *[jnp.zeros_like(start)] * (self.order - order)])
+    def between(self, sde: SDE, t: Array, s: Array) -> Step:
+        first, last = _level(sde, t), _level(sde, s)
+        return Step(first, last, sde.alpha(s) / sde.alpha(t), sde.alpha(s) * (last - first), None)
+
+    def moments(self, sde: SDE, t: Array, s: Array, number: int) -> list[Array]:
+        return [jnp.asarray(1 / (k + 1), jnp.result_type(float)) for k in range(number)]
+
+
+@dataclasses.dataclass(frozen=True)
+class LMSAncestral(LMS):
+    """`LMSAncestral` is LMS with ancestral noise: a step of LMS goes down to n_down, and noise goes up by n_up.
+
+    n_up = eta n_s sqrt(1 - n_s^2 / n_t^2), n_down = sqrt(n_s^2 - n_up^2), as in `EulerAncestral`.
+
+    Attributes:
+        order: an integer from 1 to 4; order 1 is EulerAncestral(eta).
+        start: as in `LMS`; with noise only 'ramp' is defined.
+        eta: a number from 0 to 1; eta = 0 is LMS.
+    """
+
+    start: str = "ramp"
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"LMSAncestral got eta={self.eta!r}; expected a number from 0 to 1.")
+        if self.eta > 0 and self.start == "joint":
+            raise InputError("LMSAncestral got start='joint' with noise; expected 'ramp', or eta=0.")
+
+    @property
+    def convergence_order(self) -> float:
+        """Return 1, or the order of LMS if eta is 0."""
+        return 1 if self.eta > 0 else super().convergence_order
+
+    def between(self, sde: SDE, t: Array, s: Array) -> Step:
+        if self.eta == 0:
+            return super().between(sde, t, s)
+        first, (last, up) = _level(sde, t), _ancestral(sde, t, s, self.eta)
+        return Step(first, last, sde.alpha(s) / sde.alpha(t), sde.alpha(s) * (last - first), sde.alpha(s) * up)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +166,11 @@ class DPM2Ancestral(DPM2):
         return 1 if self.eta > 0 else super().convergence_order
 
     def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
-        start, end = _level(sde, t), _level(sde, s)
-        up = self.eta * end * jnp.sqrt(1 - (end / start) ** 2)
-        return jnp.sqrt(jnp.maximum(end**2 - up**2, jnp.finfo(end.dtype).tiny)), up
+        return _ancestral(sde, t, s, self.eta)
+
+
+def _ancestral(sde: SDE, t: Array, s: Array, eta: float) -> tuple[Array, Array]:
+    """Return (n_down, n_up) of a step with ancestral noise."""
+    start, end = _level(sde, t), _level(sde, s)
+    up = eta * end * jnp.sqrt(1 - (end / start) ** 2)
+    return jnp.sqrt(jnp.maximum(end**2 - up**2, jnp.finfo(end.dtype).tiny)), up
