@@ -259,31 +259,61 @@ def test_the_cheapest_steps_are_those_of_brute_force(m, data):
     assert total(places) == pytest.approx(least)
 
 
+TWO_STDS = np.asarray([0.05, 1.0])
+
+
+def exact_gamma(chain, levels):
+    variance, alpha2 = np.asarray(chain.variance(levels), float), np.asarray(chain.alpha(levels), float) ** 2
+    return np.mean(variance[:, None] / (alpha2[:, None] * TWO_STDS**2 + variance[:, None]), axis=1)
+
+
+def bound_of_steps(chain, times):
+    """Return the bound of Gaussian data but for a constant, with one optimal variance for both dimensions."""
+    total = 0.0
+    for t, s in itertools.pairwise(times):
+        marginal = [float(chain.alpha(u)) ** 2 * TWO_STDS**2 + float(chain.variance(u)) for u in (s, t)]
+        r, v = (float(part) for part in chain.transition(s, t))
+        # Var(x_s | x_t) of jointly Gaussian x_s and x_t, without C.
+        exact = np.mean(marginal[0] - (r * marginal[0]) ** 2 / marginal[1])
+        total += np.log(exact / (v * float(chain.variance(s)) / float(chain.variance(t)))) / 2
+    return total
+
+
 def test_the_optimal_grid_has_the_least_bound_of_gaussian_data():
     """With one variance for both dimensions the bound depends on the grid; V is the mean of both reverse variances."""
-    chain, std, n = ss.DDPM(60), np.asarray([0.05, 1.0]), 4
+    chain, n = ss.DDPM(60), 4
     levels = np.arange(1, 61) / 60
-    variance, alpha2 = np.asarray(chain.variance(levels), float), np.asarray(chain.alpha(levels), float) ** 2
-    gamma = np.mean(variance[:, None] / (alpha2[:, None] * std**2 + variance[:, None]), axis=1)
-    table = ss.MomentTable(levels, chain.log_snr(levels), gamma)
+    table = ss.MomentTable(levels, chain.log_snr(levels), exact_gamma(chain, levels))
     grid = ss.time_grid.optimal(chain, n, table)
     assert len(grid) == n + 1
-
-    def bound(times):
-        total = 0.0
-        for t, s in itertools.pairwise(times):
-            marginal = [float(chain.alpha(u)) ** 2 * std**2 + float(chain.variance(u)) for u in (s, t)]
-            r, v = (float(part) for part in chain.transition(s, t))
-            # Var(x_s | x_t) of jointly Gaussian x_s and x_t, without C.
-            exact = np.mean(marginal[0] - (r * marginal[0]) ** 2 / marginal[1])
-            total += np.log(exact / (v * float(chain.variance(s)) / float(chain.variance(t)))) / 2
-        return total
-
-    assert bound(grid) < bound(ss.time_grid.uniform(chain, n)) - 1e-3
+    least = bound_of_steps(chain, grid)
+    assert least < bound_of_steps(chain, ss.time_grid.uniform(chain, n)) - 1e-3
     draws = np.random.default_rng(0)
     for _ in range(100):
         inner = draws.choice(np.arange(2, 60), n - 1, replace=False)
-        assert bound(grid) <= bound(np.asarray([60, *np.sort(inner)[::-1], 1]) / 60) + 1e-6
+        assert least <= bound_of_steps(chain, np.asarray([60, *np.sort(inner)[::-1], 1]) / 60) + 1e-6
+
+
+def test_an_optimal_grid_from_a_measured_table_is_nearly_optimal():
+    """At much noise the standard error of Gamma is larger than 1 - Gamma; C of one level alone would often be 0."""
+    chain, n, error = ss.DDPM(1000), 9, 0.01
+    levels = np.round(np.linspace(1, 1000, 60)) / 1000
+    gamma, draws = exact_gamma(chain, levels), np.random.default_rng(0)
+    exact = ss.MomentTable(levels, chain.log_snr(levels), gamma)
+    measured = gamma + error * draws.standard_normal(60)
+    assert np.sum(measured[-20:] > 1) > 3
+    table = ss.MomentTable(levels, chain.log_snr(levels), measured, np.full(60, error))
+    assert np.all(np.diff(table.rising_x0_variance()) >= 0)
+    np.testing.assert_allclose(exact.rising_x0_variance(), exact.x0_variance(chain, levels), rtol=5e-3)
+    least, of_table, even = (
+        bound_of_steps(chain, grid)
+        for grid in (
+            ss.time_grid.optimal(chain, n, exact),
+            ss.time_grid.optimal(chain, n, table),
+            ss.time_grid.uniform(chain, n),
+        )
+    )
+    assert least <= of_table < least + 0.3 * (even - least)
 
 
 def test_spacings_have_the_published_levels():

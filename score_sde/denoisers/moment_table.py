@@ -11,6 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 from score_sde.core import npz
 from score_sde.core.arrays import Array, as_array, is_concrete, to_time
@@ -83,6 +84,17 @@ class MomentTable(eqx.Module):
         )
         c = jnp.exp(-level) * (1 - gamma)
         return jnp.clip(c, 0, largest)
+
+    def rising_x0_variance(self) -> np.ndarray:
+        """Return C at the times of the table, made to rise with noise: isotonic regression, weights 1 / stderr^2, (n,).
+
+        E Var[x_0 | x_t] rises with the noise level (the minimum mean square error falls with the SNR: Guo et al. 2005,
+        arXiv:cs/0412108). At much noise 1 - Gamma is smaller than its standard error, so measured values may be 0.
+        """
+        scale = np.exp(-self.log_snr)
+        c, error = np.maximum(scale * (1 - self.gamma), 0), scale * self.stderr
+        weights = None if np.any(error == 0) else 1 / error**2
+        return np.asarray(isotonic_regression(c, weights=weights).x)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table as an npz file, whole or not at all."""

@@ -129,7 +129,7 @@ def optimal(sde: SDE, n: int, table: MomentTable | str) -> np.ndarray:
     if not np.isclose(times[-1], float(sde.t_max), rtol=1e-5):
         raise InputError(f"The table of moments ends at t = {times[-1]:g}; expected t_max = {float(sde.t_max):g}.")
     with jax.enable_x64(True):
-        cost = _step_costs(sde, times, np.asarray(moments.x0_variance(sde, times), np.float64))
+        cost = _step_costs(sde, times, moments.rising_x0_variance())
     chosen = cheapest(cost, n)
     return sde.nearest(times[chosen][::-1].copy())
 
