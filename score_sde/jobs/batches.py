@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,8 +11,10 @@ import numpy as np
 
 from score_sde.core import keys as keys_
 from score_sde.data import Batch, Examples
+from score_sde.jobs import runner
 from score_sde.jobs.evaluation import Context
 from score_sde.jobs.parts import Columns
+from score_sde.parallel import processes
 
 
 class OfBatch(abc.ABC):
@@ -27,6 +30,7 @@ class OfBatch(abc.ABC):
         self.at, self.devices = at, at.devices.local
         self.denoiser = at.denoiser(self.devices)
         self._size = self.devices.padded(size)
+        self.trained_dequantised = bool(getattr(at.experiment.objective, "dequantises", True))
         self._examples = at.examples if examples is None else examples
 
     @abc.abstractmethod
@@ -52,3 +56,27 @@ class OfBatch(abc.ABC):
         label = {} if batch["cond"] is None or "label" not in batch["cond"] else {"label": batch["cond"]["label"]}
         columns = self.columns(values, cond, keys, numbers[place])
         return label | {name: column[: len(numbers)] for name, column in columns.items()}
+
+
+def measured(
+    at: Context, name: str, n: int, make: Callable[[int], OfBatch]
+) -> tuple[OfBatch, dict[str, np.ndarray], float] | None:
+    """Return (the computation, its columns of n examples, seconds), resumed from its parts; None but for process 0.
+
+    The columns are also in `name`.npz of the evaluation's folder.
+
+    Args:
+        at: arguments of the evaluation.
+        name: name of the evaluation.
+        n: number of examples, numbered from 0.
+        make: returns the computation for batches of a given size.
+    """
+    parts, archive = at.parts(name), at.folder / f"{name}.npz"
+    size = runner.equal_batches(n, at.batch_size)
+    compute = make(size)
+    runner.run(parts, n, size, compute, "examples")
+    if not processes.is_first():
+        return None
+    seconds = parts.merge(archive, n)
+    with np.load(archive) as arrays:
+        return compute, {column: arrays[column] for column in arrays.files}, seconds

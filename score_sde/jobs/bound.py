@@ -16,12 +16,10 @@ from score_sde.core.errors import InputError
 from score_sde.data import Examples
 from score_sde.denoisers import MomentTable
 from score_sde.denoisers.reverse_variance import check_kind
-from score_sde.jobs import runner
-from score_sde.jobs.batches import OfBatch
+from score_sde.jobs.batches import OfBatch, measured
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.parts import Columns
 from score_sde.likelihood import noise_moments, variational_bound
-from score_sde.parallel import processes
 from score_sde.sampling import time_grid
 from score_sde.sde import SDE
 
@@ -67,14 +65,10 @@ class VariationalBound(Evaluation):
 
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
         n = min(self.first or len(at.source), len(at.source))
-        parts, archive = at.parts(self.name), at.folder / f"{self.name}.npz"
-        size = runner.equal_batches(n, at.batch_size)
-        runner.run(parts, n, size, _Bounds(self, at, size), "examples")
-        if not processes.is_first():
+        result = measured(at, self.name, n, lambda size: _Bounds(self, at, size))
+        if result is None:
             return {}, ""
-        seconds = parts.merge(archive, n)
-        with np.load(archive) as arrays:
-            columns = {name: arrays[name] for name in arrays.files}
+        _, columns, seconds = result
         mean, stderr = mean_and_error(columns["bits_per_dim"])
         terms = {
             name.removeprefix(_TERM): mean_and_error(column)
@@ -104,8 +98,7 @@ class _Bounds(OfBatch):
         super().__init__(at, size)
         self._settings = settings
         sde = self.denoiser.sde
-        trained_with = bool(getattr(at.experiment.objective, "dequantises", True))
-        self._dequantise = trained_with if settings.dequantise is None else settings.dequantise
+        self._dequantise = self.trained_dequantised if settings.dequantise is None else settings.dequantise
         self._grid = None if settings.steps is None else time_grid.default(sde, settings.steps)
 
     def columns(self, values: jax.Array, cond: Any, keys: jax.Array, numbers: np.ndarray) -> Columns:
@@ -132,7 +125,8 @@ class _Bounds(OfBatch):
 class NoiseMoments(Evaluation):
     """`NoiseMoments` measures Gamma(t) = E |E[noise | x_t]|^2 / D, from which the optimal reverse variance follows.
 
-    One pass over the training data is enough for every sub-sequence of levels (Bao et al. 2022, arXiv:2201.06503). The
+    One pass over the training data is enough for every sub-sequence of levels (Bao et al. 2022, arXiv:2201.06503).
+    Whole numbers are dequantised if the model was trained on dequantised values. The
     table goes to noise_moments.npz; the guide Analytic(table='WORKDIR/eval/noise_moments.npz') uses it, and so does the
     time grid dict(name='optimal', n=25, table=...).
 
@@ -157,18 +151,15 @@ class NoiseMoments(Evaluation):
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
         examples = at.split("train")
         n = min(self.n or len(examples), len(examples))
-        parts, archive = at.parts(self.name), at.folder / f"{self.name}.npz"
-        size = runner.equal_batches(n, at.batch_size)
-        compute = _Moments(self, at, size, examples)
-        runner.run(parts, n, size, compute, "examples")
-        if not processes.is_first():
+        result = measured(at, self.name, n, lambda size: _Moments(self, at, size, examples))
+        if result is None:
             return {}, ""
-        seconds = parts.merge(archive, n)
-        with np.load(archive) as arrays:
-            moments = arrays["moments"]
+        compute, columns, seconds = result
+        moments = columns["moments"]
         gamma = moments.mean(axis=0)
         stderr = moments.std(axis=0, ddof=1) / math.sqrt(n) if n > 1 else np.zeros_like(gamma)
-        sde, times = compute.denoiser.sde, compute.times
+        sde = compute.denoiser.sde
+        times, archive = _times(sde, self.levels), at.folder / f"{self.name}.npz"
         log_snr = np.asarray(sde.log_snr(times), np.float64)
         table = MomentTable(times, log_snr, gamma, stderr)
         table.save(archive)
@@ -186,7 +177,8 @@ class _Moments(OfBatch):
         self.times = _times(self.denoiser.sde, settings.levels)
 
     def columns(self, values: jax.Array, cond: Any, keys: jax.Array, numbers: np.ndarray) -> Columns:
-        x0, _ = self.at.experiment.codec.encode(values, keys_.fold(keys, "encode"))
+        noise = keys_.fold(keys, "encode") if self.trained_dequantised else None
+        x0, _ = self.at.experiment.codec.encode(values, noise)
         return {"moments": noise_moments(self.denoiser, x0, keys, self.times, cond=cond)}
 
 

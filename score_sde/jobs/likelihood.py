@@ -10,13 +10,11 @@ import numpy as np
 
 from score_sde.core.checks import require_whole
 from score_sde.core.errors import DivergenceError
-from score_sde.jobs import runner
-from score_sde.jobs.batches import OfBatch
+from score_sde.jobs.batches import OfBatch, measured
 from score_sde.jobs.evaluation import Context, Evaluation
 from score_sde.jobs.parts import Columns
 from score_sde.likelihood import BitsPerDim, bits_per_dim
 from score_sde.ode import check_tolerances
-from score_sde.parallel import processes
 
 _TERM = "term."  # prefix of the names of the codec's terms in a file
 
@@ -56,13 +54,11 @@ class Likelihood(Evaluation):
 
     def run(self, at: Context) -> tuple[dict[str, Any], str]:
         n = min(self.first or len(at.source), len(at.source))
-        parts, archive = at.parts(self.name), at.folder / f"{self.name}.npz"
-        size = runner.equal_batches(n, at.batch_size)
-        runner.run(parts, n, size, _OfBatch(self, at, size), "examples")
-        if not processes.is_first():
+        result = measured(at, self.name, n, lambda size: _OfBatch(self, at, size))
+        if result is None:
             return {}, ""
-        seconds = parts.merge(archive, n)
-        bits = _read(archive, at.experiment.codec.is_bound)
+        _, columns, seconds = result
+        bits = _of_columns(columns, at.experiment.codec.is_bound)
         summary = bits.summary()
         terms = {"prior": bits.prior, "divergence": bits.divergence} | bits.terms
         found = {
@@ -117,8 +113,7 @@ class _OfBatch(OfBatch):
         return {"bits_per_dim": bits.value} | columns
 
 
-def _read(archive: Any, is_bound: bool) -> BitsPerDim:
-    with np.load(archive) as arrays:
-        fields = {name: arrays[name] for name in BitsPerDim._fields if name in arrays}
-        terms = {name.removeprefix(_TERM): arrays[name] for name in arrays.files if name.startswith(_TERM)}
-        return BitsPerDim(value=arrays["bits_per_dim"], terms=terms, is_bound=is_bound, **fields)
+def _of_columns(columns: dict[str, np.ndarray], is_bound: bool) -> BitsPerDim:
+    fields: dict[str, Any] = {name: columns[name] for name in BitsPerDim._fields if name in columns}
+    terms = {name.removeprefix(_TERM): column for name, column in columns.items() if name.startswith(_TERM)}
+    return BitsPerDim(value=columns["bits_per_dim"], terms=terms, is_bound=is_bound, **fields)
