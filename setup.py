@@ -20,7 +20,7 @@ test = [
     "pytest>=8",
     "pytest-xdist>=3.8",
     "ruff>=0.8",
-    "scipy>=1.12",
+    "scipy>=1.14",
 ]
 
 setup(

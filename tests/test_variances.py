@@ -25,7 +25,7 @@ from score_sde.denoisers.reverse_variance import (
 from score_sde.experiment import Experiment
 from score_sde.losses.denoising import Noised
 from score_sde.losses.variational import level_term
-from score_sde.sampling.time_grid import cheapest
+from score_sde.sampling.time_grid.optimal import cheapest
 
 STD = np.asarray([0.3, 1.2])
 KEY = jax.random.split(jax.random.key(0), 1)

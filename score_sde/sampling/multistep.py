@@ -129,8 +129,16 @@ class Multistep(Sampler):
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: Memory, cond: Cond = None
     ) -> tuple[Array, Memory, Array]:
-        sde = denoiser.sde
         value = self.prediction(denoiser, x, t, cond)
+        x, std, memory = self.advance(denoiser.sde, x, value, t, s, state)
+        if std is not None:
+            x = x + expand(std.astype(x.dtype), x) * keys_.normal(keys, x.shape[1:], x.dtype)
+        return x, memory, evaluations(denoiser, x, t)
+
+    def advance(
+        self, sde: SDE, x: Array, value: Array, t: Array, s: Array, state: Memory
+    ) -> tuple[Array, Array | None, Memory]:
+        """Return (x_s without noise, standard deviation of the noise or None, memory) from the prediction at x_t."""
         if self.corrector:
             x = self._corrected(sde, x, value, state)
         values = jnp.concatenate([value[None], state.values])
@@ -143,8 +151,6 @@ class Multistep(Sampler):
         step = self.between(sde, begin, s)
         added = self._integral(sde, step, begin, s, values[: self.order], nodes[: self.order], known)
         x_s = expand(step.keep.astype(x.dtype), x) * x_begin + added
-        if step.std is not None:
-            x_s = x_s + expand(step.std.astype(x.dtype), x) * keys_.normal(keys, x.shape[1:], x.dtype)
         m = len(state.nodes)
         memory = Memory(
             values=values[:m],
@@ -155,7 +161,7 @@ class Multistep(Sampler):
             times=jnp.stack([t, s]).astype(x.dtype) if self.corrector else (),
             start=start,
         )
-        return x_s, memory, evaluations(denoiser, x, t)
+        return x_s, step.std, memory
 
     def _integral(self, sde: SDE, step: Step, t: Array, s: Array, values: Array, nodes: Array, usable: Array) -> Array:
         """Return scale times the integral of the polynomial through the first usable values, of order 1 at an end.

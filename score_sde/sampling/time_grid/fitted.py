@@ -1,0 +1,256 @@
+"""This module fits time grids: n steps where a sampler errs least on a model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from score_sde.core.arrays import mean_and_error
+from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Cond
+from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.keys import check_seed
+from score_sde.denoisers import Denoiser
+from score_sde.denoisers.inputs import as_denoiser
+from score_sde.sampling.base import Sampler, sample
+from score_sde.sampling.checks import check_sampler
+from score_sde.sampling.time_grid.named import check_steps, karras, uniform
+from score_sde.sampling.time_grid.search import Axis, least_calls, search
+
+CALLS = 200  # walks of the search, if no budget is given
+_EXAMPLES, _EXAMPLES_OF_LAWS, _BLOCKS = 128, 512, 4
+_ACCURATE, _LEAST_ACCURATE = 16, 256  # steps of an accurate walk: a multiple of n, and at least
+
+
+class Fit(NamedTuple):
+    """`Fit` says what a fitted grid gained, on starting points that it was not fitted on.
+
+    The error of a walk is its distance from an accurate walk: for a sampler without noise the root mean square
+    difference of x at the end, in the mean over the examples; for a sampler with noise the root of the energy distance
+    between the sets of samples, in the mean over four blocks.
+
+    Attributes:
+        error: error on the fitted grid.
+        stderr: its standard error.
+        default: name of the best grid of `time_grid` with as many steps, among uniform, karras and log_snr.
+        default_error: error on that grid.
+        gain: default_error - error, in the mean over pairs.
+        gain_stderr: standard error of the gain.
+        kept: whether the fitted grid was better; otherwise the grid is the default one, with gain 0.
+        evaluations: network evaluations that the fit took, of all examples together.
+        examples: number of starting points of the fit, and of other ones for the error.
+        seed: the seed of the starting points.
+        sampler: the sampler, as text.
+    """
+
+    error: float
+    stderr: float
+    default: str
+    default_error: float
+    gain: float
+    gain_stderr: float
+    kept: bool
+    evaluations: int
+    examples: int
+    seed: int
+    sampler: str
+
+
+class FittedGrid(np.ndarray):
+    """`FittedGrid` is a time grid, an array (n + 1,), with the attribute `fit`: a `Fit`, or None in derived arrays."""
+
+    fit: Fit | None
+
+    def __new__(cls, times: Any, fit: Fit | None = None) -> FittedGrid:
+        grid = np.asarray(times, np.float64).view(cls)
+        grid.fit = fit
+        return grid
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.fit = None
+
+
+@dataclasses.dataclass
+class _Walks:
+    """`_Walks` walks from the same starting points, and counts the evaluations."""
+
+    denoiser: Denoiser
+    sampler: Sampler
+    shape: tuple[int, ...]
+    cond: Cond
+    n: int
+    seed: int
+    first: int
+    options: dict[str, Any]
+    noisy: bool = False
+    evaluations: int = 0
+
+    def end(self, grid: np.ndarray, seed: int | None = None, x: np.ndarray | None = None) -> np.ndarray:
+        """Return x at the end of a walk, (n, dimensions)."""
+        samples = sample(
+            self.denoiser,
+            self.sampler,
+            grid,
+            self.shape,
+            n=self.n,
+            seed=self.seed if seed is None else seed,
+            first=self.first,
+            cond=self.cond,
+            x=x,
+            denoise=False,
+            **self.options,
+        )
+        self.evaluations += int(samples.nfe.sum())
+        return samples.x.reshape(self.n, -1).astype(np.float64)
+
+    def errors(self, x: np.ndarray, accurate: np.ndarray) -> np.ndarray:
+        """Return the error of each example, or of each block of examples if the sampler draws noise."""
+        if not self.noisy:
+            return np.sqrt(np.mean((x - accurate) ** 2, axis=1))
+        blocks = zip(np.array_split(x, _BLOCKS), np.array_split(accurate, _BLOCKS), strict=True)
+        return np.asarray([_root_energy_distance(*pair) for pair in blocks])
+
+
+def _root_energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the root of 2 E |X - Y| - E |X - X'| - E |Y - Y'| of two sets, per root of the dimensions."""
+    distance = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
+    return math.sqrt(max(distance, 0.0) / math.sqrt(x.shape[1]))
+
+
+def fitted(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    n: int,
+    *,
+    shape: tuple[int, ...] | None = None,
+    cond: Cond = None,
+    examples: int | None = None,
+    seed: int = 0,
+    budget: int | None = None,
+    batch_size: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+) -> FittedGrid:
+    """Return n steps where this sampler errs least on this denoiser: shape (n + 1,), with the attribute `fit`.
+
+    Walks of n steps are compared with a walk of many steps, 16 n or 256, from the same starting points. A search by
+    walks (COBYQA) starts from the best of the grids uniform, karras and log_snr, and changes the lengths of the steps
+    in log-SNR smoothly along the grid. The best grid is then measured on other starting points. If the default grid is
+    better on those, the default grid is returned. The result is a function of the arguments.
+
+    A sampler that draws noise is compared by the distance of its samples from accurate samples. On a chain the
+    times are levels.
+
+    Args:
+        denoiser: the denoiser that will be sampled, with its guides and clipping; or a `Model`.
+        sampler: the sampler that will be used.
+        n: number of steps.
+        shape: shape of one example; None for a denoiser that knows it.
+        cond: None, or conditions by name with leading axis `examples`.
+        examples: number of starting points; None for 128, or 512 if the sampler draws noise.
+        seed: the seed of the starting points.
+        budget: network evaluations of all examples together; None for 200 walks and what they are compared with.
+        batch_size, sharding: as in `sample`.
+
+    Raises:
+        InputError: for input that cannot be used, and for a budget that is too small.
+        DivergenceError: if the accurate walk is not finite.
+    """
+    denoiser = as_denoiser(denoiser)
+    check_steps(n)
+    check_sampler(sampler, Sampler)
+    check_seed(seed)
+    if sampler.chooses_steps:
+        raise InputError(
+            f"{type(sampler).__name__} chooses its own steps; expected a sampler of fixed steps, as UniPC()."
+        )
+    shape = denoiser.shape if shape is None else tuple(shape)
+    if shape is None:
+        raise InputError("shape is None, and the denoiser does not know its shape; expected the shape of one example.")
+    for name, value in (("examples", examples), ("budget", budget)):
+        if value is not None:
+            require_whole(f"{name} of fitted", value, 2 * _BLOCKS)
+    options = {"batch_size": batch_size, "sharding": sharding}
+    noisy = _draws_noise(_Walks(denoiser, sampler, shape, _first_rows(cond), 2, seed, 0, options), n)
+    count = (_EXAMPLES_OF_LAWS if noisy else _EXAMPLES) if examples is None else examples
+    fit_on, measured_on = (
+        _Walks(denoiser, sampler, shape, cond, count, seed, first, options, noisy) for first in (0, count)
+    )
+    axis = Axis(denoiser.sde)
+    return _fitted(axis, fit_on, measured_on, n, budget)
+
+
+def _fitted(axis: Axis, fit_on: _Walks, measured_on: _Walks, n: int, budget: int | None) -> FittedGrid:
+    levels = fit_on.denoiser.sde.levels
+    steps = max(_ACCURATE * n, _LEAST_ACCURATE)
+    fine = axis.even(steps if levels is None else min(steps, levels - 1))
+    grids = _defaults(axis, fit_on.denoiser.sde, n)
+    accurate = fit_on.end(fine)
+    of_accurate = fit_on.evaluations
+
+    def loss(grid: np.ndarray) -> float:
+        try:
+            return float(fit_on.errors(fit_on.end(grid), accurate).mean())
+        except DivergenceError:
+            return math.inf
+
+    losses = {name: loss(grid) for name, grid in grids.items()}
+    default = min(losses, key=losses.__getitem__)
+    walk = (fit_on.evaluations - of_accurate) // len(grids)
+    spent = fit_on.evaluations + of_accurate + 2 * walk
+    grid = search(axis, grids[default], loss, _calls(budget, spent, walk, n, fit_on.n))
+    accurate = measured_on.end(fine)
+    before, after = (measured_on.errors(measured_on.end(each), accurate) for each in (grids[default], grid))
+    kept = bool(after.mean() < before.mean())
+    if not kept:
+        grid, after = grids[default], before
+    fit = Fit(
+        *mean_and_error(after),
+        default,
+        float(before.mean()),
+        *mean_and_error(before - after),
+        kept,
+        fit_on.evaluations + measured_on.evaluations,
+        fit_on.n,
+        fit_on.seed,
+        str(fit_on.sampler),
+    )
+    return FittedGrid(grid, fit)
+
+
+def _calls(budget: int | None, spent: int, walk: int, n: int, examples: int) -> int:
+    """Return the number of walks of the search; raise InputError for a budget that is too small."""
+    if budget is None:
+        return CALLS
+    calls = (budget - spent) // walk
+    if calls < least_calls(n):
+        raise InputError(
+            f"budget is {budget} network evaluations; expected at least {spent + least_calls(n) * walk} to fit {n} "
+            f"steps on {examples} examples: use a larger budget, or fewer examples."
+        )
+    return calls
+
+
+def _defaults(axis: Axis, sde: Any, n: int) -> dict[str, np.ndarray]:
+    """Return the grids with which the search may begin; at alpha = 0 the grid even in log-SNR begins at -14."""
+    grids = {"uniform": uniform(sde, n), "log_snr": axis.even(n)}
+    with contextlib.suppress(InputError):  # karras is not defined if alpha(t_max) = 0
+        grids["karras"] = karras(sde, n)
+    return {name: grid for name, grid in grids.items() if np.all(np.diff(grid) < 0)}
+
+
+def _first_rows(cond: Cond) -> Cond:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:2], cond)
+
+
+def _draws_noise(walks: _Walks, n: int) -> bool:
+    """Return whether two walks from the same points with other keys end at other points."""
+    sde = walks.denoiser.sde
+    x = walks.denoiser.sde.prior_std * np.ones((2, *walks.shape), np.float32)
+    grid = uniform(sde, min(n, 4))
+    return bool(np.any(walks.end(grid, seed=0, x=x) != walks.end(grid, seed=1, x=x)))
