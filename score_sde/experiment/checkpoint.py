@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from score_sde.core.digests import digest
 from score_sde.core.errors import DivergenceError, InputError, StorageError
 from score_sde.experiment import manifest
 from score_sde.experiment.state import TrainState, items_of
@@ -222,16 +223,6 @@ class Checkpoints:
             f"The checkpoint of step {step} could not be written to {self.folder} ({_short(error)}); {last} safe: "
             "free disk space and run the same command again."
         )
-
-
-def digest(tree: Any) -> str:
-    """Return a BLAKE2b digest of the names, dtypes, shapes and bytes of a pytree's arrays, in hexadecimal."""
-    total = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
-        total.update(array.reshape(-1).view(np.uint8).data)
-    return total.hexdigest()
 
 
 def _digest_of_json(value: Any) -> str:

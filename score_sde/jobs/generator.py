@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from score_sde.core.precision import products
 from score_sde.data import Codec
 from score_sde.denoisers import Denoiser
 from score_sde.experiment.guides import guided, read_guides, read_sampler
+from score_sde.jobs import results
+from score_sde.jobs.grids import Fitting, fitted_once, fitting_of
 from score_sde.parallel import processes
 from score_sde.sampling import time_grid
 from score_sde.sampling.checks import read_by
@@ -57,6 +60,7 @@ class Generator:
 
     Attributes:
         sampler, grid, seed, denoise, batch_size, sharding: arguments of `sampling.sample`.
+        fitting: how the grid is fitted; None for a grid that needs no fit. `grid` is a default grid until then.
         precision: precision of float32 products, as in `core.precision.products`.
         guides: specs of the guides, applied in order.
         asked: the requested conditions by name.
@@ -65,6 +69,7 @@ class Generator:
 
     sampler: sampling.Sampler
     grid: np.ndarray
+    fitting: Fitting | None
     seed: int
     denoise: bool
     batch_size: int
@@ -99,11 +104,15 @@ class Generator:
             require_whole(f"sample.{name}", spec[name], 1)
         check_seed(spec.seed, "sample.seed")
         sampler = read_sampler(spec.sampler, codec)
-        grid = config_.build(time_grid, spec.grid, denoiser.sde)
+        fitting = fitting_of(spec.grid)
+        # Until the grid is fitted, and for weights that still change, a default grid stands in for it.
+        spec_of_grid = spec.grid if fitting is None else {"name": "default", "n": fitting.n}
+        grid = config_.build(time_grid, spec_of_grid, denoiser.sde)
         sampler.check(denoiser.sde, grid)
         made = cls(
             sampler=sampler,
             grid=grid,
+            fitting=fitting,
             seed=spec.seed,
             denoise=spec.denoise,
             batch_size=spec.batch_size,
@@ -118,6 +127,13 @@ class Generator:
         if asking:
             given.checked(asked, reads, 1)
         return made
+
+    def with_fitted_grid(self, denoiser: Denoiser, folder: pathlib.Path, identity: results.Identity) -> Generator:
+        """Return the generator with its grid fitted on this denoiser, or this generator; the grid's file is kept."""
+        if self.fitting is None:
+            return self
+        grid = fitted_once(self, denoiser, self.fitting, folder, identity)
+        return dataclasses.replace(self, grid=grid)
 
     def reads(self, denoiser: Denoiser) -> Conditions:
         """Return the conditions that a guided denoiser or the sampler reads."""

@@ -106,6 +106,7 @@ def draw(experiment: Experiment, trained: Trained, root: pathlib.Path, n: int, b
     if processes.is_first():
         folder.mkdir(parents=True, exist_ok=True)  # an unwritable workdir fails now, not after an hour of drawing
     denoiser = placed(model.denoiser, devices)
+    generator = generator.with_fitted_grid(denoiser, root / "grids", identity)
     name = "images" if len(model.codec.data_shape) == 3 else "points"
 
     def columns(numbers: np.ndarray) -> Columns:

@@ -55,6 +55,7 @@ class BitsPerDim(NamedTuple):
         accepted, rejected: steps of the solves, summed over the draws, int32.
         is_bound: True if the value is an upper bound of -log2 P(values) / D, as with dequantisation noise; False if the
             value is exact.
+        solve_error: with a grid, an upper estimate of the solve's error, as in `LogProb`; None with adaptive steps.
     """
 
     value: np.ndarray
@@ -66,6 +67,7 @@ class BitsPerDim(NamedTuple):
     accepted: np.ndarray
     rejected: np.ndarray
     is_bound: bool
+    solve_error: np.ndarray | None = None
 
     def summary(self) -> Summary:
         """Return the mean over the examples, with its standard error split into its sources."""
@@ -93,6 +95,7 @@ def bits_per_dim(
     atol: float = 1e-5,
     chunk: int = 16,
     precision: str = "highest",
+    grid: ArrayLike | None = None,
 ) -> BitsPerDim:
     """Compute -log2 of the probability (or the density) of data, per dimension, on the data's own scale.
 
@@ -109,7 +112,7 @@ def bits_per_dim(
         keys: one random key per example, shape (batch,), for the codec and the probes; None if neither is random.
         codec: map between the data's scale and the model's; None for the codec of a `denoiser` that is a model.
         draws: number of the codec's draws in the mean.
-        cond, prior, trace, probes, probe, rtol, atol, chunk, precision: as in `log_prob`.
+        cond, prior, trace, probes, probe, rtol, atol, chunk, precision, grid: as in `log_prob`.
 
     Raises:
         InputError: for values that the codec does not accept, a codec term without a bound, and input that
@@ -133,6 +136,7 @@ def bits_per_dim(
         )
     options: dict[str, Any] = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk}
     options |= {"rtol": rtol, "atol": atol, "cond": cond, "prior": prior, "precision": precision}
+    options["grid"] = grid
     size = math.prod(codec.data_shape)
 
     def folded(purpose: str, k: int) -> Array | None:
@@ -167,7 +171,8 @@ def _in_bits(out: LogProb, terms: dict[str, Array], size: int, is_bound: bool) -
     prior, divergence = -bits(out.prior), -bits(out.divergence)
     value = np.sum([prior, divergence, *named.values()], axis=0)
     nfe, accepted, rejected = (np.asarray(count) for count in (out.nfe, out.accepted, out.rejected))
-    return BitsPerDim(value, bits(out.stderr), prior, divergence, named, nfe, accepted, rejected, is_bound)
+    of_solve = None if out.solve_error is None else bits(out.solve_error)
+    return BitsPerDim(value, bits(out.stderr), prior, divergence, named, nfe, accepted, rejected, is_bound, of_solve)
 
 
 def _average(drawn: Sequence[BitsPerDim]) -> BitsPerDim:
@@ -180,7 +185,8 @@ def _average(drawn: Sequence[BitsPerDim]) -> BitsPerDim:
     counts = {name: stacked(name).sum(axis=0) for name in ("nfe", "accepted", "rejected")}
     stderr = np.sqrt((stacked("stderr") ** 2).sum(axis=0)) / len(drawn)
     terms = jax.tree.map(lambda *values: np.mean(values, axis=0), *[one.terms for one in drawn])
-    return BitsPerDim(**means, stderr=stderr, terms=terms, **counts, is_bound=drawn[0].is_bound)
+    of_solve = None if drawn[0].solve_error is None else stacked("solve_error").mean(axis=0)
+    return BitsPerDim(**means, stderr=stderr, terms=terms, **counts, is_bound=drawn[0].is_bound, solve_error=of_solve)
 
 
 def _with_bounds(terms: dict[str, Array | None], codec: Codec, batch: int) -> dict[str, Array]:

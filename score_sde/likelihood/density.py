@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from score_sde import ode
@@ -22,6 +23,8 @@ from score_sde.core.jit import module_jit
 from score_sde.core.precision import check_precision
 from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape
+from score_sde.sampling.checks import check_grid
+from score_sde.sde import SDE
 
 TRACES = ("hutchinson", "exact")
 PROBES = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
@@ -46,6 +49,8 @@ class LogProb(NamedTuple):
         status: 0 if solved, otherwise the reason of the failure as in `ode.Solution`, int32 (batch,).
         prior: log-density of the latent under the prior, in nats, (batch,).
         divergence: the integral of the flow's divergence from t_min to t_max, in nats, (batch,).
+        solve_error: with a grid, the difference from the value on every second time of the grid, in nats, (batch,): the
+            error of the coarser solve, and an upper estimate of the error of this one. None with adaptive steps.
     """
 
     value: Array
@@ -57,6 +62,7 @@ class LogProb(NamedTuple):
     status: Array
     prior: Array
     divergence: Array
+    solve_error: Array | None = None
 
 
 def log_prob(
@@ -73,6 +79,7 @@ def log_prob(
     atol: float = 1e-5,
     chunk: int = 16,
     precision: str = "highest",
+    grid: ArrayLike | None = None,
 ) -> LogProb:
     """Compute log p(x) at t_min under the probability flow from the prior (Song et al. 2021, Sec. 4.3 and App. D.2).
 
@@ -99,6 +106,10 @@ def log_prob(
         chunk: number of tangents that the exact trace computes at once; limits the memory.
         precision: precision of float32 products: 'highest' is full float32 on every platform; 'high' and 'default' are
             faster on GPUs and TPUs and less exact (`score_sde.core.precision`).
+        grid: None for adaptive steps; or decreasing times from t_max, such as `likelihood_grid`, for fixed steps of the
+            same method, 6 evaluations each; t_min is added to a grid that ends before it. The value of an example then
+            does not depend on step control, and no example waits for another. A second solve on every second time gives
+            `solve_error`; nfe counts both. rtol and atol are not read.
 
     Returns:
         LogProb. Under an outer jit no DivergenceError is raised: check the status of the result.
@@ -115,25 +126,52 @@ def log_prob(
     check_keys(keys, len(x), trace)
     cond = given.checked(cond, denoiser.reads, len(x))
     options = {"trace": trace, "probes": probes, "probe": probe, "chunk": chunk, "precision": precision}
-    solution, stderr, prior_term = _solve(denoiser, x, keys, cond, jnp.asarray([rtol, atol], x.dtype), **options)
+    arguments = denoiser, x, keys, cond, jnp.asarray([rtol, atol], x.dtype)
+    times = None if grid is None else jnp.asarray(_rising(denoiser.sde, grid), x.dtype)
+    solution, stderr, prior_term = _solve(*arguments, times, **options)
     latent, divergence = solution.y
     if is_concrete(solution.status):
         ode.check_solved(solution.status)
-    if prior is not None:
-        prior_term = jnp.asarray(prior.log_prob(latent))
-        if prior_term.shape != x.shape[:1]:
-            raise InputError(f"prior.log_prob returned shape {prior_term.shape}; expected (batch,) = ({len(x)},).")
+    prior_term = _prior_term(prior, latent, prior_term)
+    solve_error, nfe = None, solution.nfe
+    if times is not None:
+        coarse, _, prior_of_coarse = _solve(*arguments, _every_second(times), **options)
+        value = _prior_term(prior, coarse.y[0], prior_of_coarse) + coarse.y[1]
+        solve_error, nfe = jnp.abs(prior_term + divergence - value), nfe + coarse.nfe
     return LogProb(
         value=prior_term + divergence,
         stderr=stderr,
-        nfe=solution.nfe,
+        nfe=nfe,
         accepted=solution.accepted,
         rejected=solution.rejected,
         latent=latent,
         status=solution.status,
         prior=prior_term,
         divergence=divergence,
+        solve_error=solve_error,
     )
+
+
+def _prior_term(prior: Prior | None, latent: Array, own: Array) -> Array:
+    """Return the log-density of the latent under the prior: `own` if there is no other."""
+    if prior is None:
+        return own
+    term = jnp.asarray(prior.log_prob(latent))
+    if term.shape != own.shape:
+        raise InputError(f"prior.log_prob returned shape {term.shape}; expected (batch,) = {own.shape}.")
+    return term
+
+
+def _rising(sde: SDE, grid: ArrayLike) -> np.ndarray:
+    """Return the times from t_min to t_max; raise InputError if the grid does not begin at t_max."""
+    times, first = check_grid(sde, grid, np.float64, from_prior=True), float(sde.t_min)
+    ends_there = np.isclose(times[-1], first, rtol=1e-5)
+    return np.append(first, times[::-1][1:] if ends_there else times[::-1])
+
+
+def _every_second(times: Array) -> Array:
+    """Return every second time, and the last one."""
+    return jnp.concatenate([times[:-1:2], times[-1:]])
 
 
 def _solve_batch(
@@ -142,6 +180,7 @@ def _solve_batch(
     keys: Array | None,
     cond: Cond,
     tolerances: Array,
+    grid: Array | None,
     *,
     trace: str,
     probes: int,
@@ -168,6 +207,7 @@ def _solve_batch(
     running = jnp.zeros((len(x), 1 if tangents is None else probes), x.dtype)
     t0, t1 = jnp.asarray(sde.t_min, x.dtype), jnp.asarray(sde.t_max, x.dtype)
     options: dict[str, Any] = {"rtol": tolerances[0], "atol": tolerances[1], "precision": precision}
+    options["grid"] = grid
     solution = ode.solve(field, (x, running), t0, t1, (tangents, cond), **options)
     latent, per_probe = solution.y
     stderr = jnp.zeros(len(x), x.dtype)

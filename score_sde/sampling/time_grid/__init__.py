@@ -5,11 +5,14 @@ grids that only a chain has (leading, trailing, linspace, spaced) end at level 0
 """
 
 from score_sde.sampling.time_grid.fitted import fitted
+from score_sde.sampling.time_grid.grid import Fit, FittedGrid
 from score_sde.sampling.time_grid.levels import leading, linspace, spaced, trailing
 from score_sde.sampling.time_grid.named import default, karras, log_snr, shifted, uniform
 from score_sde.sampling.time_grid.optimal import optimal
 
 __all__ = [
+    "Fit",
+    "FittedGrid",
     "default",
     "fitted",
     "karras",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,60 +20,13 @@ from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_denoiser
 from score_sde.sampling.base import Sampler, sample
 from score_sde.sampling.checks import check_sampler
+from score_sde.sampling.time_grid.grid import Fit, FittedGrid
 from score_sde.sampling.time_grid.named import check_steps, karras, uniform
 from score_sde.sampling.time_grid.search import Axis, least_calls, search
 
 CALLS = 200  # walks of the search, if no budget is given
 _EXAMPLES, _EXAMPLES_OF_LAWS, _BLOCKS = 128, 512, 4
 _ACCURATE, _LEAST_ACCURATE = 16, 256  # steps of an accurate walk: a multiple of n, and at least
-
-
-class Fit(NamedTuple):
-    """`Fit` says what a fitted grid gained, on starting points that it was not fitted on.
-
-    The error of a walk is its distance from an accurate walk: for a sampler without noise the root mean square
-    difference of x at the end, in the mean over the examples; for a sampler with noise the root of the energy distance
-    between the sets of samples, in the mean over four blocks.
-
-    Attributes:
-        error: error on the fitted grid.
-        stderr: its standard error.
-        default: name of the best grid of `time_grid` with as many steps, among uniform, karras and log_snr.
-        default_error: error on that grid.
-        gain: default_error - error, in the mean over pairs.
-        gain_stderr: standard error of the gain.
-        kept: whether the fitted grid was better; otherwise the grid is the default one, with gain 0.
-        evaluations: network evaluations that the fit took, of all examples together.
-        examples: number of starting points of the fit, and of other ones for the error.
-        seed: the seed of the starting points.
-        sampler: the sampler, as text.
-    """
-
-    error: float
-    stderr: float
-    default: str
-    default_error: float
-    gain: float
-    gain_stderr: float
-    kept: bool
-    evaluations: int
-    examples: int
-    seed: int
-    sampler: str
-
-
-class FittedGrid(np.ndarray):
-    """`FittedGrid` is a time grid, an array (n + 1,), with the attribute `fit`: a `Fit`, or None in derived arrays."""
-
-    fit: Fit | None
-
-    def __new__(cls, times: Any, fit: Fit | None = None) -> FittedGrid:
-        grid = np.asarray(times, np.float64).view(cls)
-        grid.fit = fit
-        return grid
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.fit = None
 
 
 @dataclasses.dataclass

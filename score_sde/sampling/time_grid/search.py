@@ -19,12 +19,13 @@ _FAILED = 50.0  # the log of the loss of a walk that is not finite
 class Axis:
     """`Axis` maps the times of an SDE to log-SNR and back, by a table on the host.
 
-    Log-SNR -14 stands for alpha = 0, and the largest log-SNR of the table for sigma = 0.
+    Log-SNR -14 stands for alpha = 0, and the largest log-SNR of the table for sigma = 0. The last time is t_stop, or
+    `last`.
     """
 
-    def __init__(self, sde: SDE) -> None:
+    def __init__(self, sde: SDE, last: float | None = None) -> None:
         self._sde = sde
-        ends = np.asarray([float(sde.t_max), float(sde.t_stop)])
+        ends = np.asarray([float(sde.t_max), float(sde.t_stop) if last is None else last])
         with jax.enable_x64(True):
             low, high = np.asarray(sde.log_snr(ends), np.float64)
             levels = np.linspace(low if np.isfinite(low) else _NO_SIGNAL, high, _ROWS)

@@ -1,0 +1,95 @@
+"""This module fits the time grid of a likelihood with fixed steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from score_sde.core.arrays import Array, mean_and_error
+from score_sde.core.checks import require_whole
+from score_sde.core.conditions import Cond
+from score_sde.core.errors import DivergenceError, InputError
+from score_sde.denoisers import Denoiser
+from score_sde.denoisers.inputs import as_denoiser, as_points
+from score_sde.likelihood.density import log_prob
+from score_sde.sampling.time_grid import Fit, FittedGrid
+from score_sde.sampling.time_grid.search import Axis, search
+
+_ACCURATE = 1e-6  # tolerance of the values with which the search compares
+
+
+def likelihood_grid(
+    denoiser: Denoiser, x: ArrayLike, keys: Array | None, n: int, *, calls: int = 100, cond: Cond = None, **options: Any
+) -> FittedGrid:
+    """Return n steps from t_max to t_min on which `log_prob(grid=...)` errs least: shape (n + 1,), with `fit`.
+
+    The first half of the examples is for the search, which compares log p(x) on a grid with that of an adaptive solve
+    at tolerances 1e-6, with equal probes. The second half measures the error, in nats. The search starts from the
+    better of two grids: even in sqrt(t), in which the method steps, and even in log-SNR.
+
+    Args:
+        denoiser: the model.
+        x: data on the model's scale, at least 4 examples, shape (batch, *shape).
+        keys: one random key per example for its probes, (batch,); None with the exact trace.
+        n: number of steps; log_prob takes 6 n + 1 evaluations, and half as many for its error estimate.
+        calls: number of grids that the search tries.
+        cond: None, or conditions by name with leading axis batch.
+        **options: trace, probes, probe, chunk and precision of `log_prob`.
+
+    Raises:
+        InputError: for input that cannot be used.
+        DivergenceError: if the adaptive solve fails.
+    """
+    require_whole("n, the steps of a likelihood,", n, 1)
+    require_whole("calls of likelihood_grid", calls, 2 * min(n, 8) + 2)
+    denoiser, x = as_denoiser(denoiser), as_points(x)
+    if len(x) < 4:
+        raise InputError(f"x has {len(x)} examples; expected at least 4, half of them to measure the gain.")
+    sde, half = denoiser.sde, len(x) // 2
+    if sde.levels is not None:
+        raise InputError(f"{type(sde).__name__} has no probability flow between its levels: use denoiser.smooth().")
+    evaluations = 0
+
+    def values(rows: slice, **how: Any) -> np.ndarray:
+        nonlocal evaluations
+        given = None if cond is None else {name: np.asarray(value)[rows] for name, value in cond.items()}
+        result = log_prob(denoiser, x[rows], None if keys is None else keys[rows], cond=given, **how, **options)
+        evaluations += int(jnp.sum(result.nfe))
+        return np.asarray(result.value, np.float64)
+
+    fit_on, measured_on = slice(0, half), slice(half, len(x))
+    accurate = values(fit_on, rtol=_ACCURATE, atol=_ACCURATE)
+
+    def loss(grid: np.ndarray) -> float:
+        try:
+            return float(np.abs(values(fit_on, grid=grid) - accurate).mean())
+        except DivergenceError:
+            return math.inf
+
+    axis = Axis(sde, last=float(sde.t_min))
+    even = np.linspace(math.sqrt(float(sde.t_max)), math.sqrt(float(sde.t_min)), n + 1) ** 2
+    grids = {"square root of t": even, "log_snr": axis.even(n)}
+    losses = {name: loss(grid) for name, grid in grids.items()}
+    default = min(losses, key=losses.__getitem__)
+    grid = search(axis, grids[default], loss, calls)
+    accurate = values(measured_on, rtol=_ACCURATE, atol=_ACCURATE)
+    before, after = (np.abs(values(measured_on, grid=each) - accurate) for each in (grids[default], grid))
+    kept = bool(after.mean() < before.mean())
+    if not kept:
+        grid, after = grids[default], before
+    fit = Fit(
+        *mean_and_error(after),
+        default,
+        float(before.mean()),
+        *mean_and_error(before - after),
+        kept,
+        evaluations,
+        half,
+        0,
+        "log_prob",
+    )
+    return FittedGrid(grid, fit)
