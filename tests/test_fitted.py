@@ -1,13 +1,18 @@
 """This module tests fitted grids on closed forms: their gain on fresh starting points, and what they refuse."""
 
 import dataclasses
+import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import score_sde as ss
+from score_sde.jobs.evaluate import evaluate
+from score_sde.jobs.sample import draw_samples
+from score_sde.jobs.train import train
 from score_sde.sampling.time_grid.search import Axis, search
+from tests import small_job
 from tests.closed_forms import mixture
 
 SDES = {"vp": ss.VP(), "ve": ss.VE(), "karras": ss.EDM(), "straight": ss.RectifiedFlow()}
@@ -162,3 +167,54 @@ BAD = [
 def test_what_cannot_be_fitted_is_one_line(make, words):
     with pytest.raises(ss.InputError, match=words):
         make()
+
+
+def test_a_file_is_of_one_model_and_one_sampler(tmp_path):
+    model, path = mixture(ss.VP()), tmp_path / "grid.json"
+    grid = ss.time_grid.fitted(model, ss.UniPC(2), 5, examples=16, budget=12_000)
+    grid.save(path, model)
+    again = ss.time_grid.FittedGrid.read(path, model, ss.UniPC(2))
+    np.testing.assert_array_equal(again, grid)
+    assert again.fit == grid.fit
+    other = ss.GaussianMixture(ss.VP(), [0.3, 0.7], [[1.5, 0.0], [-0.8, 0.7]], [0.3, 0.5])
+    for denoiser, sampler, words in (
+        (model, ss.DDIM(), r"was fitted for UniPC.*and the sampler is DDIM.*fit again"),
+        (other, ss.UniPC(2), "was fitted on another model"),
+        (ss.ClassifierFree(model, 2.0), ss.UniPC(2), "or with other guides"),
+    ):
+        with pytest.raises(ss.InputError, match=words):
+            ss.time_grid.FittedGrid.read(path, denoiser, sampler)
+    for text, words in (
+        ("[1, 2]", "is no fitted time grid"),
+        ("{", "is no fitted time grid"),
+        (None, "cannot be read"),
+    ):
+        path.unlink() if text is None else path.write_text(text)
+        with pytest.raises(ss.InputError, match=words):
+            ss.time_grid.FittedGrid.read(path, model, ss.UniPC(2))
+
+
+def test_a_config_names_fitted_grids_of_samples_and_of_likelihoods(tmp_path, capsys):
+    """A grid is fitted once for a checkpoint, kept, and used again; another number of steps is another file."""
+    config = small_job.get_config()
+    train(config, tmp_path)
+    config.sample.grid = dict(name="fitted", n=3, examples=8)
+    config.sample.sampler = dict(name="DDIM")
+    config.eval.what = "Likelihood(steps=2, first=3)"
+    draw_samples(config, tmp_path)
+    assert "fitted a grid of 3 steps for DDIM" in capsys.readouterr().out
+    (path,) = (tmp_path / "samples" / "grids").iterdir()
+    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
+        assert set(arrays["nfe"]) == {3 + 1}
+    (tmp_path / "samples" / "samples.json").unlink()
+    draw_samples(config, tmp_path)
+    assert "fitted a grid" not in capsys.readouterr().out
+    assert json.loads(path.read_text())["fit"]["examples"] == 8
+    evaluate(config, tmp_path)
+    assert "fitted 2 steps for the likelihood" in capsys.readouterr().out
+    found = json.loads((tmp_path / "eval" / "likelihood.json").read_text())
+    assert found["nfe"] == (6 * 2 + 1) + (6 * 1 + 1)
+    assert found["solve_error"] > 0
+    config.sample.grid = dict(name="fitted", n=3, exmples=8)
+    with pytest.raises(ss.InputError, match="expected name='fitted' with n, examples, seed, budget"):
+        draw_samples(config, tmp_path)
