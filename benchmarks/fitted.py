@@ -129,8 +129,8 @@ def main() -> None:
         rows = trained(options.runs, options.n, options.examples, options.calls, evaluations)
         remark = (
             f"1,000 times the kernel distance of {options.n} samples from as many test images, on pixels from 0 to 1. "
-            "The error of a walk is its root mean square difference from an accurate walk, on starting points that the fit "
-            "has not seen."
+            "The error of a walk is its root mean square difference from an accurate walk, on starting points that the "
+            "fit has not seen."
         )
         texts[f"fitted {options.name}"] = (rows, remark)
     for section, (rows, remark) in texts.items():

@@ -54,6 +54,13 @@ def test_a_fitted_grid_errs_less_than_its_start_on_fresh_data(x64):
     assert grid.fit.error == pytest.approx(errors[0], rel=0.7)
 
 
+def test_a_grid_of_ends_that_are_not_exact_squares():
+    """sqrt(20)^2 is larger than 20 in float64; the ends of the grid are those of the SDE."""
+    model = mixture(ss.EDM(0.02, 20.0))
+    grid = ss.likelihood_grid(model, data(model, 4).astype(jnp.float32), KEYS[:4], 2, calls=6)
+    np.testing.assert_array_equal(grid[[0, -1]], [20.0, 0.02])
+
+
 def test_fixed_steps_give_the_same_value_for_any_batch():
     model = mixture(ss.VP())
     x, grid = data(model, 12).astype(jnp.float32), ss.time_grid.uniform(ss.VP(), 10)

@@ -528,7 +528,7 @@ SAMPLERS = [
     *(ss.DPM2Ancestral(), ss.ProbabilityFlow(), ss.AdaptiveReverseSDE()),
     *(ss.DPMSolverPP(order=3), ss.DPMSolverPP(eta=1.0), ss.DPMSolverPP(order=3, eta=1.0), ss.DPMSolverPPSDE()),
     *(ss.UniPC(order=1), ss.UniPC(order=2, variant="bh1"), ss.UniPC(), ss.PNDM(), ss.SRA1(), ss.LMSAncestral()),
-    *(ss.SASolver(), ss.SASolver(2, 0.5, corrector=2, s_min=0.05, s_max=1.0), ss.Restart(n_min=0.5, n_max=1.0)),
+    *(ss.SASolver(), ss.SASolver(2, 0.5, corrector=2, s_min=0.05, s_max=1.0), ss.Restart()),
     ss.PredictorCorrector(ss.ReverseDiffusion(), ss.Langevin()),
 ]
 OTHERS = [

@@ -71,7 +71,9 @@ def likelihood_grid(
             return math.inf
 
     axis = Axis(sde, last=float(sde.t_min))
-    even = np.linspace(math.sqrt(float(sde.t_max)), math.sqrt(float(sde.t_min)), n + 1) ** 2
+    ends = np.asarray([float(sde.t_max), float(sde.t_min)])
+    even = np.linspace(math.sqrt(ends[0]), math.sqrt(ends[1]), n + 1) ** 2
+    even[[0, -1]] = ends
     grids = {"square root of t": even, "log_snr": axis.even(n)}
     losses = {name: loss(grid) for name, grid in grids.items()}
     default = min(losses, key=losses.__getitem__)

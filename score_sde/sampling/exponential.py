@@ -94,9 +94,13 @@ class DPMSolverPP(_Exponential):
 
     @property
     def convergence_order(self) -> float:
-        """Return the order: at most 2 as an SDE, with the published weights, and after a ramp."""
-        best = 2 if self.eta > 0 or self.weights == "published" or self.start == "ramp" else 3
-        return min(self.order, best)
+        """Return the order: at most 2 with the published weights or after a ramp, and 1 as an SDE.
+
+        As an SDE the variance of Gaussian data converges with order 2, if the order is 2 or 3.
+        """
+        if self.eta > 0:
+            return 1
+        return min(self.order, 2 if self.weights == "published" or self.start == "ramp" else 3)
 
     @property
     def _joint(self) -> bool:
@@ -204,8 +208,10 @@ class SASolver(_Exponential):
 
     @property
     def convergence_order(self) -> float:
-        """Return the order, at most 2."""
-        return min(max(self.order, self.corrector + 1 if self.tau == 0 and self.corrector else 0), 2)
+        """Return 1 with noise, where the variance of Gaussian data converges with order 2; otherwise at most 2."""
+        if self.tau > 0:
+            return 1
+        return min(max(self.order, self.corrector + 1 if self.corrector else 0), 2)
 
     def tau_squared(self, sde: SDE, t: Array) -> Array | float:
         if self.tau == 0 or (self.s_min, self.s_max) == (0, math.inf):
