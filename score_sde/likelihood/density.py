@@ -134,22 +134,13 @@ def log_prob(
         ode.check_solved(solution.status)
     prior_term = _prior_term(prior, latent, prior_term)
     solve_error, nfe = None, solution.nfe
+    value = prior_term + divergence
     if times is not None:
         coarse, _, prior_of_coarse = _solve(*arguments, _every_second(times), **options)
-        value = _prior_term(prior, coarse.y[0], prior_of_coarse) + coarse.y[1]
-        solve_error, nfe = jnp.abs(prior_term + divergence - value), nfe + coarse.nfe
-    return LogProb(
-        value=prior_term + divergence,
-        stderr=stderr,
-        nfe=nfe,
-        accepted=solution.accepted,
-        rejected=solution.rejected,
-        latent=latent,
-        status=solution.status,
-        prior=prior_term,
-        divergence=divergence,
-        solve_error=solve_error,
-    )
+        solve_error = jnp.abs(value - _prior_term(prior, coarse.y[0], prior_of_coarse) - coarse.y[1])
+        nfe = nfe + coarse.nfe
+    counts = solution.accepted, solution.rejected
+    return LogProb(value, stderr, nfe, *counts, latent, solution.status, prior_term, divergence, solve_error)
 
 
 def _prior_term(prior: Prior | None, latent: Array, own: Array) -> Array:

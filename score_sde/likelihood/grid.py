@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -18,6 +19,7 @@ from score_sde.denoisers.inputs import as_denoiser, as_points
 from score_sde.likelihood.density import log_prob
 from score_sde.sampling.time_grid import Fit, FittedGrid
 from score_sde.sampling.time_grid.search import Axis, search
+from score_sde.sde import SDE
 
 _ACCURATE = 1e-6  # tolerance of the values with which the search compares
 
@@ -52,46 +54,53 @@ def likelihood_grid(
     sde, half = denoiser.sde, len(x) // 2
     if sde.levels is not None:
         raise InputError(f"{type(sde).__name__} has no probability flow between its levels: use denoiser.smooth().")
-    evaluations = 0
-
-    def values(rows: slice, **how: Any) -> np.ndarray:
-        nonlocal evaluations
-        given = None if cond is None else {name: np.asarray(value)[rows] for name, value in cond.items()}
-        result = log_prob(denoiser, x[rows], None if keys is None else keys[rows], cond=given, **how, **options)
-        evaluations += int(jnp.sum(result.nfe))
-        return np.asarray(result.value, np.float64)
-
+    solves = _Solves(denoiser, x, keys, cond, options)
     fit_on, measured_on = slice(0, half), slice(half, len(x))
-    accurate = values(fit_on, rtol=_ACCURATE, atol=_ACCURATE)
+    accurate = solves.values(fit_on, rtol=_ACCURATE, atol=_ACCURATE)
 
     def loss(grid: np.ndarray) -> float:
         try:
-            return float(np.abs(values(fit_on, grid=grid) - accurate).mean())
+            return float(np.abs(solves.values(fit_on, grid=grid) - accurate).mean())
         except DivergenceError:
             return math.inf
 
     axis = Axis(sde, last=float(sde.t_min))
-    ends = np.asarray([float(sde.t_max), float(sde.t_min)])
-    even = np.linspace(math.sqrt(ends[0]), math.sqrt(ends[1]), n + 1) ** 2
-    even[[0, -1]] = ends
-    grids = {"square root of t": even, "log_snr": axis.even(n)}
+    grids = {"square root of t": _even_in_root(sde, n), "log_snr": axis.even(n)}
     losses = {name: loss(grid) for name, grid in grids.items()}
     default = min(losses, key=losses.__getitem__)
     grid = search(axis, grids[default], loss, calls)
-    accurate = values(measured_on, rtol=_ACCURATE, atol=_ACCURATE)
-    before, after = (np.abs(values(measured_on, grid=each) - accurate) for each in (grids[default], grid))
+    accurate = solves.values(measured_on, rtol=_ACCURATE, atol=_ACCURATE)
+    before, after = (np.abs(solves.values(measured_on, grid=each) - accurate) for each in (grids[default], grid))
     kept = bool(after.mean() < before.mean())
     if not kept:
         grid, after = grids[default], before
-    fit = Fit(
-        *mean_and_error(after),
-        default,
-        float(before.mean()),
-        *mean_and_error(before - after),
-        kept,
-        evaluations,
-        half,
-        0,
-        "log_prob",
-    )
-    return FittedGrid(grid, fit)
+    errors = (*mean_and_error(after), default, float(before.mean()), *mean_and_error(before - after), kept)
+    return FittedGrid(grid, Fit(*errors, solves.evaluations, half, 0, "log_prob"))
+
+
+@dataclasses.dataclass
+class _Solves:
+    """`_Solves` computes log p(x) of some of the examples, and counts the evaluations."""
+
+    denoiser: Denoiser
+    x: Array
+    keys: Array | None
+    cond: Cond
+    options: dict[str, Any]
+    evaluations: int = 0
+
+    def values(self, rows: slice, **how: Any) -> np.ndarray:
+        """Return log p(x) of these rows, float64."""
+        cond = None if self.cond is None else {name: np.asarray(value)[rows] for name, value in self.cond.items()}
+        keys = None if self.keys is None else self.keys[rows]
+        result = log_prob(self.denoiser, self.x[rows], keys, cond=cond, **how, **self.options)
+        self.evaluations += int(jnp.sum(result.nfe))
+        return np.asarray(result.value, np.float64)
+
+
+def _even_in_root(sde: SDE, n: int) -> np.ndarray:
+    """Return the grid from t_max to t_min that is even in sqrt(t)."""
+    ends = np.asarray([float(sde.t_max), float(sde.t_min)])
+    times = np.linspace(math.sqrt(ends[0]), math.sqrt(ends[1]), n + 1) ** 2
+    times[[0, -1]] = ends
+    return times
