@@ -20,7 +20,6 @@ test = [
     "pytest>=8",
     "pytest-xdist>=3.8",
     "ruff>=0.8",
-    "scipy>=1.14",
 ]
 
 setup(
@@ -52,6 +51,7 @@ setup(
         "pillow>=10",
         "pyarrow>=15",
         "scikit-learn>=1.4",
+        "scipy>=1.14",  # COBYQA
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10,<5",
         "tqdm>=4.66",
