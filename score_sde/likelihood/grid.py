@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from score_sde.core.arrays import Array, mean_and_error
+from score_sde.core.arrays import Array
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
-from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_denoiser, as_points
 from score_sde.likelihood.density import log_prob
-from score_sde.sampling.time_grid import Fit, FittedGrid
-from score_sde.sampling.time_grid.search import Axis, search
+from score_sde.sampling.time_grid import FittedGrid
+from score_sde.sampling.time_grid.grid import better_of
+from score_sde.sampling.time_grid.search import Axis, best, least_calls, loss_of, search
 from score_sde.sde import SDE
 
 _ACCURATE = 1e-6  # tolerance of the values with which the search compares
@@ -47,7 +48,7 @@ def likelihood_grid(
         DivergenceError: if the adaptive solve fails.
     """
     require_whole("n, the steps of a likelihood,", n, 1)
-    require_whole("calls of likelihood_grid", calls, 2 * min(n, 8) + 2)
+    require_whole("calls of likelihood_grid", calls, least_calls(n))
     denoiser, x = as_denoiser(denoiser), as_points(x)
     if len(x) < 4:
         raise InputError(f"x has {len(x)} examples; expected at least 4, half of them to measure the gain.")
@@ -58,24 +59,14 @@ def likelihood_grid(
     fit_on, measured_on = slice(0, half), slice(half, len(x))
     accurate = solves.values(fit_on, rtol=_ACCURATE, atol=_ACCURATE)
 
-    def loss(grid: np.ndarray) -> float:
-        try:
-            return float(np.abs(solves.values(fit_on, grid=grid) - accurate).mean())
-        except DivergenceError:
-            return math.inf
-
+    loss = loss_of(lambda grid: np.abs(solves.values(fit_on, grid=grid) - accurate))
     axis = Axis(sde, last=float(sde.t_min))
     grids = {"square root of t": _even_in_root(sde, n), "log_snr": axis.even(n)}
-    losses = {name: loss(grid) for name, grid in grids.items()}
-    default = min(losses, key=losses.__getitem__)
+    default = best(grids, loss)
     grid = search(axis, grids[default], loss, calls)
-    accurate = solves.values(measured_on, rtol=_ACCURATE, atol=_ACCURATE)
-    before, after = (np.abs(solves.values(measured_on, grid=each) - accurate) for each in (grids[default], grid))
-    kept = bool(after.mean() < before.mean())
-    if not kept:
-        grid, after = grids[default], before
-    errors = (*mean_and_error(after), default, float(before.mean()), *mean_and_error(before - after), kept)
-    return FittedGrid(grid, Fit(*errors, solves.evaluations, half, 0, "log_prob"))
+    others, pair = solves.values(measured_on, rtol=_ACCURATE, atol=_ACCURATE), (grids[default], grid)
+    before, after = (np.abs(solves.values(measured_on, grid=each) - others) for each in pair)
+    return better_of(default, pair, (before, after), solves.evaluations, half, 0, "log_prob")
 
 
 @dataclasses.dataclass

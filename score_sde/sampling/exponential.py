@@ -22,6 +22,7 @@ from score_sde.core.arrays import Array
 from score_sde.core.conditions import Cond
 from score_sde.core.errors import InputError
 from score_sde.denoisers import Denoiser
+from score_sde.sampling.in_noise_level import noise_level
 from score_sde.sampling.interpolation import exponential_moments
 from score_sde.sampling.multistep import Multistep, Step
 from score_sde.sde import SDE
@@ -216,5 +217,5 @@ class SASolver(_Exponential):
     def tau_squared(self, sde: SDE, t: Array) -> Array | float:
         if self.tau == 0 or (self.s_min, self.s_max) == (0, math.inf):
             return float(self.tau**2)
-        level = jnp.exp(-sde.log_snr(t) / 2)
+        level = noise_level(sde, t)
         return jnp.where((level >= self.s_min) & (level <= self.s_max), self.tau**2, 0.0)

@@ -22,7 +22,8 @@ from score_sde.sampling.multistep import Multistep, Step
 from score_sde.sde import SDE
 
 
-def _level(sde: SDE, t: Array) -> Array:
+def noise_level(sde: SDE, t: Array) -> Array:
+    """Return n = sigma / alpha at times."""
     return jnp.exp(-sde.log_snr(t) / 2)
 
 
@@ -57,13 +58,13 @@ class LMS(Multistep):
         check_signal(self, sde, grid)
 
     def node(self, sde: SDE, t: Array) -> Array:
-        return _level(sde, t)
+        return noise_level(sde, t)
 
     def prediction(self, denoiser: Denoiser, x: Array, t: Array, cond: Cond) -> Array:
         return denoiser.noise(x, t, cond)
 
     def between(self, sde: SDE, t: Array, s: Array) -> Step:
-        first, last = _level(sde, t), _level(sde, s)
+        first, last = noise_level(sde, t), noise_level(sde, s)
         return Step(first, last, sde.alpha(s) / sde.alpha(t), sde.alpha(s) * (last - first), None)
 
     def moments(self, sde: SDE, t: Array, s: Array, number: int) -> list[Array]:
@@ -100,7 +101,7 @@ class LMSAncestral(LMS):
     def between(self, sde: SDE, t: Array, s: Array) -> Step:
         if self.eta == 0:
             return super().between(sde, t, s)
-        first, (last, up) = _level(sde, t), _ancestral(sde, t, s, self.eta)
+        first, (last, up) = noise_level(sde, t), ancestral_levels(noise_level(sde, t), noise_level(sde, s), self.eta)
         return Step(first, last, sde.alpha(s) / sde.alpha(t), sde.alpha(s) * (last - first), sde.alpha(s) * up)
 
 
@@ -126,13 +127,13 @@ class DPM2(Sampler):
 
     def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
         """Return (n_down, n_up); n_up is None if a step draws no noise."""
-        return _level(sde, s), None
+        return noise_level(sde, s), None
 
     def step(
         self, keys: Array, denoiser: Denoiser, x: Array, t: Array, s: Array, state: State, cond: Cond = None
     ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
-        start, (down, up) = _level(sde, t), self.levels(sde, t, s)
+        start, (down, up) = noise_level(sde, t), self.levels(sde, t, s)
         middle = jnp.sqrt(start * down)
         m = sde.time_of(-2 * jnp.log(middle))
         y = x / expand(sde.alpha(t), x)
@@ -166,11 +167,10 @@ class DPM2Ancestral(DPM2):
         return 1 if self.eta > 0 else super().convergence_order
 
     def levels(self, sde: SDE, t: Array, s: Array) -> tuple[Array, Array | None]:
-        return _ancestral(sde, t, s, self.eta)
+        return ancestral_levels(noise_level(sde, t), noise_level(sde, s), self.eta)
 
 
-def _ancestral(sde: SDE, t: Array, s: Array, eta: float) -> tuple[Array, Array]:
-    """Return (n_down, n_up) of a step with ancestral noise."""
-    start, end = _level(sde, t), _level(sde, s)
+def ancestral_levels(start: Array, end: Array, eta: float) -> tuple[Array, Array]:
+    """Return (n_down, n_up) of a step with ancestral noise between two noise levels."""
     up = eta * end * jnp.sqrt(1 - (end / start) ** 2)
     return jnp.sqrt(jnp.maximum(end**2 - up**2, jnp.finfo(end.dtype).tiny)), up

@@ -18,6 +18,7 @@ from score_sde.denoisers import Denoiser
 from score_sde.sampling.base import Sampler, State
 from score_sde.sampling.checks import check_continuous
 from score_sde.sampling.deterministic import Heun
+from score_sde.sampling.in_noise_level import noise_level
 from score_sde.sde import SDE
 
 
@@ -102,7 +103,7 @@ class Restart(Sampler):
     ) -> tuple[Array, State, Array]:
         sde = denoiser.sde
         x, state, nfe = self.sampler.step(keys_.fold(keys, "step"), denoiser, x, t, s, state, cond)
-        n_t, n_s = (jnp.exp(-sde.log_snr(u) / 2) for u in (t, s))
+        n_t, n_s = (noise_level(sde, u) for u in (t, s))
         top = sde.time_of(-2 * jnp.log(jnp.asarray(self.n_max, x.dtype)))
         path = self._times(sde, n_s, s)
 

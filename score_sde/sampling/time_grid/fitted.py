@@ -11,18 +11,17 @@ import jax
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from score_sde.core.arrays import mean_and_error
 from score_sde.core.checks import require_whole
 from score_sde.core.conditions import Cond
-from score_sde.core.errors import DivergenceError, InputError
+from score_sde.core.errors import InputError
 from score_sde.core.keys import check_seed
 from score_sde.denoisers import Denoiser
 from score_sde.denoisers.inputs import as_denoiser
 from score_sde.sampling.base import Sampler, sample
 from score_sde.sampling.checks import check_sampler
-from score_sde.sampling.time_grid.grid import Fit, FittedGrid
+from score_sde.sampling.time_grid.grid import FittedGrid, better_of
 from score_sde.sampling.time_grid.named import check_steps, karras, uniform
-from score_sde.sampling.time_grid.search import Axis, least_calls, search
+from score_sde.sampling.time_grid.search import Axis, best, least_calls, loss_of, search
 
 CALLS = 200  # walks of the search, if no budget is given
 _EXAMPLES, _EXAMPLES_OF_LAWS, _BLOCKS = 128, 512, 4
@@ -146,34 +145,15 @@ def _fitted(axis: Axis, fit_on: _Walks, measured_on: _Walks, n: int, budget: int
     accurate = fit_on.end(fine)
     of_accurate = fit_on.evaluations
 
-    def loss(grid: np.ndarray) -> float:
-        try:
-            return float(fit_on.errors(fit_on.end(grid), accurate).mean())
-        except DivergenceError:
-            return math.inf
-
-    losses = {name: loss(grid) for name, grid in grids.items()}
-    default = min(losses, key=losses.__getitem__)
+    loss = loss_of(lambda grid: fit_on.errors(fit_on.end(grid), accurate))
+    default = best(grids, loss)
     walk = (fit_on.evaluations - of_accurate) // len(grids)
     spent = fit_on.evaluations + of_accurate + 2 * walk
     grid = search(axis, grids[default], loss, _calls(budget, spent, walk, n, fit_on.n))
-    accurate = measured_on.end(fine)
-    before, after = (measured_on.errors(measured_on.end(each), accurate) for each in (grids[default], grid))
-    kept = bool(after.mean() < before.mean())
-    if not kept:
-        grid, after = grids[default], before
-    fit = Fit(
-        *mean_and_error(after),
-        default,
-        float(before.mean()),
-        *mean_and_error(before - after),
-        kept,
-        fit_on.evaluations + measured_on.evaluations,
-        fit_on.n,
-        fit_on.seed,
-        str(fit_on.sampler),
-    )
-    return FittedGrid(grid, fit)
+    others, pair = measured_on.end(fine), (grids[default], grid)
+    before, after = (measured_on.errors(measured_on.end(each), others) for each in pair)
+    evaluations = fit_on.evaluations + measured_on.evaluations
+    return better_of(default, pair, (before, after), evaluations, fit_on.n, fit_on.seed, str(fit_on.sampler))
 
 
 def _calls(budget: int | None, spent: int, walk: int, n: int, examples: int) -> int:
@@ -204,6 +184,6 @@ def _first_rows(cond: Cond) -> Cond:
 def _draws_noise(walks: _Walks, n: int) -> bool:
     """Return whether two walks from the same points with other keys end at other points."""
     sde = walks.denoiser.sde
-    x = walks.denoiser.sde.prior_std * np.ones((2, *walks.shape), np.float32)
+    x = sde.prior_std * np.ones((2, *walks.shape), np.float32)
     grid = uniform(sde, min(n, 4))
     return bool(np.any(walks.end(grid, seed=0, x=x) != walks.end(grid, seed=1, x=x)))

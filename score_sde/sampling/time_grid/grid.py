@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from score_sde.core.arrays import mean_and_error
 from score_sde.core.digests import digest
 from score_sde.core.errors import InputError
 from score_sde.core.files import write_text
@@ -93,6 +94,24 @@ class FittedGrid(np.ndarray):
                 f"{_model(denoiser)}; expected the same: fit again."
             )
         return grid
+
+
+def better_of(
+    default: str, grids: tuple[np.ndarray, np.ndarray], errors: tuple[np.ndarray, np.ndarray], *about: Any
+) -> FittedGrid:
+    """Return the better of two grids with what was gained.
+
+    Args:
+        default: name of the default grid.
+        grids: the default grid and the grid that was found.
+        errors: the errors of both on the same starting points that the search has not seen, (n,) each.
+        *about: evaluations, examples, seed and sampler of `Fit`.
+    """
+    before, after = errors
+    kept = bool(after.mean() < before.mean())
+    grid, after = (grids[1], after) if kept else (grids[0], before)
+    gain = mean_and_error(before - after)
+    return FittedGrid(grid, Fit(*mean_and_error(after), default, float(before.mean()), *gain, kept, *about))
 
 
 def _model(denoiser: Denoiser) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from scipy.optimize import minimize
 
+from score_sde.core.errors import DivergenceError
 from score_sde.sde import SDE
 
 KNOTS = 8
@@ -69,7 +71,7 @@ def search(axis: Axis, start: np.ndarray, loss: Callable[[np.ndarray], float], c
     before, n = np.log(np.diff(levels)), len(start) - 1
     knots = min(n, KNOTS)
     at, places = (np.arange(n) + 0.5) / n, (np.arange(knots) + 0.5) / knots
-    best = (np.inf, start)
+    least = (np.inf, start)
 
     def changed(change: np.ndarray) -> np.ndarray:
         lengths = np.exp(before + np.interp(at, places, change))
@@ -77,16 +79,34 @@ def search(axis: Axis, start: np.ndarray, loss: Callable[[np.ndarray], float], c
         return axis.grid(levels[0] + (levels[-1] - levels[0]) * way)
 
     def of_change(change: np.ndarray) -> float:
-        nonlocal best
+        nonlocal least
         grid = changed(change)
         value = loss(grid)
-        if value < best[0]:
-            best = value, grid
+        if value < least[0]:
+            least = value, grid
         return float(np.log(value)) if np.isfinite(value) and value > 0 else _FAILED
 
     options = {"maxfev": calls, "initial_tr_radius": 0.5, "final_tr_radius": 1e-3}
     minimize(of_change, np.zeros(knots), method="COBYQA", options=options)
-    return best[1]
+    return least[1]
+
+
+def loss_of(errors: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], float]:
+    """Return the mean of the errors on a grid as a loss, infinite where a value is not finite."""
+
+    def loss(grid: np.ndarray) -> float:
+        try:
+            return float(errors(grid).mean())
+        except DivergenceError:
+            return math.inf
+
+    return loss
+
+
+def best(grids: Mapping[str, np.ndarray], loss: Callable[[np.ndarray], float]) -> str:
+    """Return the name of the grid of least loss; each loss is computed once."""
+    losses = {name: loss(grid) for name, grid in grids.items()}
+    return min(losses, key=losses.__getitem__)
 
 
 def least_calls(n: int) -> int:
