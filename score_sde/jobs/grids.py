@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from score_sde.core.precision import products
 from score_sde.denoisers import Denoiser
 from score_sde.jobs import results
 from score_sde.parallel import processes
-from score_sde.sampling import time_grid
+from score_sde.sampling import Sampler, time_grid
 
 FITTED = "fitted"
 
@@ -67,34 +67,51 @@ def fitted_once(
         folder: folder of the files.
         identity: everything on which a sample depends.
     """
-    path = folder / f"{FITTED}-{results.digest(identity)}.json"
     guided = generator.guided(denoiser)
-    if path.exists():
-        return time_grid.FittedGrid.read(path, guided, generator.sampler)
-    numbers = np.arange(fitting.examples)
-    with products(generator.precision):
-        grid = time_grid.fitted(
-            guided,
-            generator.sampler,
-            fitting.n,
-            shape=generator.codec.model_shape,
-            cond=given.asked_for(generator.asked, generator.reads(guided), numbers),
-            examples=fitting.examples,
-            seed=fitting.seed,
-            budget=fitting.budget,
-            batch_size=generator.batch_size,
-            sharding=generator.sharding,
-        )
-    # Rounding may differ between processes; all take the grid of the first.
-    times = processes.gather(np.asarray(grid)[None])[0]
-    if processes.is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-        grid.save(path, guided)
-        assert grid.fit is not None
-        fit = grid.fit
-        print(
+
+    def fit() -> time_grid.FittedGrid:
+        with products(generator.precision):
+            return time_grid.fitted(
+                guided,
+                generator.sampler,
+                fitting.n,
+                shape=generator.codec.model_shape,
+                cond=given.asked_for(generator.asked, generator.reads(guided), np.arange(fitting.examples)),
+                examples=fitting.examples,
+                seed=fitting.seed,
+                budget=fitting.budget,
+                batch_size=generator.batch_size,
+                sharding=generator.sharding,
+            )
+
+    def told(fit: time_grid.Fit, path: pathlib.Path) -> str:
+        return (
             f"fitted a grid of {fitting.n} steps for {fit.sampler}: error {fit.error:.4g} +- {fit.stderr:.2g} on other "
             f"starting points, {fit.default_error:.4g} on the grid {fit.default!r} ({fit.evaluations:,} evaluations)\n"
             f"  grid:    {path}"
         )
+
+    return kept_grid(folder / f"{FITTED}-{results.digest(identity)}.json", guided, generator.sampler, fit, told)
+
+
+def kept_grid(
+    path: pathlib.Path,
+    denoiser: Denoiser,
+    sampler: Sampler | str,
+    fit: Callable[[], time_grid.FittedGrid],
+    told: Callable[[time_grid.Fit, pathlib.Path], str],
+) -> np.ndarray:
+    """Return the grid of a file, or of `fit`, which is then written to the file and printed as `told` says it.
+
+    Every process calls this function. Rounding may differ between processes; all take the grid of the first.
+    """
+    if path.exists():
+        return time_grid.FittedGrid.read(path, denoiser, sampler)
+    grid = fit()
+    times: np.ndarray = processes.gather(np.asarray(grid)[None])[0]
+    if processes.is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid.save(path, denoiser)
+        assert grid.fit is not None
+        print(told(grid.fit, path))
     return times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Any, ClassVar
 
 import jax
@@ -16,11 +17,11 @@ from score_sde.jobs import results
 from score_sde.jobs.batches import OfBatch, measured
 from score_sde.jobs.checkpoints import identity_of
 from score_sde.jobs.evaluation import Context, Evaluation
+from score_sde.jobs.grids import kept_grid
 from score_sde.jobs.parts import Columns
 from score_sde.likelihood import BitsPerDim, bits_per_dim, likelihood_grid
 from score_sde.ode import check_tolerances
-from score_sde.parallel import processes
-from score_sde.sampling.time_grid import FittedGrid
+from score_sde.sampling.time_grid import Fit, FittedGrid
 
 _FITTED_ON = 64  # training examples, half of them to measure the gain of the grid
 _TERM = "term."  # prefix of the names of the codec's terms in a file
@@ -140,25 +141,24 @@ def _grid(denoiser: Denoiser, at: Context, settings: Likelihood) -> np.ndarray:
     model = at.model
     about = identity_of(model) | {"steps": settings.steps, "conditional": bool(model.conditions)}
     path = at.root / f"likelihood_grid-{results.digest(about)}.json"
-    if path.exists():
-        return FittedGrid.read(path, denoiser, "log_prob")
-    examples = at.split("train")
-    numbers = np.arange(min(_FITTED_ON, len(examples)))
-    batch = examples.batch(numbers)
-    keys = keys_.examples(keys_.stream(at.seed, "likelihood"), numbers)
-    values, cond = at.experiment.conditioning(batch["values"], batch["cond"], keys, train=False)
-    x, _ = at.experiment.codec.encode(values, keys_.fold(keys, "encode") if at.experiment.codec.is_bound else None)
-    grid = likelihood_grid(denoiser, x, keys_.fold(keys, "probes"), settings.steps, cond=cond, precision=at.precision)
-    # Rounding may differ between processes; all take the grid of the first.
-    times: np.ndarray = processes.gather(np.asarray(grid)[None])[0]
-    if processes.is_first():
-        grid.save(path, denoiser)
-        assert grid.fit is not None
-        print(
-            f"fitted {settings.steps} steps for the likelihood: error {grid.fit.error:.2g} nats on other examples, "
-            f"{grid.fit.default_error:.2g} on steps even in {grid.fit.default} ({path})"
+
+    def fit() -> FittedGrid:
+        examples, codec = at.split("train"), at.experiment.codec
+        numbers = np.arange(min(_FITTED_ON, len(examples)))
+        batch = examples.batch(numbers)
+        keys = keys_.examples(keys_.stream(at.seed, "likelihood"), numbers)
+        values, cond = at.experiment.conditioning(batch["values"], batch["cond"], keys, train=False)
+        x, _ = codec.encode(values, keys_.fold(keys, "encode") if codec.is_bound else None)
+        probes = keys_.fold(keys, "probes")
+        return likelihood_grid(denoiser, x, probes, settings.steps, cond=cond, precision=at.precision)
+
+    def told(fit: Fit, path: pathlib.Path) -> str:
+        return (
+            f"fitted {settings.steps} steps for the likelihood: error {fit.error:.2g} nats on other examples, "
+            f"{fit.default_error:.2g} on steps even in {fit.default} ({path})"
         )
-    return times
+
+    return kept_grid(path, denoiser, "log_prob", fit, told)
 
 
 def _of_columns(columns: dict[str, np.ndarray], is_bound: bool) -> BitsPerDim:
