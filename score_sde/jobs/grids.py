@@ -110,7 +110,6 @@ def kept_grid(
     grid = fit()
     times: np.ndarray = processes.gather(np.asarray(grid)[None])[0]
     if processes.is_first():
-        path.parent.mkdir(parents=True, exist_ok=True)
         grid.save(path, denoiser)
         assert grid.fit is not None
         print(told(grid.fit, path))
