@@ -62,7 +62,6 @@ def solve(
     rtol: ArrayLike,
     atol: ArrayLike,
     precision: str = "highest",
-    grid: Array | None = None,
 ) -> Solution:
     """Integrate dy/dt = field(t, y, args) from t0 to t1 for every example of a batch; to be called inside jit.
 
@@ -78,16 +77,9 @@ def solve(
         rtol, atol: relative and absolute tolerance.
         precision: precision of float32 products, as in `core.precision.products`; 'highest' is full float32 on every
             platform. A network of dtype 'bfloat16' computes in bfloat16 at every precision.
-        grid: times from t0 to t1, (steps + 1,), for these steps without step control; the tolerances are then not read.
     """
     u0, u1 = jnp.sqrt(jnp.asarray(t0)), jnp.sqrt(jnp.asarray(t1))
-    controller: diffrax.AbstractStepSizeController[Any, Any] = _controller(jnp.asarray(rtol), jnp.asarray(atol))
-    first_step: float | None = _FIRST_STEP
-    most = MAX_STEPS
-    if grid is not None:
-        way = (jnp.sqrt(grid) - u0) / (u1 - u0)
-        controller = diffrax.StepTo(jnp.concatenate([jnp.zeros(1, way.dtype), way[1:-1], jnp.ones(1, way.dtype)]))
-        first_step, most = None, len(grid)
+    controller = _controller(jnp.asarray(rtol), jnp.asarray(atol))
 
     def field_along(way: Any, y: Any, args: Any) -> Any:
         """Return dy/d(way), with t = u^2 and u = u0 + way (u1 - u0)."""
@@ -102,14 +94,14 @@ def solve(
             # These are plain numbers, because diffrax checks the signs of arrays with calls to the host.
             t0=0.0,
             t1=1.0,
-            dt0=first_step,
+            dt0=_FIRST_STEP,
             y0=y0,
             args=args,
             stepsize_controller=controller,
             # The first slope is given, so that diffrax does not evaluate it again if the first step of an
             # example is rejected, and so that the number of evaluations is known.
             solver_state=(jnp.asarray(False), slope),
-            max_steps=most,
+            max_steps=MAX_STEPS,
             throw=False,
         )
         y = jax.tree.map(lambda leaf: leaf[0], solution.ys)

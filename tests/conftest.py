@@ -1,5 +1,6 @@
 """Every test has two CPU devices and fast compilation; the environment is set before the import of JAX."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -40,6 +41,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(mark)
     rank = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+# Linux gives a process 65,530 memory maps (vm.max_map_count); a compiled program needs about three, and the compiler
+# ends in a segmentation fault without them.
+MOST_MAPS = 25_000
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forget the compiled programs between two files once there are many; the cache on the disk keeps them."""
+    maps = pathlib.Path("/proc/self/maps")
+    between_files = nextitem is None or nextitem.path != item.path
+    if between_files and maps.exists() and len(maps.read_bytes().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_unconfigure():

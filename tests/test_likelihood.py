@@ -156,10 +156,12 @@ def test_nfe_is_what_was_evaluated():
     assert len(calls) == int(walked.nfe[0])
 
 
-def test_a_solve_is_one_program_without_the_host(compiles):
+@pytest.mark.parametrize("grid", [None, np.linspace(1e-5, 1, 9)], ids=["adaptive", "fixed"])
+def test_a_solve_is_one_program_without_the_host(compiles, grid):
     denoiser = ss.GaussianMixture(ss.VP(), [0.5, 0.5], [[1.0, 1.0], [-1.0, -1.0]], 0.3)
     x = jnp.ones((4, 2))
-    arguments = (x, KEYS[:4], None, jnp.asarray([1e-5, 1e-5]))
+    grid = None if grid is None else jnp.asarray(grid, x.dtype)
+    arguments = (x, KEYS[:4], None, jnp.asarray([1e-5, 1e-5]), grid)
     options = {"trace": "hutchinson", "probes": 2, "probe": "rademacher", "chunk": 4, "precision": "highest"}
     jax.block_until_ready(_solve(denoiser, *arguments, **options))
     # The floats of the module become arrays on the device first, so that later calls need no transfer.

@@ -22,7 +22,7 @@ def test_fixed_steps_are_within_their_error_estimate_of_the_density(x64, sde):
     x, marginal = data(model), model.marginal(sde.t_min)
     prior = None if float(sde.alpha(sde.t_max)) == 0 else model.marginal(sde.t_max)
     errors = []
-    for n in (12, 24):
+    for n in (40, 80):
         grid = np.linspace(1, np.sqrt(sde.t_min / sde.t_max), n + 1) ** 2 * float(sde.t_max)
         if isinstance(sde, ss.EDM):
             grid = ss.time_grid.karras(sde, n)
@@ -31,23 +31,23 @@ def test_fixed_steps_are_within_their_error_estimate_of_the_density(x64, sde):
         error = np.abs(np.asarray(out.value - marginal.log_prob(x)))
         assert np.mean(error <= out.solve_error + 1e-9) >= 0.9
         assert error.mean() < 0.5 * float(out.solve_error.mean())
-        assert set(np.asarray(out.nfe)) == {6 * n + 1 + 6 * (n // 2) + 1}
+        assert set(np.asarray(out.nfe)) == {n + 1 + n // 2 + 1}
         assert set(np.asarray(out.accepted)) == {n}
         errors.append(error.mean())
-    assert errors[1] < errors[0] / 8  # the method is of order 5
+    assert errors[1] < errors[0] / 5  # the method is of order 3
 
 
 def test_a_fitted_grid_errs_less_than_its_start_on_fresh_data(x64):
     model = mixture(ss.VP())
     x = data(model)
-    grid = ss.likelihood_grid(model, x, None, 8, trace="exact")
+    grid = ss.likelihood_grid(model, x, None, 24, trace="exact")
     assert grid.fit.kept
     assert grid.fit.gain > 0
     fresh = jnp.asarray(np.asarray(model.marginal(1e-5).sample(jax.random.split(jax.random.key(5), 40))))
     accurate = ss.log_prob(model, fresh, None, trace="exact", rtol=1e-9, atol=1e-9).value
-    even = np.append(np.linspace(1, 1e-5**0.5, 9)[:-1] ** 2, 1e-5)
+    even = np.append(np.linspace(1, 1e-5**0.5, 25)[:-1] ** 2, 1e-5)
     errors = []
-    for times in (grid, even, ss.time_grid.log_snr(ss.VP(), 7)):
+    for times in (grid, even, ss.time_grid.log_snr(ss.VP(), 23)):
         fixed = ss.log_prob(model, fresh, None, trace="exact", grid=times)
         errors.append(float(np.abs(fixed.value - accurate).mean()))
     assert errors[0] < 0.8 * min(errors[1:])

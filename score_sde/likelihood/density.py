@@ -22,7 +22,10 @@ from score_sde.core.errors import InputError
 from score_sde.core.jit import module_jit
 from score_sde.core.precision import check_precision
 from score_sde.denoisers import Denoiser
+from score_sde.denoisers.base import checked_prediction
 from score_sde.denoisers.inputs import as_denoiser, as_points, check_shape
+from score_sde.likelihood import fixed_steps
+from score_sde.likelihood.traces import values_and_traces
 from score_sde.sampling.checks import check_grid
 from score_sde.sde import SDE
 
@@ -106,10 +109,10 @@ def log_prob(
         chunk: number of tangents that the exact trace computes at once; limits the memory.
         precision: precision of float32 products: 'highest' is full float32 on every platform; 'high' and 'default' are
             faster on GPUs and TPUs and less exact (`score_sde.core.precision`).
-        grid: None for adaptive steps; or decreasing times from t_max, such as `likelihood_grid`, for fixed steps of the
-            same method, 6 evaluations each; t_min is added to a grid that ends before it. The value of an example then
-            does not depend on step control, and no example waits for another. A second solve on every second time gives
-            `solve_error`; nfe counts both. rtol and atol are not read.
+        grid: None for adaptive steps; or decreasing times from t_max, such as `likelihood_grid`, for fixed steps of a
+            multistep method (`fixed_steps`), one evaluation for each time; t_min is added to a grid that ends before
+            it. The value of an example then does not depend on step control, and no example waits for another. A second
+            solve on every second time gives `solve_error`; nfe counts both. rtol and atol are not read.
 
     Returns:
         LogProb. Under an outer jit no DivergenceError is raised: check the status of the result.
@@ -180,54 +183,84 @@ def _solve_batch(
     precision: str,
 ) -> tuple[ode.Solution, Array, Array]:
     """Compute (solution with y = (latent, divergence), stderr, prior term) in one program, without host transfers."""
-    sde, size = denoiser.sde, dimensions(x)
-    tangents = None
+    sde, tangents = denoiser.sde, None
+    probes = probes if trace == "hutchinson" else 1
     if trace == "hutchinson" and keys is not None:
         tangents = keys_.draw(PROBES[probe], keys, (probes, *x.shape[1:]), dtype=x.dtype)
 
-    def field(t: Array, y: tuple[Array, Array], args: tuple[Array | None, Cond]) -> tuple[Array, Array]:
-        tangents, cond = args
-
-        def v(x: Array) -> Array:
-            return ode.velocity(denoiser, t, x, cond)
-
-        drift, divergence = _exact(v, y[0], chunk) if tangents is None else _hutchinson(v, y[0], tangents)
-        return drift, divergence / size
-
-    # The integral is per dimension, so that its tolerance does not depend on the number of dimensions.
-    running = jnp.zeros((len(x), 1 if tangents is None else probes), x.dtype)
     t0, t1 = jnp.asarray(sde.t_min, x.dtype), jnp.asarray(sde.t_max, x.dtype)
-    options: dict[str, Any] = {"rtol": tolerances[0], "atol": tolerances[1], "precision": precision}
-    options["grid"] = grid
-    solution = ode.solve(field, (x, running), t0, t1, (tangents, cond), **options)
+    if grid is None:
+        solution = _adaptive(denoiser, x, tangents, cond, (t0, t1), tolerances, probes, chunk, precision)
+    else:
+        solution = _fixed(denoiser, x, tangents, cond, grid, probes, chunk, precision)
     latent, per_probe = solution.y
     stderr = jnp.zeros(len(x), x.dtype)
     if tangents is not None:
-        stderr = size * jnp.std(per_probe, axis=1, ddof=1) / jnp.sqrt(probes) if probes > 1 else stderr * jnp.nan
+        stderr = jnp.std(per_probe, axis=1, ddof=1) / jnp.sqrt(probes) if probes > 1 else stderr * jnp.nan
     nfe = solution.nfe * ode.network_evaluations(denoiser, t0, t1)
-    solution = solution._replace(y=(latent, size * jnp.mean(per_probe, axis=1)), nfe=nfe)
+    solution = solution._replace(y=(latent, jnp.mean(per_probe, axis=1)), nfe=nfe)
     return solution, stderr, sde.prior_log_prob(latent)
+
+
+def _adaptive(
+    denoiser: Denoiser,
+    x: Array,
+    tangents: Array | None,
+    cond: Cond,
+    times: tuple[Array, Array],
+    tolerances: Array,
+    probes: int,
+    chunk: int,
+    precision: str,
+) -> ode.Solution:
+    """Solve with adaptive steps; y = (latent, the integral of the divergence for each probe)."""
+    size = dimensions(x)
+
+    def field(t: Array, y: tuple[Array, Array], args: tuple[Array | None, Cond]) -> tuple[Array, Array]:
+        tangents, cond = args
+        velocity, trace = values_and_traces(lambda x: ode.velocity(denoiser, t, x, cond)[None], y[0], tangents, chunk)
+        return velocity[0], trace[0] / size
+
+    # The integral is per dimension, so that its tolerance does not depend on the number of dimensions.
+    start = x, jnp.zeros((len(x), probes), x.dtype)
+    options: dict[str, Any] = {"rtol": tolerances[0], "atol": tolerances[1], "precision": precision}
+    solution = ode.solve(field, start, *times, (tangents, cond), **options)
+    return solution._replace(y=(solution.y[0], size * solution.y[1]))
+
+
+def _fixed(
+    denoiser: Denoiser,
+    x: Array,
+    tangents: Array | None,
+    cond: Cond,
+    grid: Array,
+    probes: int,
+    chunk: int,
+    precision: str,
+) -> ode.Solution:
+    """Solve with the steps of a grid; y = (latent, the integral of the divergence for each probe)."""
+
+    def halves(t: Array, x: Array) -> tuple[Array, Array]:
+        def of_one(x: Array, tangents: Array | None, cond: Cond) -> tuple[Array, Array]:
+            alone = jax.tree.map(lambda leaf: leaf[None], cond)
+
+            def both(x: Array) -> Array:
+                predicted = checked_prediction(denoiser, x[None], t[None], alone)
+                return jnp.stack([predicted.x0[0], predicted.noise[0]])
+
+            return values_and_traces(both, x, tangents, chunk)
+
+        return jax.vmap(of_one, out_axes=1)(x, tangents, cond)
+
+    latent, divergence = fixed_steps.solve(halves, denoiser.sde, x, probes, grid, precision)
+    solved = jnp.isfinite(latent.reshape(len(x), -1)).all(axis=1) & jnp.isfinite(divergence).all(axis=1)
+    status = jnp.where(solved, 0, 2).astype(jnp.int32)
+    taken = jnp.full(len(x), len(grid) - 1, jnp.int32)
+    return ode.Solution((latent, divergence), taken + 1, taken, jnp.zeros_like(taken), status)
 
 
 _STATIC = ("trace", "probes", "probe", "chunk", "precision")
 _solve = module_jit(_solve_batch, static_argnames=_STATIC, rows=(0, 1, 2))
-
-
-def _hutchinson(v: Any, x: Array, tangents: Array) -> tuple[Array, Array]:
-    """Return v(x) and e^T (dv/dx) e for each probe e: tangents (probes, *shape) -> (*shape), (probes,)."""
-    drift, pushed = jax.vmap(lambda e: jax.jvp(v, (x,), (e,)), out_axes=(None, 0))(tangents)
-    return drift, jnp.sum(tangents * pushed, axis=tuple(range(1, pushed.ndim)))
-
-
-def _exact(v: Any, x: Array, chunk: int) -> tuple[Array, Array]:
-    """Return v(x) and the trace of dv/dx, shape (1,), computed with `chunk` unit vectors at a time."""
-    drift, push = jax.linearize(v, x)
-
-    def diagonal(i: Array) -> Array:
-        return push(jnp.zeros(x.size, x.dtype).at[i].set(1).reshape(x.shape)).reshape(-1)[i]
-
-    entries = jax.lax.map(diagonal, jnp.arange(x.size), batch_size=min(chunk, x.size))
-    return drift, jnp.sum(entries, keepdims=True)
 
 
 def _check_options(trace: str, probes: int, probe: str, chunk: int) -> None:

@@ -38,7 +38,7 @@ def likelihood_grid(
         denoiser: the model.
         x: data on the model's scale, at least 4 examples, shape (batch, *shape).
         keys: one random key per example for its probes, (batch,); None with the exact trace.
-        n: number of steps; log_prob takes 6 n + 1 evaluations, and half as many for its error estimate.
+        n: number of steps; log_prob takes n + 1 evaluations, and half as many for its error estimate.
         calls: number of grids that the search tries.
         cond: None, or conditions by name with leading axis batch.
         **options: trace, probes, probe, chunk and precision of `log_prob`.

@@ -21,7 +21,8 @@ Moments = Callable[[int], list[Array]]
 
 # The recursion of the moments divides by z, so quadrature replaces it below this z; its error is 1e-16.
 _SMALL = 1.0
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+_ON_MINUS_ONE_TO_ONE = np.polynomial.legendre.leggauss(8)
+POINTS, WEIGHTS = (_ON_MINUS_ONE_TO_ONE[0] + 1) / 2, _ON_MINUS_ONE_TO_ONE[1] / 2  # Gauss-Legendre on [0, 1]
 
 
 def exponential_moments(z: Array, number: int) -> list[Array]:
@@ -30,7 +31,7 @@ def exponential_moments(z: Array, number: int) -> list[Array]:
     W_0 = 1 - e^-z and W_k = 1 - (k / z) W_(k-1), in other notation k! times z phi_(k+1)(-z) with the signs of
     phi-functions.
     """
-    points, weights = (jnp.asarray(a, z.dtype) for a in ((_POINTS + 1) / 2, _WEIGHTS / 2))
+    points, weights = (jnp.asarray(a, z.dtype) for a in (POINTS, WEIGHTS))
     near = jnp.where(z < _SMALL, z, 0)
     far = jnp.where(z < _SMALL, _SMALL, z)
     moments, by_recursion = [-jnp.expm1(-z)], -jnp.expm1(-far)
