@@ -46,6 +46,10 @@ DETERMINISTIC: dict[str, ss.Sampler] = {
     "LMS(order=2)": ss.LMS(order=2),
     "LMS(order=3)": ss.LMS(order=3),
     "LMS(order=4)": ss.LMS(order=4),
+    "DPMSolverPP(3)": ss.DPMSolverPP(3),
+    "UniPC(2)": ss.UniPC(2),
+    "UniPC(3)": ss.UniPC(3),
+    "PNDM()": ss.PNDM(),
 }
 STOCHASTIC: dict[str, ss.Sampler] = {
     "EulerMaruyama()": ss.EulerMaruyama(),
@@ -56,11 +60,17 @@ STOCHASTIC: dict[str, ss.Sampler] = {
     "EulerAncestral()": ss.EulerAncestral(),
     "DPM2Ancestral()": ss.DPM2Ancestral(),
     "Heun(gamma=0.1)": ss.Heun(gamma=0.1),
+    "SRA1()": ss.SRA1(),
+    "DPMSolverPPSDE()": ss.DPMSolverPPSDE(),
+    "DPMSolverPP(eta=1)": ss.DPMSolverPP(eta=1.0),
+    "DPMSolverPP(3, eta=1)": ss.DPMSolverPP(3, eta=1.0),
+    "SASolver(2)": ss.SASolver(2),
+    "SASolver(3)": ss.SASolver(3),
 }
 # More steps add more churn if every step has the same gamma, so these samplers have no order.
 UNORDERED = ("Heun(gamma=0.1)",)
-# These samplers need two network evaluations per step; the other samplers need one network evaluation.
-TWICE = (ss.Heun, ss.DPM2, ss.DPMSolverPP2S)
+# These samplers need two network evaluations per step; PNDM needs four in each of its first three steps.
+TWICE = (ss.Heun, ss.DPM2, ss.DPMSolverPP2S, ss.SRA1, ss.DPMSolverPPSDE)
 EVALUATIONS = (5, 10, 20, 35, 50)
 STEPS = (32, 64, 128, 256)
 STD, N = 0.5, 5000
@@ -141,8 +151,7 @@ def energy_distances(evaluations: tuple[int, ...]) -> tuple[dict[str, dict[str, 
         for sde_name, (sde, grid_of) in SDES.items():
             distances = []
             for count in evaluations:
-                # The last denoising needs one network evaluation.
-                steps = max((count - 1) // (2 if isinstance(sampler, TWICE) else 1), 1)
+                steps = _steps_within(sampler, count)
                 try:
                     x = ss.sample(mixture(sde), sampler, grid_of(sde, steps), (2,), n=N, seed=0, batch_size=N).x
                 except ss.InputError:
@@ -152,6 +161,14 @@ def energy_distances(evaluations: tuple[int, ...]) -> tuple[dict[str, dict[str, 
         print(name, distances_of[name], flush=True)
         jax.clear_caches()
     return distances_of, distance(second_data)
+
+
+def _steps_within(sampler: ss.Sampler, evaluations: int) -> int:
+    """Return the number of steps, at least 1, for which a walk with its last denoising has so many evaluations."""
+    available = evaluations - 1
+    if isinstance(sampler, ss.PNDM):
+        return max(available - 9 if available > 12 else available // 4, 1)
+    return max(available // (2 if isinstance(sampler, TWICE) else 1), 1)
 
 
 def _order(errors: list[float]) -> float:

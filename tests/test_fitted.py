@@ -213,7 +213,7 @@ def test_a_config_names_fitted_grids_of_samples_and_of_likelihoods(tmp_path, cap
     evaluate(config, tmp_path)
     assert "fitted 2 steps for the likelihood" in capsys.readouterr().out
     found = json.loads((tmp_path / "eval" / "likelihood.json").read_text())
-    assert found["nfe"] == (6 * 2 + 1) + (6 * 1 + 1)
+    assert found["nfe"] == (2 + 1) + (1 + 1)
     assert found["solve_error"] > 0
     config.sample.grid = dict(name="fitted", n=3, exmples=8)
     with pytest.raises(ss.InputError, match="expected name='fitted' with n, examples, seed, budget"):
