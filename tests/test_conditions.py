@@ -168,7 +168,7 @@ NAMES = {
     "noise", "dropout", "times", "encode", "condition", "drop", "component", "mixture", "probes",
     "before", "step", "after", "known", "up", "measured", "prior", "noise of y", "resample", "shown",
     "hidden", "accepted", "content", "bound", "levels", "previous", "moments",
-    "area", "middle", "restart",
+    "area", "middle", "restart", "colours", "renoise", "start",
 }  # fmt: skip
 
 

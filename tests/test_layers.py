@@ -25,6 +25,7 @@ FLOORS = {
     "likelihood": 6,
     "inverse": 6,
     "editing": 7,
+    "nongaussian": 7,
     "experiment": 8,
     "verify": 8,
     "pretrained": 9,

@@ -419,3 +419,17 @@ def test_a_stem_convolves_before_the_fold_and_behind_it():
     for stem, side in ((4, 1), (-1, 2)):
         with pytest.raises(ss.InputError, match=f"stem of DDPMpp is {stem} with fold={side}"):
             DDPMpp(shape=(4, 6, 3), fold=side, stem=stem, **settings)
+
+
+def test_with_coordinates_a_network_knows_where_a_pixel_is():
+    """Far from the edges a convolutional network treats all pixels of a constant image alike, except by coordinates."""
+    x, outputs = jnp.ones((1, 32, 32, 1)), {}
+    for coordinates in (False, True):
+        network = DDPMpp(
+            shape=(32, 32, 1), channels=8, multipliers=(1,), blocks=1, attention=(), coordinates=coordinates
+        )
+        params = network.init(jax.random.key(0))
+        params = jax.tree.map(lambda leaf: leaf + 0.05, params)  # some layers start at zero
+        outputs[coordinates] = np.asarray(network.apply(params, x, jnp.ones(1)))[0, 14:18, 14:18, 0]
+    assert np.ptp(outputs[False]) < 1e-4
+    assert np.ptp(outputs[True]) > 1e-2

@@ -5,10 +5,12 @@ python main.py --config=configs/digits.py --workdir=runs/digits --mode=train,eva
 Variants, joined by commas: an SDE (a word of configs/variants.py), a parametrisation (noise, score, x0, velocity, v,
 preconditioned), conditional, likelihood (likelihood weighting with its sampling of times; not for chains and
 rectified_flow, where g^2 does not exist at every time), pc (sample with predictor and corrector). `classifier`, with or
-without an SDE, trains a classifier of noised digits, which guides models of digits. The default SDE is edm: after 1,000
-steps edm has fewer bits per dimension than vp after 2,000 (docs/performance.md). If a variant has a parametrisation,
-likelihood or pc, but no SDE, the SDE is vp.
+without an SDE, trains a classifier of noised digits, which guides models of digits. `naive`, `one_step` and `cold` have
+no Gaussian noise (docs/nongaussian.md). The default SDE is edm: after 1,000 steps edm has fewer bits per dimension than
+vp after 2,000 (docs/performance.md). If a variant has a parametrisation, likelihood or pc, but no SDE, the SDE is vp.
 """
+
+from typing import Any
 
 import ml_collections
 
@@ -19,8 +21,8 @@ DATA_STD = 0.75
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    words = variants.choose("configs/digits.py", variant, task=variants.TASKS)
-    if words["task"]:
+    words = variants.choose("configs/digits.py", variant, task=(*variants.TASKS, *variants.PROCESSES))
+    if words["task"] in variants.TASKS:
         made = variants.classifier(
             "configs/digits.py",
             variant,
@@ -31,24 +33,22 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             network=dict(channels=32, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.2),
         )
         return config_.complete(made)
-    sde = variants.sde_of(words, "edm")
-    model = variants.model(sde, words["parametrization"], DATA_STD, words["loss"])
+    made = _of_process(variant, words) if words["task"] else _of_sde(words)
+    network = dict(
+        name="DDPMpp",
+        channels=32,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(4,),
+        dropout=0.0,
+        dtype="float32",
+        remat="none",
+    )
     return config_.complete(
-        dict(
+        made
+        | dict(
             data=variants.data(words, name="Digits", dir="", batch_size=64),
-            **model,
-            network=dict(
-                name="DDPMpp",
-                channels=32,
-                multipliers=(1, 2),
-                blocks=1,
-                attention=(4,),
-                dropout=0.0,
-                dtype="float32",
-                remat="none",
-                **variants.embedding(sde),
-            ),
-            objective=variants.objective(sde, model["parametrization"]["name"], words["loss"], DATA_STD),
+            network=network | made["network"],
             optimizer=dict(
                 name="adam",
                 schedule=dict(name="warmup_constant_schedule", init_value=0.0, peak_value=2e-3, warmup_steps=100),
@@ -56,26 +56,41 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             ),
             averages=dict(ema=dict(name="WarmedUp", decay=0.997)),
             train=dict(
-                steps=1000 if sde == "edm" else 2000,
                 log_every=100,
                 eval_every=500,
                 sample_every=0,
                 checkpoint_every=500,
                 keep=dict(last=2, every=1000),
+                **made["train"],
             ),
-            sample=dict(
-                # New noise in each step corrects the errors of a small network; a probability flow keeps them.
-                **variants.sampling(
-                    sde,
-                    model["parametrization"]["name"],
-                    words["sampler"],
-                    steps=250,
-                    deterministic=("rectified_flow",),
-                    loss=words["loss"],
-                ),
-                n=100,
-                batch_size=100,
-            ),
-            eval=dict(what="HeldOutLoss, LossPerLevel, Likelihood(probes=2, rtol=1e-3, atol=1e-3)", batch_size=150),
+            sample=dict(n=100, batch_size=100, **made["sample"]),
+            eval=dict(batch_size=150, **made["eval"]),
         )
+    )
+
+
+def _of_sde(words: dict[str, str | None]) -> dict[str, Any]:
+    """Return the sections, or parts of them, that the SDE determines."""
+    sde = variants.sde_of(words, "edm")
+    model = variants.model(sde, words["parametrization"], DATA_STD, words["loss"])
+    meaning = model["parametrization"]["name"]
+    return dict(
+        **model,
+        network=variants.embedding(sde),
+        objective=variants.objective(sde, meaning, words["loss"], DATA_STD),
+        train=dict(steps=1000 if sde == "edm" else 2000),
+        # New noise in each step corrects the errors of a small network; a probability flow keeps them.
+        sample=variants.sampling(
+            sde, meaning, words["sampler"], steps=250, deterministic=("rectified_flow",), loss=words["loss"]
+        ),
+        eval=dict(what="HeldOutLoss, LossPerLevel, Likelihood(probes=2, rtol=1e-3, atol=1e-3)"),
+    )
+
+
+def _of_process(variant: str, words: dict[str, str | None]) -> dict[str, Any]:
+    """Return the sections, or parts of them, of a process without Gaussian noise."""
+    return variants.of_process("configs/digits.py", variant, words, pixels=64, side=8) | dict(
+        network=dict(embedding="positional", coordinates=words["task"] != "cold"),
+        train=dict(steps=2000),
+        eval=dict(what="HeldOutLoss, LossPerLevel"),
     )

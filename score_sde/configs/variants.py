@@ -49,6 +49,9 @@ _OF_CHAINS = ("hybrid",)
 
 TASKS = ("classifier",)
 
+# Words of processes without Gaussian noise (docs/nongaussian.md), for a network that predicts x_0.
+PROCESSES = ("naive", "one_step", "cold")
+
 # A variant of every config that uses this module may have one word of each group.
 GROUPS: dict[str, Collection[str]] = {
     "sde": SDES,
@@ -212,6 +215,47 @@ def classifying(
             keep=dict(last=2, every=0),
         ),
         eval=dict(what="HeldOutLoss, AccuracyPerLevel", batch_size=batch_size),
+    )
+
+
+def of_process(config: str, variant: str, words: dict[str, str | None], pixels: int, side: int) -> dict[str, Any]:
+    """Return the sections sde, parametrization, objective and sample of a process without Gaussian noise.
+
+    Args:
+        config, variant: names for messages.
+        words: the chosen words; `task` is one of PROCESSES.
+        pixels: number of pixels of an example.
+        side: height of a picture; `cold` blurs with up to a quarter of it.
+
+    Raises:
+        InputError: if the word of a process is beside a word of another way from data to noise.
+    """
+    others = [word for group, word in words.items() if word and group not in ("task", "labels")]
+    if others:
+        raise InputError(
+            f"{config} has no variant {variant!r}: {words['task']!r} beside {', '.join(map(repr, others))}; expected "
+            f"{words['task']!r}, with or without 'conditional'."
+        )
+    room = "score_sde.nongaussian."
+    x0 = dict(name="X0", time_label="scaled_time")
+    if words["task"] == "cold":
+        return dict(
+            sde=dict(name=f"{room}Blurring", std_max=side / 4),
+            parametrization=x0,
+            objective=dict(name=f"{room}Restoration", norm="l1"),
+            sample=dict(sampler=dict(name=f"{room}Cold"), grid=dict(name="default", n=20)),
+        )
+    one_step = words["task"] == "one_step"
+    return dict(
+        sde=dict(name=f"{room}PixelNoise", pixels=pixels),
+        parametrization=dict(name=f"{room}PreviousState", time_label="scaled_time") if one_step else x0,
+        objective=dict(name=f"{room}OneStep")
+        if one_step
+        else dict(name=f"{room}Restoration", norm="l2", times="knots"),
+        sample=dict(
+            sampler=dict(name=f"{room}Stepwise" if one_step else f"{room}Renoise"),
+            grid=dict(name="default", n=pixels),
+        ),
     )
 
 

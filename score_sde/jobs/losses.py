@@ -107,6 +107,7 @@ def _means(at: Context, times: np.ndarray, **options: Any) -> tuple[list[float],
 
 
 def _times(sde: SDE, levels: int) -> np.ndarray:
-    """Return times from the least noise to the most, spaced as in the default grid of the SDE."""
+    """Return times with noise, from the least noise to the most, spaced as in the default grid of the SDE."""
     times = time_grid.default(sde, min(levels, sde.levels or levels) - 1)[::-1]
-    return times if sde.levels else np.concatenate([[float(sde.t_min)], times[1:]])
+    times = times if sde.levels else np.concatenate([[float(sde.t_min)], times[1:]])
+    return times[np.asarray(sde.variance(times)) > 0]

@@ -82,7 +82,7 @@ class Noised(NamedTuple):
 
 def predict_noised(denoiser: Denoiser, x0: Array, keys: Array, t: Array, cond: Cond, train: bool) -> Noised:
     """Return the prediction from x_t = alpha x_0 + sigma noise; the arguments are those of `denoising_loss`."""
-    noise = keys_.normal(keys_.fold(keys, "noise"), x0.shape[1:], x0.dtype)
+    noise = denoiser.sde.draw(keys_.fold(keys, "noise"), x0.shape[1:], x0.dtype)
     x_t = denoiser.sde.perturb(x0, noise, t)
     dropout = keys_.fold(keys, "dropout") if train else None
     return Noised(x0, noise, denoiser.predict(x_t, t, cond, keys=dropout))

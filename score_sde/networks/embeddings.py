@@ -17,6 +17,8 @@ from score_sde.core.conditions import Cond, Condition, Label, Text, is_absent
 from score_sde.core.errors import InputError
 from score_sde.networks import layers
 
+_WAVES = 4  # sines and cosines of each coordinate of a pixel
+
 
 @dataclasses.dataclass(frozen=True)
 class Reads:
@@ -80,6 +82,28 @@ class FourierEmbedding(nnx.Module):
         # The factors keep the order of the published code: at 1,000 rad another rounding changes the fourth digit.
         angles = label[:, None] * jax.lax.stop_gradient(self.frequencies[...]) * 2 * math.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+class AtPixels(nnx.Module):
+    """`AtPixels` adds an embedding of the coordinates of each pixel to the input of a layer.
+
+    The coordinates y and x run from -1 to 1 over the feature map. The embedding is a linear function of y, x and the
+    sines and cosines of 2^k pi y and 2^k pi x, k = 0 .. 3.
+
+    Args:
+        layer: the layer, a function of a feature map (batch, height, width, channels).
+        channels: channels of its input.
+        rngs: source of the initial weights.
+    """
+
+    def __init__(self, layer: Any, channels: int, rngs: nnx.Rngs) -> None:
+        self.layer, self.embed = layer, layers.dense(2 * (1 + 2 * _WAVES), channels, rngs)
+
+    def __call__(self, x: Array) -> Array:
+        grid = np.meshgrid(*(np.linspace(-1, 1, side) for side in x.shape[1:3]), indexing="ij")
+        angles = [2**k * math.pi * each for each in grid for k in range(_WAVES)]
+        features = np.stack([*grid, *map(np.sin, angles), *map(np.cos, angles)], axis=-1)
+        return self.layer(x + self.embed(jnp.asarray(features, x.dtype)))
 
 
 class TimeEmbedding(nnx.Module):

@@ -38,6 +38,8 @@ class UNetNetwork(ModuleNetwork):
             after the unfold. Without a stem no layer sees across the border of two squares at the full resolution. 0
             for no stem.
         outputs: 2 for a second output in the shape of the image, the variance, in the last channels; otherwise 1.
+        coordinates: whether a learned embedding of the coordinates of a pixel is added before every 3 x 3 convolution
+            that does not resample, so that the network knows where a pixel is (Bloem, Deep Learning, VU, lecture 11).
         dtype, remat: as in ModuleNetwork.
     """
 
@@ -51,6 +53,7 @@ class UNetNetwork(ModuleNetwork):
     fold: int = dataclasses.field(default=1, kw_only=True)
     stem: int = dataclasses.field(default=0, kw_only=True)
     outputs: int = dataclasses.field(default=1, kw_only=True)
+    coordinates: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

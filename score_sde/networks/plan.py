@@ -29,6 +29,7 @@ class UNetSpec:
         label: kind of the time label: 'time' embeds the label unchanged, 'sigma' embeds its logarithm.
         groups: number of groups of GroupNorm; None for min(channels // 4, 32).
         outputs: 2 for a second image, the variance, beside the first; the last normed feature map makes both.
+        coordinates: whether an embedding of the pixels' coordinates is added before the 3 x 3 convolutions.
     """
 
     shape: tuple[int, int, int]
@@ -55,6 +56,7 @@ class UNetSpec:
     groups: int | None = None
     remat: str = "none"
     outputs: int = 1
+    coordinates: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

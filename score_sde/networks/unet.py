@@ -27,10 +27,10 @@ class ResidualBlock(nnx.Module):
         self.spec, self.resample, self.layer = spec, piece.resample, layer
         inputs, outputs = piece.inputs, piece.outputs
         self.norm_in = layers.group_norm(inputs, rngs, spec.groups)
-        self.conv_in = layers.conv(3, inputs, outputs, rngs)
+        self.conv_in = _convolution(spec, inputs, outputs, rngs)
         self.embed = layers.dense(4 * spec.channels, outputs, rngs) if spec.noise_conditional else None
         self.norm_out = layers.group_norm(outputs, rngs, spec.groups)
-        self.conv_out = layers.conv(3, outputs, outputs, rngs, scale=spec.init_scale)
+        self.conv_out = _convolution(spec, outputs, outputs, rngs, scale=spec.init_scale)
         self.shortcut = self._shortcut(piece, rngs)
 
     def _shortcut(self, piece: Piece, rngs: nnx.Rngs) -> nnx.Conv | nnx.Linear | None:
@@ -51,6 +51,12 @@ class ResidualBlock(nnx.Module):
         h = layers.dropout(act(self.norm_out(h)), self.spec.dropout, keys, self.layer)
         h = self.conv_out(h)
         return merged(x if self.shortcut is None else self.shortcut(x), h, self.spec.skip_rescale)
+
+
+def _convolution(spec: UNetSpec, inputs: int, outputs: int, rngs: nnx.Rngs, scale: float = 1.0) -> Any:
+    """Return a 3 x 3 convolution, which sees the coordinates of its pixels if the spec says so."""
+    made = layers.conv(3, inputs, outputs, rngs, scale=scale)
+    return embeddings.AtPixels(made, inputs, rngs) if spec.coordinates else made
 
 
 class Resample(nnx.Module):
@@ -122,7 +128,7 @@ class UNet(nnx.Module):
             return Combine(piece, self.spec, rngs)
         if piece.kind == "norm":
             return layers.group_norm(piece.inputs, rngs, self.spec.groups)
-        conv = layers.conv(3, piece.inputs, piece.outputs, rngs, scale=piece.scale)
+        conv = _convolution(self.spec, piece.inputs, piece.outputs, rngs, scale=piece.scale)
         return layers.marked(conv, head=True) if piece.role == "variance" else conv
 
     def __call__(self, x: Array, time_label: Array, cond: Cond, keys: Array | None) -> Array:

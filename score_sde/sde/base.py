@@ -23,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from score_sde.core import keys as keys_
 from score_sde.core.arrays import Array, dimensions, expand, is_concrete, per_example_sum, to_time
@@ -156,6 +156,13 @@ class SDE(eqx.Module):
         # variance_t - variance_s + (1 - r^2) variance_s equals v, with less cancellation.
         variance_s = self.variance(s)
         return jnp.exp(log_r), self.variance(t) - variance_s - jnp.expm1(2 * log_r) * variance_s
+
+    def draw(self, keys: Array, shape: tuple[int, ...], dtype: DTypeLike = float) -> Array:
+        """Draw the argument `noise` of `perturb`, standard normal, once for each key: keys (batch,) -> (batch, *shape).
+
+        A subclass whose x_t has another random part draws that part.
+        """
+        return keys_.normal(keys, shape, dtype)
 
     def perturb(self, x0: Array, noise: Array, t: ArrayLike) -> Array:
         """Return x_t = alpha(t) x_0 + sigma(t) noise, Eq. (29), where x0 and noise have shape (batch, *shape)."""
