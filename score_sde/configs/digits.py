@@ -79,11 +79,20 @@ def _of_sde(words: dict[str, str | None]) -> dict[str, Any]:
         network=variants.embedding(sde),
         objective=variants.objective(sde, meaning, words["loss"], DATA_STD),
         train=dict(steps=1000 if sde == "edm" else 2000),
-        # New noise in each step corrects the errors of a small network; a probability flow keeps them.
-        sample=variants.sampling(
-            sde, meaning, words["sampler"], steps=250, deterministic=("rectified_flow",), loss=words["loss"]
-        ),
+        sample=_sampling(sde, meaning, words),
         eval=dict(what="HeldOutLoss, LossPerLevel, Likelihood(probes=2, rtol=1e-3, atol=1e-3)"),
+    )
+
+
+def _sampling(sde: str, parametrization: str, words: dict[str, str | None]) -> dict[str, Any]:
+    """Return the entries sampler and grid of config.sample, as measured in docs/samplers.md.
+
+    New noise in each step corrects the errors of a small network; a probability flow keeps them.
+    """
+    if sde in ("edm", "vp") and not words["sampler"] and variants.variance_of(sde, words["loss"]) is None:
+        return dict(sampler=dict(name="SASolver", order=2), grid=dict(name="log_snr", n=50))
+    return variants.sampling(
+        sde, parametrization, words["sampler"], steps=250, deterministic=("rectified_flow",), loss=words["loss"]
     )
 
 
