@@ -417,6 +417,7 @@ BINARY = ng.BinaryImages(ng.PixelNoise(4), all_images(4), weights_of(4))
         (lambda: ng.every(ng.PixelNoise(64), 65), "k is 65; expected a whole number from 1 to T, the 64 levels"),
         (lambda: ng.every(ng.PixelNoise(), 2), "from 1 to T, the 0 levels"),
         (lambda: ng.PixelNoise(0), "pixels of PixelNoise is 0"),
+        (lambda: ss.time_grid.default(ng.PixelNoise(4), 9), r"9 steps were asked of .*expected at most 4 steps"),
         (lambda: ng.PixelNoise(4).perturb(jnp.ones((2, 3)), jnp.ones((2, 3)), 1.0), "expected pixels=3"),
         (lambda: ng.BinaryImages(ng.PixelNoise(4), [[0.0, 1.0, 1.0, 1.0]], [1.0]), "expected binary images"),
         (lambda: ng.BinaryImages(ng.PixelNoise(4), all_images(4), [1.0]), "expected one share for each"),

@@ -24,8 +24,7 @@ class PixelNoise(Process):
 
     With a = 1 - t, the mean of x_t given x_0 is a x_0. For data of -1 and 1 the variance is 1 - a^2 in each pixel, so
     that alpha = a and variance = 1 - a^2, as on a variance-preserving SDE. A pixel differs from x_0 with probability
-    t / 2, which is D3PM's uniform noise with two values (Austin et al. 2021, arXiv:2107.03006). Grey pixels of x_0 stay
-    as they are until they are set.
+    t / 2, which is D3PM's uniform noise with two values (Austin et al. 2021, arXiv:2107.03006). Data may be grey.
 
     Attributes:
         pixels: the number d of pixels of an example: level i sets exactly i pixels, without replacement, and t = i / d.
@@ -44,7 +43,12 @@ class PixelNoise(Process):
         return self.pixels
 
     def nearest(self, times: np.ndarray) -> np.ndarray:
-        return times if self.pixels is None else np.round(times * self.pixels) / self.pixels
+        if self.pixels is None:
+            return times
+        levels = np.round(times * self.pixels)
+        if len(np.unique(levels)) < len(levels):
+            raise InputError(f"{len(times) - 1} steps were asked of {self}; expected at most {self.pixels} steps.")
+        return levels / self.pixels
 
     def alpha(self, t: ArrayLike) -> Array:
         return 1 - to_time(t)
@@ -64,10 +68,7 @@ class PixelNoise(Process):
         else:
             flat = size.reshape(len(size), -1)
             if flat.shape[1] != self.pixels:
-                raise InputError(
-                    f"PixelNoise has pixels={self.pixels}, and an example of shape {x0.shape[1:]} has {flat.shape[1]}; "
-                    f"expected pixels={flat.shape[1]}."
-                )
+                raise InputError(f"{self} got examples of shape {x0.shape[1:]}; expected pixels={flat.shape[1]}.")
             rank = jnp.argsort(jnp.argsort(flat, axis=1), axis=1).reshape(size.shape)
             is_set = rank < jnp.round(t * self.pixels)
         return jnp.where(is_set, jnp.where(noise < 0, -1, 1).astype(x0.dtype), x0)

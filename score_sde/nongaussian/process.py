@@ -15,9 +15,8 @@ class Process(SDE):
 
     A process has `perturb`, which makes x_t, and `alpha` and `variance`, which make the two halves of a prediction.
     Data, networks, denoising losses, time grids and sampling jobs use these methods alone. A process has no probability
-    flow and no density, so likelihoods and the samplers of SDEs raise InputError.
-
-    To add a process, write a subclass with `alpha`, `variance` and `perturb`.
+    flow and no density, so likelihoods and the samplers of SDEs raise InputError. To add a process, write a subclass
+    with `alpha`, `variance` and `perturb`.
     """
 
     t_min = 0.0
