@@ -44,7 +44,7 @@ def row(what: str, result: Any, accurate: np.ndarray) -> list[str]:
 def measured(
     name: str, denoiser: ss.Denoiser, x: Any, keys: Any, fit_on: tuple[Any, Any], calls: int, **options: Any
 ) -> list[list[str]]:
-    """Return the rows of one model: adaptive solves, steps even in sqrt(t) and in log-SNR, and fitted steps."""
+    """Return the rows of one model: adaptive solves, steps even in sqrt(t), and fitted steps."""
     sde = denoiser.sde
     accurate = np.asarray(ss.log_prob(denoiser, x, keys, rtol=1e-6, atol=1e-6, **options).value)
     rows = []

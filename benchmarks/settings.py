@@ -43,12 +43,12 @@ def main() -> None:
     options = parser.parse_args()
     head = ["model", "sampler", "grid", "evaluations", "1,000 x energy distance", "sure of", "seconds"]
     rows, n = [head, ["---"] * len(head)], options.n
+    digits = load_digits()
+    images = digits.data / 16
+    judge = SVC(C=10, gamma=0.001, probability=True, random_state=0).fit(digits.data, digits.target)
     for run in options.runs:
         model = ss.load(run)
         name = type(model.denoiser.sde).__name__
-        digits = load_digits()
-        images = digits.data / 16
-        judge = SVC(C=10, gamma=0.001, probability=True, random_state=0).fit(digits.data, digits.target)
         for label, (sampler, grids) in SETTINGS.items():
             for grid, steps in grids:
                 times = getattr(time_grid, grid)(model.denoiser.sde, steps)

@@ -92,6 +92,16 @@ def pick(config: str, variant: str, groups: dict[str, Collection[str]], also: st
     return chosen
 
 
+def _refuse_beside_task(config: str, variant: str, words: dict[str, str | None], group: str, word: str) -> None:
+    """Raise InputError if a word stands beside that of the task, except one of `group`, which messages call `word`."""
+    others = [other for name, other in words.items() if other and name not in ("task", group)]
+    if others:
+        raise InputError(
+            f"{config} has no variant {variant!r}: {words['task']!r} beside {', '.join(map(repr, others))}; expected "
+            f"{words['task']!r}, with or without {word}."
+        )
+
+
 def data(words: dict[str, str | None], **entries: Any) -> dict[str, Any]:
     """Return the section data; a conditional model gets the class, which training drops for one example in ten."""
     conditional = dict(given=("label",), drop=dict(label=0.1)) if words["labels"] else dict(given=(), drop={})
@@ -169,12 +179,7 @@ def classifier(
     Raises:
         InputError: if the word 'classifier' is beside a word that only a denoiser uses.
     """
-    others = [word for group, word in words.items() if word and group not in ("task", "sde")]
-    if others:
-        raise InputError(
-            f"{config} has no variant {variant!r}: 'classifier' beside {', '.join(map(repr, others))}; expected "
-            "'classifier', with or without an SDE."
-        )
+    _refuse_beside_task(config, variant, words, "sde", "an SDE")
     sde = words["sde"] or "edm"
     times: Any = "knots" if sde in CHAINS else dict(name="LogNormal", mean=-0.5, std=1.5) if sde == "edm" else "uniform"
     sections["network"] = dict(
@@ -230,12 +235,7 @@ def of_process(config: str, variant: str, words: dict[str, str | None], pixels: 
     Raises:
         InputError: if the word of a process is beside a word of another way from data to noise.
     """
-    others = [word for group, word in words.items() if word and group not in ("task", "labels")]
-    if others:
-        raise InputError(
-            f"{config} has no variant {variant!r}: {words['task']!r} beside {', '.join(map(repr, others))}; expected "
-            f"{words['task']!r}, with or without 'conditional'."
-        )
+    _refuse_beside_task(config, variant, words, "labels", "'conditional'")
     room = "score_sde.nongaussian."
     x0 = dict(name="X0", time_label="scaled_time")
     if words["task"] == "cold":
