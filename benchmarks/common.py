@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 # Each precision of the tables is a dtype of the network and a precision of float32 products.
 PRECISIONS = {"bfloat16": ("bfloat16", "default"), "tf32": ("float32", "high"), "float32": ("float32", "highest")}
@@ -19,6 +21,25 @@ def machine() -> str:
     from score_sde.core import machine as machine_
 
     return machine_.machine()
+
+
+def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Return 1000 times the unbiased energy distance, whose mean is 0 if x and y have the same distribution."""
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.reshape(array, (len(array), -1)), float) for array in (x, y))
+        n, m = len(x), len(y)
+        between = _sum_of_distances(x, y) / (n * m)
+        within = _sum_of_distances(x, x) / (n * (n - 1)) + _sum_of_distances(y, y) / (m * (m - 1))
+        return 1e3 * float(2 * between - within)
+
+
+@jax.jit
+def _sum_of_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    def of_row(row: jax.Array) -> jax.Array:
+        squared = jnp.sum(row**2) + jnp.sum(y**2, axis=1) - 2 * y @ row
+        return jnp.sum(jnp.sqrt(jnp.maximum(squared, 0)))
+
+    return jnp.sum(jax.lax.map(of_row, x, batch_size=100))
 
 
 def interleaved(

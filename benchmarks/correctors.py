@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterable
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 import score_sde as ss
-from benchmarks.common import machine
+from benchmarks.common import energy_distance, machine
 from benchmarks.samplers import DOCS, mixture, table, write
 from configs import digits
 from score_sde.jobs import train
@@ -38,26 +37,6 @@ PREDICTORS: dict[str, ss.Sampler] = {
 SNRS = (0.05, 0.1, 0.16, 0.25, 0.35, 0.5)
 TOLERANCES = (0.1, 0.03, 0.01)
 N, N_DIGITS = 10_000, 1000
-
-
-@jax.jit
-def _sum_of_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    def block(rows: jax.Array) -> jax.Array:
-        inner = rows @ y.T
-        squared = jnp.sum(rows**2, axis=1)[:, None] + jnp.sum(y**2, axis=1) - 2 * inner
-        return jnp.sum(jnp.sqrt(jnp.maximum(squared, 0)))
-
-    return jnp.sum(jax.lax.map(block, x.reshape(-1, 100, x.shape[1])))
-
-
-def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Return 1000 times the unbiased energy distance, whose mean is 0 if x and y have the same distribution."""
-    with jax.enable_x64(True):
-        x, y = (jnp.asarray(np.reshape(array, (len(array), -1)), float) for array in (x, y))
-        n, m = len(x), len(y)
-        between = _sum_of_distances(x, y) / (n * m)
-        within = _sum_of_distances(x, x) / (n * (n - 1)) + _sum_of_distances(y, y) / (m * (m - 1))
-        return 1e3 * float(2 * between - within)
 
 
 def pairs(predictor: ss.Sampler, snr: float) -> Iterable[tuple[str, int, ss.Sampler]]:

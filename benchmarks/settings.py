@@ -20,8 +20,7 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 import score_sde as ss
-from benchmarks.common import machine, write_section
-from benchmarks.nongaussian import energy_distance
+from benchmarks.common import energy_distance, machine, write_section
 from benchmarks.quality import in_markdown
 from score_sde.sampling import time_grid
 
@@ -58,7 +57,7 @@ def main() -> None:
                 x = np.asarray(drawn.x, float).reshape(n, -1) / model.codec.maximum
                 distance = energy_distance(x, images)
                 sure = float((judge.predict_proba(16 * x).max(axis=1) > 0.9).mean())
-                shown = f"{1e3 * distance:.1f}", f"{100 * sure:.0f} %", f"{seconds:.0f}"
+                shown = f"{distance:.1f}", f"{100 * sure:.0f} %", f"{seconds:.0f}"
                 rows.append([name, f"`{label}`", f"{grid}, {steps} steps", str(int(drawn.nfe[0])), *shown])
                 print(rows[-1], flush=True)
     text = f"{in_markdown(rows)}\n\n{n} samples, with compiling, on {machine()}."
